@@ -1,0 +1,84 @@
+"""The recorded sessions of the original, replayed against our programs in the compat profile.
+
+Bytes out, exit code, log lines and the files afterwards must be equal. Where they may not be, `DIFFERENCES`
+names the session, the fields that differ, and the fault of the original that no profile of ours copies.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.golden.recorded import Session, load, run
+
+# Sessions are chosen by the longest of these prefixes that their names begin with.
+SELECTED = (
+    "smtp-",
+    "plugin-list-",
+    "plugin-missing-args",
+    "reject-",
+    "relayclient-",
+    "require-auth",
+    "check-fqdn-",
+    "counters-",
+    "add-received-",
+    "debug",
+    "queuedir",
+)
+NOT_YET = {
+    "pop3-auth-": "step 4: needs pop3front-auth and CVM",
+    "pop3-": "step 4: needs pop3front-maildir",
+    "imap-": "step 4: needs imapfront-auth",
+    "qmtp-": "step 4: needs the QMTP front end",
+    "qmqp-": "step 4: needs the QMQP front end",
+    "auth-": "step 5: needs cvm-authenticate",
+    "cvm-validate": "step 5: needs cvm-validate",
+    "lua": "step 5: needs lua",
+    "patterns-": "step 5: needs patterns",
+    "qmail-validate": "step 5: needs qmail-validate",
+    "rules-": "step 5: needs mailrules",
+    "qmail-": "step 6: needs the qmail backend",
+}
+
+# name -> (the fields that differ, the fault of the original that is not copied)
+DIFFERENCES: dict[str, tuple[frozenset[str], str]] = {}
+
+SESSIONS = load()
+
+
+def prefix_of(name: str) -> str | None:
+    """The longest prefix, selected or not yet, with which the name of a session begins."""
+    matching = [prefix for prefix in (*SELECTED, *NOT_YET) if name.startswith(prefix)]
+    return max(matching, key=len, default=None)
+
+
+def is_selected(session: Session) -> bool:
+    return prefix_of(session.name) in SELECTED
+
+
+def test_every_session_is_selected_or_waits_for_a_named_step() -> None:
+    assert [session.name for session in SESSIONS if prefix_of(session.name) is None] == []
+    assert not set(SELECTED) & set(NOT_YET)
+
+
+def test_no_prefix_and_no_difference_is_left_over() -> None:
+    used = {prefix_of(session.name) for session in SESSIONS}
+    assert {*SELECTED, *NOT_YET} - used == set()
+    assert set(DIFFERENCES) <= {session.name for session in SESSIONS if is_selected(session)}
+
+
+def test_names_are_unique_and_nothing_was_lost() -> None:
+    assert len({session.name for session in SESSIONS}) == len(SESSIONS) == 170
+
+
+@pytest.mark.parametrize(
+    "session", [pytest.param(session, id=session.name) for session in SESSIONS if is_selected(session)]
+)
+def test_replay(session: Session, tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name(session.argv[0])
+    ours = run(session, [str(program)], tmp_path, {"MAILFRONT_PROFILE": "compat"})
+    fields, _fault = DIFFERENCES.get(session.name, (frozenset(), ""))
+    if fields:
+        assert ours.differing(session.outcome) == fields
+    else:
+        assert ours == session.outcome
