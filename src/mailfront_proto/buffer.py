@@ -1,0 +1,112 @@
+"""The receive buffer: bounded, linear in its input however that is chunked.
+
+Strategy: while nothing is left over, the chunk that came is kept as it came (no copy) and read by an
+offset. Only what is left of a chunk when the next one arrives is joined, in a bytearray that grows
+amortized. A search for a line end remembers how far it looked, so that input that drips in byte by byte
+is looked at once.
+
+Framing comes before parsing: `read_line` returns whole lines only, whatever they hold, and an oversized
+line is thrown away to its end, which keeps the reader in step with the peer.
+"""
+
+from typing import Final
+
+from mailfront_proto.errors import LocalProtocolError
+from mailfront_proto.pull import MAX_HELD_INPUT
+
+OVERSIZED: Final = b""
+"""What `ReceiveBuffer.read_line` returns for a line over its limit. A framed line is never empty, since
+its LF counts."""
+
+
+class ReceiveBuffer:
+    """Bytes received and not yet used.
+
+    `max_held`: bytes held past which `feed` raises `LocalProtocolError`.
+    """
+
+    __slots__ = ("_data", "_discarding", "_max_held", "_pos", "_searched")
+
+    def __init__(self, max_held: int = MAX_HELD_INPUT) -> None:
+        self._data: bytes | bytearray = b""
+        self._pos = 0
+        self._searched = 0  # no LF before this offset (from _pos on)
+        self._discarding = False  # inside a line over the limit
+        self._max_held = max_held
+
+    def __len__(self) -> int:
+        return len(self._data) - self._pos
+
+    def feed(self, data: bytes) -> None:
+        """Store `data`, without looking at it."""
+        held = len(self._data) - self._pos
+        if held + len(data) > self._max_held:
+            raise LocalProtocolError(
+                f"{held + len(data)} bytes fed but not yet used (limit {self._max_held}): "
+                "call next_event() until it returns NEED_DATA before reading more"
+            )
+        if not held:
+            self._data = data
+            self._pos = self._searched = 0
+            return
+        if isinstance(self._data, bytes):
+            self._data = bytearray(self._data[self._pos :])
+            self._searched = max(0, self._searched - self._pos)
+            self._pos = 0
+        elif self._pos > held:  # more used than held: the move costs less than the reading did
+            del self._data[: self._pos]
+            self._searched = max(0, self._searched - self._pos)
+            self._pos = 0
+        self._data += data
+
+    def read_line(self, limit: int) -> bytes | None:
+        """The next line with its LF; None when it is not here yet; `OVERSIZED` for one of more than
+        `limit` bytes, LF included, which is thrown away to its end first.
+        """
+        data = self._data
+        start = self._pos
+        end = data.find(b"\n", self._searched if self._searched > start else start) + 1
+        if not end:
+            if self._discarding or len(data) - start >= limit:
+                # It cannot fit any more, wherever its LF is: hold nothing of it. (A line of exactly
+                # `limit` bytes has its LF among them.)
+                self._discarding = True
+                self.clear()
+            else:
+                self._searched = len(data)
+            return None
+        self._pos = end
+        if self._discarding:
+            self._discarding = False
+            return OVERSIZED
+        if end - start > limit:
+            return OVERSIZED
+        line = data[start:end]
+        return line if isinstance(line, bytes) else bytes(line)
+
+    def read_all(self) -> bytes:
+        """Everything that is held, in one piece (the chunk itself when it came in one)."""
+        data = self._data
+        rest = data[self._pos :] if self._pos else data
+        self.clear()
+        return rest if isinstance(rest, bytes) else bytes(rest)
+
+    def read_exactly(self, size: int) -> bytes | None:
+        """Exactly `size` bytes, or None when they are not here yet."""
+        end = self._pos + size
+        if end > len(self._data):
+            return None
+        block = self._data[self._pos : end]
+        self._pos = end
+        return block if isinstance(block, bytes) else bytes(block)
+
+    def push_back(self, data: bytes) -> None:
+        """Put `data`, the unused end of what was read last, in front again."""
+        if data:
+            self._data = data if not len(self) else data + self._data[self._pos :]
+            self._pos = self._searched = 0
+
+    def clear(self) -> None:
+        """Forget everything held."""
+        self._data = b""
+        self._pos = self._searched = 0

@@ -1,0 +1,61 @@
+"""PLAIN (RFC 4616): ``[authzid] NUL authcid NUL passwd``, in one message."""
+
+from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
+from mailfront_proto.sasl.mechanism import (
+    Challenge,
+    Malformed,
+    PasswordRequest,
+    Step,
+    decode_identity,
+    has_control,
+)
+from mailfront_proto.secret import Secret
+
+
+class PlainServer:
+    """The server role: one message, then a `PasswordRequest`.
+
+    `free_authorization_identity`: any bytes pass for the authorization identity, since the application
+    ignores it (compat).
+    """
+
+    def __init__(self, free_authorization_identity: bool = False) -> None:
+        self._free = free_authorization_identity
+
+    def start(self, initial_response: bytes | None) -> Step:
+        """Without an initial response an empty challenge asks for it."""
+        return Challenge(b"") if initial_response is None else self.respond(initial_response)
+
+    def respond(self, response: bytes) -> Step:
+        """RFC 4616 section 2: exactly two NULs, a user name and a password that are not empty."""
+        parts = response.split(b"\0")
+        if len(parts) != 3:
+            return Malformed()
+        authzid, authcid, password = parts
+        username = decode_identity(authcid)
+        authorization = "" if self._free else decode_identity(authzid)
+        if not username or not password or authorization is None or has_control(password):
+            return Malformed()
+        return PasswordRequest(username, Secret(password), authorization)
+
+
+class PlainClient:
+    """The client role. NUL in an argument is a `LocalProtocolError`."""
+
+    name = "PLAIN"
+
+    def __init__(self, username: str, password: Secret, authorization_identity: str = "") -> None:
+        message = [authorization_identity.encode(), username.encode(), password.reveal()]
+        if any(b"\0" in part for part in message) or not message[1] or not message[2]:
+            raise LocalProtocolError("PLAIN takes a user name and a password that are not empty, without NUL")
+        self._message = b"\0".join(message)
+
+    def initial_response(self) -> bytes:
+        """The whole message."""
+        return self._message
+
+    def respond(self, challenge: bytes) -> bytes:
+        """The message again, for a server that asks with an empty challenge."""
+        if challenge:
+            raise RemoteProtocolError("the server sent a challenge for PLAIN that is not empty")
+        return self._message

@@ -1,0 +1,99 @@
+"""SMTP replies (RFC 5321 section 4.2, RFC 2034): one value for both roles, its wire form and its parser.
+
+Text is `str`; bytes that are not UTF-8 travel in it as surrogate escapes, so that what a peer sent can be
+quoted back as it came. A line feed separates the lines of a reply; every other control byte becomes ``?``
+on the wire, so no text, wherever it is from, can add a reply line by itself (CR) or reach a terminal.
+"""
+
+import re
+from dataclasses import dataclass
+
+MAX_REPLY_LINE = 512
+"""Octets in a reply line that we send, CRLF included (RFC 5321 section 4.5.3.1.5)."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
+_ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)", re.ASCII)
+
+
+@dataclass(slots=True)
+class Reply:
+    """A reply: `code` 200 to 599, and `text`, its lines joined by ``\\n``.
+
+    An enhanced status code (RFC 3463) is part of the text, as on the wire: ``Reply(250, "2.1.0 OK")``.
+    """
+
+    code: int
+    text: str = ""
+
+    @property
+    def lines(self) -> list[str]:
+        """The text, line by line."""
+        return self.text.split("\n")
+
+    @property
+    def is_positive(self) -> bool:
+        """2yz or 3yz: the command was taken."""
+        return self.code < 400
+
+    @property
+    def is_temporary(self) -> bool:
+        """4yz: the same may succeed later."""
+        return 400 <= self.code < 500
+
+    @property
+    def enhanced_code(self) -> str:
+        """The enhanced status code at the start of the text, such as ``5.1.1``, or an empty string."""
+        match = _ENHANCED.match(self.text)
+        return match.group() if match else ""
+
+    def with_enhanced_code(self) -> "Reply":
+        """This reply with ``x.0.0`` in front of the text of a 2yz, 4yz or 5yz without an enhanced code
+        (RFC 2034 section 4: every such reply carries one)."""
+        if 300 <= self.code < 400 or _ENHANCED.match(self.text):
+            return self
+        prefix = f"{self.code // 100}.0.0"
+        return Reply(self.code, f"{prefix} {self.text}" if self.text else prefix)
+
+    def encode(self, max_line: int | None = MAX_REPLY_LINE) -> bytes:
+        """The wire form: lines over `max_line` octets (CRLF included; None: no limit) are wrapped, and
+        control bytes become ``?`` (a tab stays)."""
+        code, text = self.code, self.text
+        if "\n" not in text:
+            # isprintable() is false for surrogates and some spaces too: the slow path sorts those out
+            if len(text) < 500 and text.isascii() and text.isprintable():
+                return f"{code} {text}\r\n".encode("ascii")
+        enhanced = _ENHANCED.match(text)
+        room = max_line - 6 if max_line is not None else None
+        pieces: list[bytes] = []
+        for line in text.split("\n"):
+            raw = _CONTROL.sub("?", line).encode("utf-8", "surrogateescape")
+            while room is not None and len(raw) > room:
+                cut = raw.rfind(b" ", 1, room) if b" " in raw[1:room] else room
+                pieces.append(raw[:cut])
+                raw = raw[cut:].removeprefix(b" ")
+                if enhanced:  # each line of a multi-line reply repeats it (RFC 2034 section 4)
+                    raw = enhanced.group().encode() + b" " + raw
+            pieces.append(raw)
+        head = str(code).encode()
+        return b"".join(
+            [head + b"-" + piece + b"\r\n" for piece in pieces[:-1]] + [head + b" " + pieces[-1] + b"\r\n"]
+        )
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.text}"
+
+
+_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])([^\r\n]*))?\r?\n\Z")
+
+
+def parse_reply_line(line: bytes) -> tuple[int, bool, str] | None:
+    """One framed line of a reply as (code, more lines follow?, text); None if it is no reply line.
+
+    A line without text may end behind the code (RFC 5321 section 4.2.1 asks clients to bear it). A bare LF
+    as line end is borne as well: some servers send it, and nothing can hide behind it.
+    """
+    match = _LINE.match(line)
+    if match is None:
+        return None
+    code, separator, text = match.groups()
+    return int(code), separator == b"-", (text or b"").decode("utf-8", "surrogateescape")

@@ -1,0 +1,88 @@
+"""The server's order of commands, as data: (state, command) -> what happens.
+
+Strategy: everything that the *order* of commands decides stands in one table, built from the profile's
+few choices; `mailfront_proto.smtp.server` only looks it up. The drawing in the documentation is printed
+from it, and the tests go over every pair.
+
+A row's value is either a `Reply`, with which the machine refuses the command by itself (the state stays),
+or the `State` that follows when the application accepts it.
+"""
+
+from enum import Enum
+
+from mailfront_proto.smtp.profile import Profile
+from mailfront_proto.smtp.replies import Reply
+
+
+class State(Enum):
+    """Where a session stands."""
+
+    GREETING = "greeting"
+    """The greeting is owed."""
+    CONNECTED = "connected"
+    """Greeted, or TLS has just begun: HELO or EHLO is expected."""
+    READY = "ready"
+    """Between transactions."""
+    MAIL = "mail"
+    """A sender was accepted."""
+    RECIPIENTS = "recipients"
+    """A recipient was accepted, too."""
+    BODY = "body"
+    """A message is coming in."""
+    AUTH = "auth"
+    """A response to a SASL challenge is awaited."""
+    TLS = "tls"
+    """The TLS handshake is awaited."""
+    CLOSED = "closed"
+    """Nothing more is read."""
+
+
+Row = Reply | State
+
+COMMANDS = (
+    "HELO EHLO LHLO MAIL RCPT DATA RSET NOOP VRFY EXPN HELP QUIT STARTTLS AUTH".split()
+)
+"""The commands that the machine knows."""
+
+COMMAND_STATES = (State.CONNECTED, State.READY, State.MAIL, State.RECIPIENTS)
+"""The states in which lines are commands."""
+
+NOT_IMPLEMENTED = Reply(500, "5.5.1 Not implemented.")
+NEED_HELO = Reply(503, "5.5.1 Send HELO or EHLO first")
+NEED_MAIL = Reply(503, "5.5.1 You must send MAIL FROM: first")
+NEED_RECIPIENT = Reply(503, "5.5.1 You must send RCPT TO: first")
+NO_AUTH_IN_TRANSACTION = Reply(503, "5.5.1 AUTH is not permitted during a mail transaction")
+
+
+def command_table(profile: Profile, lmtp: bool = False) -> dict[tuple[State, str], Row]:
+    """The table for `profile`; `lmtp`: LHLO takes the place of HELO and EHLO (RFC 2033 section 4.1)."""
+    connected, ready, mail, recipients = COMMAND_STATES
+    table: dict[tuple[State, str], Row] = {}
+    for state in COMMAND_STATES:
+        without_transaction = connected if state is connected else ready
+        for verb in ("HELO", "EHLO"):
+            table[state, verb] = NOT_IMPLEMENTED if lmtp else ready
+        table[state, "LHLO"] = ready if lmtp else NOT_IMPLEMENTED
+        table[state, "MAIL"] = mail
+        table[state, "RCPT"] = recipients
+        table[state, "DATA"] = State.BODY
+        table[state, "RSET"] = without_transaction
+        for verb in ("NOOP", "VRFY", "HELP", "AUTH"):
+            table[state, verb] = state
+        table[state, "EXPN"] = NOT_IMPLEMENTED
+        table[state, "QUIT"] = State.CLOSED
+        table[state, "STARTTLS"] = State.TLS
+    for state in (connected, ready):
+        table[state, "RCPT"] = table[state, "DATA"] = NEED_MAIL
+    table[mail, "DATA"] = NEED_RECIPIENT
+    if profile.helo_required:
+        for verb in ("MAIL", "STARTTLS", "AUTH"):
+            table[connected, verb] = NEED_HELO
+    if not profile.auth_in_transaction:
+        table[mail, "AUTH"] = table[recipients, "AUTH"] = NO_AUTH_IN_TRANSACTION
+    return table
+
+
+def after_message(profile: Profile) -> State:
+    """The state behind a message, taken or not: in the default profile its envelope is gone."""
+    return State.RECIPIENTS if profile.envelope_survives_message else State.READY
