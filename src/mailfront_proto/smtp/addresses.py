@@ -252,9 +252,9 @@ _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _MUST_ESCAPE = re.compile(rb'["\\]')
 
 # RFC 5321 section 4.1.2, with the UTF8-non-ascii of RFC 6531 section 3.3
-_UTEXT = _ATEXT[:-1] + rb"\x80-\xff]"
+_UTEXT = rb"[\x80-\xff" + _ATEXT[1:]
 _DOT_STRING = re.compile(_UTEXT + rb"++(?:\." + _UTEXT + rb"++)*+\Z")
-_LOOSE_DOT_STRING = re.compile(_UTEXT[:-1] + rb".]++\Z")
+_LOOSE_DOT_STRING = re.compile(rb"[." + _UTEXT[1:] + rb"++\Z")
 _QUOTED_STRING = rb'"(?:[^"\\\x00-\x1f\x7f]++|\\[ -~])*+"'
 _QUOTED = re.compile(_QUOTED_STRING + rb"\Z")
 _DOMAIN = re.compile(rb"[A-Za-z0-9\x80-\xff]++(?:(?:-++|\.)[A-Za-z0-9\x80-\xff]++)*+\Z")
@@ -288,11 +288,12 @@ def _parse(argument: bytes, keyword: bytes, syntax: AddressSyntax) -> tuple[byte
         if not argument.startswith(b">", end):
             raise AddressError(SYNTAX_ERROR)
         end += 1
-    if end < len(argument) and not argument.startswith(b" ", end):
-        raise AddressError(SYNTAX_ERROR)
+    rest = argument[end:].lstrip(b" ")
+    if rest and (not argument.startswith(b" ", end) or (not bracketed and rest.startswith(b"<"))):
+        raise AddressError(SYNTAX_ERROR)  # "<a@b>X" has no blank, "Bob <bob@example.org>" a display name
     # section 4.1.2: a Reverse-path may be "<>", a Forward-path may not
     null = bracketed and not match.group() and keyword == b"FROM"
-    return b"" if null else _assemble(match, keyword, syntax), argument[end:].lstrip(b" ")
+    return b"" if null else _assemble(match, keyword, syntax), rest
 
 
 def _assemble(match: re.Match[bytes], keyword: bytes, syntax: AddressSyntax) -> bytes:
