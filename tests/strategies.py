@@ -69,7 +69,7 @@ def strict_addresses(utf8: bool = False) -> st.SearchStrategy[Address]:
     extra = NON_ASCII if utf8 else ""
     local = st.one_of(dot_strings(ATEXT + extra), quoted_strings())
     domain = st.one_of(domains(extra), address_literals())
-    mailbox = st.builds("{}@{}".format, local, domain)
+    mailbox = st.builds("{}@{}".format, local.filter(lambda text: len(text.encode()) <= 64), domain)
     return st.one_of(st.just(""), mailbox).map(lambda text: Address(text.encode()))
 
 
