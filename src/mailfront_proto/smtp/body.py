@@ -17,9 +17,10 @@ _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 # Where a chunk may be cut inside CRLF . CRLF: its proper beginnings, longest first.
 _STRICT_HOLDS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r", b"\n")
 
-# ACCEPT: a dot counts as first in its line behind one CR too, and both line ends may be bare.
-_FREE_ENDS = (b"\n.\r\n", b"\n.\n", b"\n\r.\r\n", b"\n\r.\n")
-_FREE_HOLDS = (b"\n\r.\r", b"\n\r.", b"\n.\r", b"\n\r", b"\n.", b"\n", b"\r")
+# ACCEPT, as the original has it: both line ends may be bare, and a dot also counts as first in its line
+# behind one CR (LF CR . LF is an end; LF CR . CR LF, oddly, is not).
+_FREE_ENDS = (b"\n.\r\n", b"\n.\n", b"\n\r.\n")
+_FREE_HOLDS = (b"\n\r.", b"\n.\r", b"\n\r", b"\n.", b"\n", b"\r")
 
 
 class DotDecoder:
@@ -41,11 +42,11 @@ class DotDecoder:
             end, after = _find_free_end(chunk)
             holds = _FREE_HOLDS
         else:
-            end = chunk.find(b"\r\n.\r\n") + 2
-            after = end + 3
+            found = chunk.find(b"\r\n.\r\n")
+            end, after = (found + 2, found + 5) if found >= 0 else (0, 0)
             holds = _STRICT_HOLDS
         rest: bytes | None
-        if end >= 2:
+        if end:
             piece, rest = chunk[:end], chunk[after:]
             self._held = b""
         else:

@@ -1,0 +1,231 @@
+"""One session on descriptors that this process was started with: inetd, tcpserver, a pipe, a forked child.
+
+Strategy: `poll` before every read and write, because the descriptors are shared with whoever started us, and
+O_NONBLOCK on them would be theirs too. A write that could block in spite of `poll` is kept small enough not
+to (pipes take `PIPE_BUF` bytes at once) or is told not to block (sockets, MSG_DONTWAIT), so that a peer that
+does not read meets the deadline. Signals only write a byte into a pipe that is polled as well: a session is
+interrupted where it waits and nowhere else. A `Thread` runs its function here and now.
+
+The start-up of a one-shot program is its cost: no socket, ssl, typing or dataclasses are imported here.
+"""
+
+import os
+import select
+import signal
+import time
+from stat import S_ISREG, S_ISSOCK
+
+from mailfront_io.drivers.stepper import World, run
+from mailfront_io.ops import (
+    RECEIVE_SIZE,
+    Cancelled,
+    Connection,
+    ConnectionLost,
+    DeadlineExceeded,
+    SessionFactory,
+    Stopping,
+    Thread,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SMALL_WRITE = 512
+"""What POSIX lets a blocking pipe take at once when `poll` says that it can be written (`_POSIX_PIPE_BUF`)."""
+
+DISCARD_BYTES = 1024 * 1024
+"""What of the peer's late input is thrown away at most before a socket is closed."""
+
+
+def run_descriptors(session: SessionFactory, input_fd: int = 0, output_fd: int = 1) -> int:
+    """Run one session on two descriptors (they may be one socket) and return its result.
+
+    SIGTERM and SIGINT throw `Cancelled` into the session; if it lets it through the result is 128 + the
+    signal's number, as a shell shows it. What else the session raises is raised. Must be called in the
+    main thread; puts back the signal handlers that were there.
+    """
+    with Signals(stop=(), cancel=(signal.SIGTERM, signal.SIGINT)) as signals:
+        world = DescriptorWorld(input_fd, output_fd, signals)
+        try:
+            return run(session(Connection(world.clock)), world)
+        except Cancelled:
+            return 128 + signals.received
+        finally:
+            world.discard_input()
+
+
+class Signals:
+    """Turns signals into something that can be polled: `fd` becomes readable when one has come.
+
+    `received` is the last one's number; `stopping` and `cancelled` tell which kind has come.
+    """
+
+    def __init__(self, stop: tuple[int, ...], cancel: tuple[int, ...]) -> None:
+        self._stop = stop
+        self._cancel = cancel
+        self.received = 0
+        self.stopping = False
+        self.cancelled = False
+
+    def __enter__(self) -> "Signals":
+        self.fd, self._write_fd = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._write_fd, False)
+        self._old_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        self._old = [(number, signal.signal(number, self._on_signal)) for number in self._stop + self._cancel]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old:
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_fd)
+        os.close(self.fd)
+        os.close(self._write_fd)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self.received = number
+        if number in self._cancel:
+            self.cancelled = True
+        else:
+            self.stopping = True
+
+    def drain(self) -> None:
+        """Make `fd` unreadable until the next signal."""
+        try:
+            while os.read(self.fd, 512):
+                pass
+        except BlockingIOError:
+            pass
+
+
+class DescriptorClock:
+    """The system's clocks."""
+
+    monotonic = staticmethod(time.monotonic)
+    time = staticmethod(time.time)
+
+
+class DescriptorWorld(World):
+    """The operations on two descriptors."""
+
+    def __init__(self, input_fd: int, output_fd: int, signals: Signals) -> None:
+        self.clock = DescriptorClock()
+        self._input = input_fd
+        self._output = output_fd
+        self._signals = signals
+        self._shielded = False  # Cancelled was thrown: nothing interrupts any more
+        self._eof = False
+        self._broken: str | None = None
+        self._readable = self._poll(input_fd, select.POLLIN)
+        self._writable = self._poll(output_fd, select.POLLOUT)
+        self._timer = self._poll(None, 0)
+        self._write = os.write
+        self._piece = SMALL_WRITE
+        mode = os.fstat(output_fd).st_mode
+        if S_ISSOCK(mode):
+            from _socket import MSG_DONTWAIT, socket  # the C type alone: `socket` is slow to import
+
+            self._socket = socket(fileno=os.dup(output_fd))
+            self._write = lambda _, data: self._socket.send(data, MSG_DONTWAIT)
+            self._piece = RECEIVE_SIZE
+        elif S_ISREG(mode):
+            self._piece = RECEIVE_SIZE  # never blocks for long
+        else:
+            try:
+                self._piece = max(SMALL_WRITE, os.fpathconf(output_fd, "PC_PIPE_BUF"))
+            except (OSError, ValueError):
+                pass
+
+    def recv(self, deadline: float | None, idle: bool) -> bytes:
+        while not self._eof:
+            self._wait(self._readable, deadline, idle)
+            if self._broken is not None:
+                raise ConnectionLost(self._broken)
+            try:
+                data = os.read(self._input, RECEIVE_SIZE)
+            except BlockingIOError:  # someone else made it non-blocking, or another process was faster
+                continue
+            except OSError as error:
+                raise self._lost(error) from error
+            self._eof = not data
+            return data
+        self._interrupt(idle)
+        return b""
+
+    def send(self, data: bytes, deadline: float | None) -> None:
+        rest = memoryview(data)
+        while rest:
+            self._wait(self._writable, deadline, False)
+            if self._broken is not None:
+                raise ConnectionLost(self._broken)
+            try:
+                rest = rest[self._write(self._output, rest[: self._piece]) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise self._lost(error) from error
+
+    def sleep(self, seconds: float, deadline: float | None) -> None:
+        end = self.clock.monotonic() + seconds
+        try:
+            self._wait(self._timer, end if deadline is None else min(end, deadline), False)
+        except DeadlineExceeded:
+            if deadline is not None and deadline < end:
+                raise
+
+    def thread(self, operation: "Thread[Any]", deadline: float | None) -> "Any":
+        self._interrupt(False)
+        if deadline is not None and deadline <= self.clock.monotonic():
+            raise DeadlineExceeded
+        return operation.function(*operation.arguments)
+
+    def discard_input(self) -> None:
+        """Read away what the peer has sent but nobody read: closing a socket over it would send a reset,
+        which can destroy our last reply on its way."""
+        left = DISCARD_BYTES
+        try:
+            while left > 0 and S_ISSOCK(os.fstat(self._input).st_mode):
+                if not select.select([self._input], [], [], 0)[0]:
+                    break
+                if not (data := os.read(self._input, RECEIVE_SIZE)):
+                    break
+                left -= len(data)
+        except OSError:
+            pass
+
+    def _poll(self, fd: int | None, events: int) -> select.poll:
+        poller = select.poll()
+        poller.register(self._signals.fd, select.POLLIN)
+        if fd is not None:
+            poller.register(fd, events)
+        return poller
+
+    def _wait(self, poller: select.poll, deadline: float | None, idle: bool) -> None:
+        """Wait until the descriptor of `poller` is ready; raise what interrupts that."""
+        while True:
+            self._interrupt(idle)
+            timeout = None
+            if deadline is not None:
+                timeout = (deadline - self.clock.monotonic()) * 1000
+                if timeout <= 0:
+                    raise DeadlineExceeded
+                timeout = min(timeout, 1e9)  # milliseconds in a C int
+            ready = poller.poll(timeout)
+            if any(fd == self._signals.fd for fd, _ in ready):
+                self._signals.drain()
+            elif ready:
+                return
+
+    def _interrupt(self, idle: bool) -> None:
+        if self._shielded:
+            return
+        if self._signals.cancelled:
+            self._shielded = True
+            raise Cancelled
+        if idle and self._signals.stopping:
+            raise Stopping
+
+    def _lost(self, error: OSError) -> ConnectionLost:
+        self._broken = error.strerror or str(error)
+        return ConnectionLost(self._broken)

@@ -1,0 +1,122 @@
+"""Stepping a session coroutine where every operation may block: scripted, one-shot, thread and fork drivers.
+
+A driver is two things: a *world*, which has one method for each operation, and a stepper, which sends the
+answer of one operation into the coroutine and gets the next operation out. The stepper is `run`, here, once
+for all drivers that may block; asyncio and trio step in their own way but keep the same rules:
+
+* A deadline that has passed when an operation begins is exceeded, even if the operation could be done.
+* `StartTLS` replaces the coroutine that is stepped by a layer around it (`drivers.tls`); no world knows TLS.
+* `Cancelled` is thrown once. Whatever the coroutine awaits from then on is clean-up: nothing else
+  interrupts it, and all of it ends `CLEANUP_SECONDS` later. The operation in hand then gets
+  `DeadlineExceeded`; a coroutine that still asks for more is closed. So to swallow `Cancelled` gains nothing.
+* What is no operation gets a TypeError that names it and who awaited it.
+
+This module is on the start-up path of the one-shot programs: it imports nothing but the operations.
+"""
+
+from mailfront_io.ops import (
+    CLEANUP_SECONDS,
+    Cancelled,
+    Clock,
+    Operation,
+    Recv,
+    Send,
+    Session,
+    Sleep,
+    StartTLS,
+    Thread,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from typing import Any
+
+    Steppable = Session | Generator[Operation[Any], Any, int]
+    """What a driver steps: a session coroutine, or a layer around one."""
+
+
+class World:
+    """The actions of one connection, one method per operation.
+
+    A method returns the operation's answer or raises what is to be thrown into the coroutine. `deadline` is
+    the operation's, or earlier when the session is being cleaned up. After it has raised `Cancelled` a
+    world never raises it, or `Stopping`, again.
+    """
+
+    clock: Clock
+
+    def recv(self, deadline: float | None, idle: bool) -> bytes:
+        """`Recv`: the next bytes, ``b""`` at the end."""
+        raise NotImplementedError
+
+    def send(self, data: bytes, deadline: float | None) -> None:
+        """`Send`: all of `data`."""
+        raise NotImplementedError
+
+    def sleep(self, seconds: float, deadline: float | None) -> None:
+        """`Sleep`; raises DeadlineExceeded if `deadline` comes first."""
+        raise NotImplementedError
+
+    def thread(self, operation: "Thread[Any]", deadline: float | None) -> "Any":
+        """`Thread`: the call's result."""
+        raise NotImplementedError
+
+
+def run(session: "Steppable", world: World) -> int:
+    """Step `session` in `world` to its end and return its result; what it raises is raised."""
+    answer: Any = None
+    error: BaseException | None = None
+    limit: float | None = None  # the end of the clean-up, once Cancelled was thrown
+    while True:
+        try:
+            operation = session.send(answer) if error is None else session.throw(error)
+        except StopIteration as end:
+            result: int = end.value
+            return result
+        finally:
+            error = None  # its traceback holds this frame: leave no cycle
+        answer = None
+        kind = type(operation)
+        if limit is None:
+            deadline = getattr(operation, "deadline", None)
+        elif limit <= world.clock.monotonic():
+            session.close()
+            raise Cancelled
+        else:
+            deadline = getattr(operation, "deadline", None)
+            deadline = limit if deadline is None else min(deadline, limit)
+        try:
+            if kind is Recv:
+                answer = world.recv(deadline, operation.idle)
+            elif kind is Send:
+                world.send(operation.data, deadline)
+            elif kind is StartTLS:
+                from mailfront_io.drivers.tls import tls_layer  # ssl costs 25 ms to import
+
+                session = tls_layer(session, operation, world.clock)
+            elif kind is Sleep:
+                world.sleep(operation.seconds, deadline)
+            elif kind is Thread:
+                answer = world.thread(operation, deadline)
+            else:
+                error = not_an_operation(operation, session)
+        except Cancelled as caught:
+            limit = world.clock.monotonic() + CLEANUP_SECONDS
+            error = caught
+        except BaseException as caught:
+            error = caught
+
+
+def not_an_operation(thing: object, session: object) -> TypeError:
+    """Return the TypeError for a session that awaited `thing`, which is no operation."""
+    where = "the session"
+    coroutine = session
+    while (inner := getattr(coroutine, "cr_await", None)) is not None:
+        coroutine = inner
+        if hasattr(inner, "cr_frame"):
+            where = f"{inner.cr_frame.f_globals.get('__name__')}.{inner.__qualname__}"
+    return TypeError(
+        f"{where} awaited {thing!r}, which is no operation this driver knows: sessions, plugins and backends "
+        "await the operations of mailfront_io.ops and nothing else"
+    )
