@@ -1,9 +1,9 @@
-"""The scripted driver: runs a session against a scripted peer in virtual time. For tests, yours too.
+r"""The scripted driver: runs a session against a scripted peer in virtual time. For tests, yours too.
 
 The script says what the peer does; nothing waits in real time and nothing touches a socket::
 
-    played = run_script(session, [b"EHLO x\\r\\n", WaitFor(b"250 "), b"QUIT\\r\\n", EOF])
-    assert played.output.endswith(b"221 bye\\r\\n")
+    played = run_script(session, [b"EHLO x\r\n", WaitFor(b"250 "), b"QUIT\r\n", EOF])
+    assert played.output.endswith(b"221 bye\r\n")
 
 The actions happen in their order, each once the one before it is done; bytes are done when received.
 
@@ -273,8 +273,8 @@ class _ScriptedWorld(World):
 
     def _arrived(self) -> bytes | None:
         """The bytes that the peer has sent next, or None."""
-        if self._tls is not None and (data := self._tls.to_send()):
-            return data
+        if self._tls is not None and (ciphertext := self._tls.to_send()):
+            return ciphertext
         if not self.script or self._peer_time > self.clock.monotonic():
             return None
         data = self.script[0]

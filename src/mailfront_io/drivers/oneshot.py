@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SMALL_WRITE = 512
-"""What POSIX lets a blocking pipe take at once when `poll` says that it can be written (`_POSIX_PIPE_BUF`)."""
+"""What POSIX lets any pipe take at once when `poll` says that it can be written (`_POSIX_PIPE_BUF`)."""
 
 DISCARD_BYTES = 1024 * 1024
 """What of the peer's late input is thrown away at most before a socket is closed."""
@@ -138,6 +138,7 @@ class DescriptorWorld(World):
                 pass
 
     def recv(self, deadline: float | None, idle: bool) -> bytes:
+        """`Recv`."""
         while not self._eof:
             self._wait(self._readable, deadline, idle)
             if self._broken is not None:
@@ -154,6 +155,7 @@ class DescriptorWorld(World):
         return b""
 
     def send(self, data: bytes, deadline: float | None) -> None:
+        """`Send`, in pieces."""
         rest = memoryview(data)
         while rest:
             self._wait(self._writable, deadline, False)
@@ -167,6 +169,7 @@ class DescriptorWorld(World):
                 raise self._lost(error) from error
 
     def sleep(self, seconds: float, deadline: float | None) -> None:
+        """`Sleep`."""
         end = self.clock.monotonic() + seconds
         try:
             self._wait(self._timer, end if deadline is None else min(end, deadline), False)
@@ -175,6 +178,7 @@ class DescriptorWorld(World):
                 raise
 
     def thread(self, operation: "Thread[Any]", deadline: float | None) -> "Any":
+        """`Thread`: calls the function here."""
         self._interrupt(False)
         if deadline is not None and deadline <= self.clock.monotonic():
             raise DeadlineExceeded

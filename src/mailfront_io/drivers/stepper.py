@@ -70,7 +70,7 @@ def run(session: "Steppable", world: World) -> int:
     limit: float | None = None  # the end of the clean-up, once Cancelled was thrown
     while True:
         try:
-            operation = session.send(answer) if error is None else session.throw(error)
+            operation: Any = session.send(answer) if error is None else session.throw(error)
         except StopIteration as end:
             result: int = end.value
             return result

@@ -54,7 +54,7 @@ def tls_layer(session: Session | Steps, start: StartTLS, clock: Clock) -> Steps:
         error = caught
     while True:
         try:
-            operation = session.send(answer) if error is None else session.throw(error)
+            operation: Any = session.send(answer) if error is None else session.throw(error)
         except StopIteration as end:
             if tls is not None:
                 yield from tls.close(clock)
@@ -137,7 +137,8 @@ class _TLS:
         )
 
     def recv(self, operation: Recv) -> Generator[Operation[Any], Any, bytes]:
-        """All plain text that is there, at most `RECEIVE_SIZE` bytes; ``b""`` at the end of the stream.
+        """All plain text that is there, at most `RECEIVE_SIZE` bytes; ``b""`` at the end of the stream, which
+        is close_notify or the end of the ciphertext without it: mail protocols mark what is complete.
 
         Ciphertext is asked for with the session's own operation, so its deadline and `idle` hold.
         """
@@ -156,8 +157,8 @@ class _TLS:
                     self._eof = room > 0  # close_notify
             except ssl.SSLWantReadError:
                 pass
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                self._eof = True  # close_notify, or a stream cut off without it: the end either way
+            except ssl.SSLZeroReturnError:
+                self._eof = True
             except ssl.SSLError as error:
                 failed = self._fail(_reason(error))
                 if not plain:
@@ -171,7 +172,7 @@ class _TLS:
                 if data := (yield operation):
                     self._incoming.write(data)
                 else:
-                    self._incoming.write_eof()
+                    self._eof = True  # OpenSSL is not told: it would answer with an alert and refuse to write
         return b""
 
     def send(self, data: bytes, deadline: float | None) -> Generator[Operation[Any], Any, None]:
@@ -223,11 +224,11 @@ def _reason(error: ssl.SSLError) -> str:
     """The cause in words: OpenSSL's reason without file names and line numbers."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate was not accepted: {error.verify_message}"
-    reason = getattr(error, "reason", None) or "unknown error"
+    reason = error.reason or "unknown error"
     return f"TLS error: {reason.replace('_', ' ').lower()}"
 
 
-def _prepare(context: ssl.SSLContext, server_side: bool) -> None:
+def _prepare(context: Any, server_side: bool) -> None:
     """Set what every connection needs in `context`, once: no renegotiation, SNI remembered."""
     if not context.options & ssl.OP_NO_RENEGOTIATION:
         context.options |= ssl.OP_NO_RENEGOTIATION
