@@ -1,0 +1,111 @@
+"""What the benchmark measures and what it holds the results against: all of it data, in this one place.
+
+A target is a ratio of server CPU to C mailfront's in the same run, because
+rates and absolute times drift by a fifth and more from machine to machine and
+from hour to hour, while the ratio of two servers measured in turn stays. Only
+memory (S4) has an absolute target, in kB for each idle connection: it does not
+depend on who else uses the machine.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Unit(Enum):
+    """What one result counts: printed behind the number."""
+
+    MESSAGE = "µs/message"
+    MEGABYTE = "ms/MB"
+    CONNECTION = "kB/connection"
+    START = "ms/start"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row of the table: what it is called, what happens in it, how it is counted."""
+
+    name: str
+    title: str
+    unit: Unit
+
+
+CASES: tuple[Case, ...] = (
+    Case("S1", "one 1 KiB message per connection, 20 at once", Unit.MESSAGE),
+    Case("S1src", "the same, sent by Postfix's smtp-source", Unit.MESSAGE),
+    Case("S2", "100 messages per connection, lock-step", Unit.MESSAGE),
+    Case("S2src", "the same, sent by Postfix's smtp-source", Unit.MESSAGE),
+    Case("S2Q", "100 messages per connection, envelope pipelined", Unit.MESSAGE),
+    Case("S2P", "100 messages per connection, everything pipelined", Unit.MESSAGE),
+    Case("S3", "25 MiB message, lines of 76 columns", Unit.MEGABYTE),
+    Case("S3dot", "25 MiB message, every line short and dot-stuffed", Unit.MEGABYTE),
+    Case("S4", "memory (PSS) of an idle connection after EHLO", Unit.CONNECTION),
+    Case("S4TLS", "the same under TLS (STARTTLS)", Unit.CONNECTION),
+    Case("S5", "one shot: exec to greeting", Unit.START),
+)
+
+# Our drivers, in the order of the columns. "asyncio" is the standard library's
+# loop, "uvloop" the same driver on uvloop; "one-shot" is the program on
+# descriptors 0 and 1, which only S5 starts.
+DRIVERS: tuple[str, ...] = ("uvloop", "asyncio", "trio", "blocking")
+ONE_SHOT = "one-shot"
+
+C_MAILFRONT = "C mailfront"
+BARE_PYTHON = "python -c pass"
+
+
+def _row(uvloop: float, asyncio: float, trio: float, blocking: float) -> Mapping[str, float]:
+    return {"uvloop": uvloop, "asyncio": asyncio, "trio": trio, "blocking": blocking}
+
+
+_S1 = _row(0.15, 0.25, 0.40, 0.25)
+_S2 = _row(0.90, 1.4, 3.0, 1.5)
+_S2_PIPELINED = _row(0.80, 0.90, 1.5, 1.0)
+
+# Ratios of CPU to C mailfront. These are limits that a change may not pass, not
+# goals to stop at.
+RATIO_TARGETS: Mapping[str, Mapping[str, float]] = {
+    "S1": _S1,
+    "S1src": _S1,
+    "S2": _S2,
+    "S2src": _S2,
+    "S2Q": _S2_PIPELINED,
+    "S2P": _S2_PIPELINED,
+    "S3": _row(0.70, 0.70, 0.80, 0.70),
+    "S3dot": _row(0.90, 0.90, 1.0, 0.90),
+}
+
+_S4 = _row(12, 12, 25, 60)
+
+# kB of PSS for each connection; TLS may take 30 kB more, most of it OpenSSL's.
+MEMORY_TARGETS: Mapping[str, Mapping[str, float]] = {
+    "S4": _S4,
+    "S4TLS": {driver: limit + 30 for driver, limit in _S4.items()},
+}
+
+# The one-shot program's CPU up to its greeting, as a multiple of a Python that
+# does nothing: most of what it may spend goes on imports.
+START_TARGET = 4.0
+
+# The pure core, as ratios in one process. COMMAND is an upper limit (time of a
+# MAIL or RCPT with its event and reply, over the time of one precompiled
+# re.match and one bytes.partition of the same line); the BODY ones are lower
+# limits (speed of the body path over that of chunk.replace(b"\r\n", b"\n"), in
+# chunks of 64 KiB).
+CORE_COMMAND_TARGET = 12.0
+CORE_BODY_TARGET = 0.6
+CORE_BODY_DOTS_TARGET = 0.35
+
+# How much more a byte may cost when a session that is fed byte by byte becomes
+# eight times as long. Calls are counted exactly, and what is not linear in them
+# stands out at once; time is noisy, but 8 is what quadratic work in C would give.
+CORE_LINEAR_CALLS_TARGET = 1.05
+CORE_LINEAR_TIME_TARGET = 2.0
+
+
+def case(name: str) -> Case:
+    """The case of that name; KeyError names the ones that exist."""
+    for known in CASES:
+        if known.name == name:
+            return known
+    raise KeyError(f"no case {name!r}; there are: {', '.join(known.name for known in CASES)}, core")
