@@ -79,7 +79,7 @@ class Bench:
     """One run: which servers, how long, what came out."""
 
     def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
-        self.kinds: list[Kind] = [kind for kind in servers.PEERS if kind.name in options.peers]
+        self.kinds: list[Kind] = [kind for kind in servers.PEERS if _option(kind) in options.peers]
         self.kinds += [kind for kind in servers.OURS if kind.name in options.drivers]
         self.seconds: float = options.seconds
         self.rounds: int = options.rounds
@@ -213,6 +213,11 @@ def _shown(case: Case, value: float) -> str:
     return f"{value * scale:,.1f} {case.unit.value}"
 
 
+def _option(kind: Kind) -> str:
+    """What a peer is called on the command line: its name, but without a blank."""
+    return kind.name.removeprefix("C ")
+
+
 def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
     def names(text: str) -> list[str]:
         chosen = [name.strip() for name in text.split(",") if name.strip()]
@@ -226,7 +231,7 @@ def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     cases = [case.name for case in CASES] + ["core"]
-    peers = [kind.name for kind in servers.PEERS]
+    peers = [_option(kind) for kind in servers.PEERS]
     parser = argparse.ArgumentParser(
         prog="make bench ARGS=…", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
