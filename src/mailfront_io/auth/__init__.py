@@ -1,0 +1,1 @@
+"""Credential stores: who may log in, behind one small interface."""

@@ -29,6 +29,8 @@ from mailfront_io.ops import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable
     from typing import Any
 
 SMALL_WRITE = 512
@@ -52,43 +54,79 @@ def run_descriptors(session: SessionFactory, input_fd: int = 0, output_fd: int =
         except Cancelled:
             return 128 + signals.received
         finally:
-            world.discard_input()
+            world.close()
 
 
 class Signals:
-    """Turns signals into something that can be polled: `fd` becomes readable when one has come.
+    """Signals, and calls of `stop`, as something that can be polled: `fd` is readable when one has come.
 
-    `received` is the last one's number; `stopping` and `cancelled` tell which kind has come.
+    `stopping` and `cancelled` tell which kind has come; `received` is the last signal's number. `stop` and
+    `cancel` are the signals that mean so; those of `wake` only make `fd` readable; with `escalate`, to stop
+    twice is to cancel. A `Signals` with any signal must be entered and left in the main thread.
     """
 
-    def __init__(self, stop: tuple[int, ...], cancel: tuple[int, ...]) -> None:
-        self._stop = stop
+    def __init__(
+        self,
+        stop: tuple[int, ...] = (),
+        cancel: tuple[int, ...] = (),
+        wake: tuple[int, ...] = (),
+        escalate: bool = False,
+    ) -> None:
         self._cancel = cancel
+        self._all = stop + cancel + wake
+        self._wake = wake
+        self._escalate = escalate
         self.received = 0
         self.stopping = False
         self.cancelled = False
 
     def __enter__(self) -> "Signals":
+        return self.open()
+
+    def __exit__(self, *_: object) -> None:
+        if self._all:
+            for number, handler in self._old:
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(self._old_fd)
+        self.close()
+
+    def open(self) -> "Signals":
+        """Install the handlers. For a process that ends without putting back the old ones."""
         self.fd, self._write_fd = os.pipe()
         os.set_blocking(self.fd, False)
         os.set_blocking(self._write_fd, False)
-        self._old_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        self._old = [(number, signal.signal(number, self._on_signal)) for number in self._stop + self._cancel]
+        if self._all:
+            self._old_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+            self._old = [(number, signal.signal(number, self._on_signal)) for number in self._all]
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old:
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._old_fd)
+    def close(self) -> None:
+        """Close the descriptors and nothing else: what a forked child does with its parent's."""
+        fd, self._write_fd = self._write_fd, -1
+        os.close(fd)
         os.close(self.fd)
-        os.close(self._write_fd)
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        self.received = number
-        if number in self._cancel:
+        if number not in self._wake:
+            self.received = number
+            self._note(number in self._cancel)
+
+    def _note(self, cancel: bool) -> None:
+        if cancel or (self._escalate and self.stopping):
             self.cancelled = True
-        else:
-            self.stopping = True
+        self.stopping = True
+
+    def stop(self) -> None:
+        """Do as a signal of `stop` does; from any thread."""
+        self._note(False)
+        self.wake()
+
+    def wake(self) -> None:
+        """Make `fd` readable; from any thread."""
+        try:
+            os.write(self._write_fd, b".")
+        except OSError:
+            pass  # it is full, so readable already; or left already
 
     def drain(self) -> None:
         """Make `fd` unreadable until the next signal."""
@@ -97,6 +135,22 @@ class Signals:
                 pass
         except BlockingIOError:
             pass
+
+    def wait_until(
+        self,
+        condition: "Callable[[], object]",
+        seconds: float,
+        on_wake: "Callable[[], None] | None" = None,
+    ) -> None:
+        """Wait until `condition`, which is looked at when `fd` wakes us, but at most `seconds`."""
+        end = time.monotonic() + seconds
+        poller = select.poll()
+        poller.register(self.fd, select.POLLIN)
+        while not condition() and (left := end - time.monotonic()) > 0:
+            if poller.poll(left * 1000):
+                self.drain()
+                if on_wake is not None:
+                    on_wake()
 
 
 class DescriptorClock:
@@ -120,14 +174,15 @@ class DescriptorWorld(World):
         self._readable = self._poll(input_fd, select.POLLIN)
         self._writable = self._poll(output_fd, select.POLLOUT)
         self._timer = self._poll(None, 0)
-        self._write = os.write
+        self._socket: socket | None = None
+        self._write: Callable[[int, memoryview], int] = os.write
         self._piece = SMALL_WRITE
         mode = os.fstat(output_fd).st_mode
         if S_ISSOCK(mode):
             from _socket import MSG_DONTWAIT, socket  # the C type alone: `socket` is slow to import
 
-            self._socket = socket(fileno=os.dup(output_fd))
-            self._write = lambda _, data: self._socket.send(data, MSG_DONTWAIT)
+            self._socket = sender = socket(fileno=output_fd)
+            self._write = lambda _, data: sender.send(data, MSG_DONTWAIT)
             self._piece = RECEIVE_SIZE
         elif S_ISREG(mode):
             self._piece = RECEIVE_SIZE  # never blocks for long
@@ -184,9 +239,12 @@ class DescriptorWorld(World):
             raise DeadlineExceeded
         return operation.function(*operation.arguments)
 
-    def discard_input(self) -> None:
-        """Read away what the peer has sent but nobody read: closing a socket over it would send a reset,
-        which can destroy our last reply on its way."""
+    def close(self) -> None:
+        """Let go of the descriptors, which stay open, and read away what the peer of a socket has sent but
+        nobody read: closing over it would send a reset, which can destroy our last reply on its way."""
+        if self._socket is None:
+            return
+        self._socket.detach()
         left = DISCARD_BYTES
         try:
             while left > 0 and S_ISSOCK(os.fstat(self._input).st_mode):
@@ -195,7 +253,7 @@ class DescriptorWorld(World):
                 if not (data := os.read(self._input, RECEIVE_SIZE)):
                     break
                 left -= len(data)
-        except OSError:
+        except (OSError, ValueError):  # gone, or a descriptor beyond what select takes
             pass
 
     def _poll(self, fd: int | None, events: int) -> select.poll:

@@ -14,26 +14,20 @@ for all drivers that may block; asyncio and trio step in their own way but keep 
 This module is on the start-up path of the one-shot programs: it imports nothing but the operations.
 """
 
-from mailfront_io.ops import (
-    CLEANUP_SECONDS,
-    Cancelled,
-    Clock,
-    Operation,
-    Recv,
-    Send,
-    Session,
-    Sleep,
-    StartTLS,
-    Thread,
-)
+from __future__ import annotations
+
+from mailfront_io.ops import CLEANUP_SECONDS, Cancelled, Recv, Send, Sleep, StartTLS, Thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
-    from typing import Any
+    from collections.abc import Coroutine, Generator
+    from typing import Any, TypeVar
 
-    Steppable = Session | Generator[Operation[Any], Any, int]
-    """What a driver steps: a session coroutine, or a layer around one."""
+    from mailfront_io.ops import Clock, Operation
+
+    T = TypeVar("T")
+    Steps = Coroutine[Operation[Any], Any, T] | Generator[Operation[Any], Any, T]
+    """What a driver steps: a session's or a client's coroutine, or a layer around one."""
 
 
 class World:
@@ -58,12 +52,12 @@ class World:
         """`Sleep`; raises DeadlineExceeded if `deadline` comes first."""
         raise NotImplementedError
 
-    def thread(self, operation: "Thread[Any]", deadline: float | None) -> "Any":
+    def thread(self, operation: Thread[Any], deadline: float | None) -> Any:
         """`Thread`: the call's result."""
         raise NotImplementedError
 
 
-def run(session: "Steppable", world: World) -> int:
+def run(session: Steps[T], world: World) -> T:
     """Step `session` in `world` to its end and return its result; what it raises is raised."""
     answer: Any = None
     error: BaseException | None = None
@@ -72,19 +66,17 @@ def run(session: "Steppable", world: World) -> int:
         try:
             operation: Any = session.send(answer) if error is None else session.throw(error)
         except StopIteration as end:
-            result: int = end.value
+            result: T = end.value
             return result
         finally:
             error = None  # its traceback holds this frame: leave no cycle
         answer = None
         kind = type(operation)
-        if limit is None:
-            deadline = getattr(operation, "deadline", None)
-        elif limit <= world.clock.monotonic():
-            session.close()
-            raise Cancelled
-        else:
-            deadline = getattr(operation, "deadline", None)
+        deadline = getattr(operation, "deadline", None)
+        if limit is not None:
+            if limit <= world.clock.monotonic():
+                session.close()
+                raise Cancelled
             deadline = limit if deadline is None else min(deadline, limit)
         try:
             if kind is Recv:
@@ -101,22 +93,23 @@ def run(session: "Steppable", world: World) -> int:
                 answer = world.thread(operation, deadline)
             else:
                 error = not_an_operation(operation, session)
-        except Cancelled as caught:
-            limit = world.clock.monotonic() + CLEANUP_SECONDS
+        except Exception as caught:
             error = caught
-        except BaseException as caught:
+        except BaseException as caught:  # Cancelled, or Ctrl-C in a client
+            limit = world.clock.monotonic() + CLEANUP_SECONDS
             error = caught
 
 
 def not_an_operation(thing: object, session: object) -> TypeError:
     """Return the TypeError for a session that awaited `thing`, which is no operation."""
     where = "the session"
-    coroutine = session
-    while (inner := getattr(coroutine, "cr_await", None)) is not None:
-        coroutine = inner
-        if hasattr(inner, "cr_frame"):
-            where = f"{inner.cr_frame.f_globals.get('__name__')}.{inner.__qualname__}"
+    layer: Any = session
+    while layer is not None:
+        frame = getattr(layer, "cr_frame", None)
+        if frame is not None:
+            where = f"{frame.f_globals.get('__name__')}.{layer.__qualname__}"
+        layer = getattr(layer, "cr_await", None) or getattr(layer, "gi_yieldfrom", None)
     return TypeError(
-        f"{where} awaited {thing!r}, which is no operation this driver knows: sessions, plugins and backends "
-        "await the operations of mailfront_io.ops and nothing else"
+        f"{where} awaited {thing!r}, which is no operation: sessions, plugins and backends await the "
+        "operations of mailfront_io.ops and nothing else"
     )

@@ -14,8 +14,8 @@ No driver imports this module before the first `StartTLS`: `ssl` is expensive to
 """
 
 import ssl
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Coroutine, Generator
+from typing import Any, TypeVar
 
 from mailfront_io.ops import (
     CLEANUP_SECONDS,
@@ -27,19 +27,21 @@ from mailfront_io.ops import (
     Operation,
     Recv,
     Send,
-    Session,
     StartTLS,
     TLSFacts,
     TLSFailed,
 )
 
-Steps = Generator[Operation[Any], Any, int]
+T = TypeVar("T")
+Steps = Generator[Operation[Any], Any, T]
 
 RECORD_SIZE = 16 * 1024
 """The plain text of one TLS record at most (RFC 8446 5.1): one `read` of it empties a record."""
 
 
-def tls_layer(session: Session | Steps, start: StartTLS, clock: Clock) -> Steps:
+def tls_layer(
+    session: Coroutine[Operation[Any], Any, T] | Steps[T], start: StartTLS, clock: Clock
+) -> Steps[T]:
     """Do the handshake that `session` asks for with `start`, then step it inside TLS to its end."""
     tls: _TLS | None = None
     answer: Any = None
@@ -58,7 +60,7 @@ def tls_layer(session: Session | Steps, start: StartTLS, clock: Clock) -> Steps:
         except StopIteration as end:
             if tls is not None:
                 yield from tls.close(clock)
-            result: int = end.value
+            result: T = end.value
             return result
         except Cancelled:
             if tls is not None:

@@ -83,7 +83,7 @@ class Data(Event):
 class Body(Event):
     """A slice of the message: dots unstuffed, every line end CRLF (RFC 5321 section 4.5.2).
 
-    Slices are cut where the network cut them: a CRLF may be split between two. Tells only.
+    Slices are cut where the network cut them, but never inside a CRLF. Tells only.
     """
 
     data: bytes
@@ -175,7 +175,8 @@ class Refused(Event):
     `verb` is in upper case for a command that the machine knows, else as it came; `argument` as it came,
     but with the secret part of an AUTH masked. `unknown`: no such command. `transaction_dropped`: it was
     a MAIL, so that an earlier transaction has ended all the same. `mechanism`, `cause`: for AUTH, the
-    mechanism as sent, and one of ``aborted``, ``bad response``, ``no such mechanism``, ``failed``.
+    mechanism as sent, and one of ``aborted``, ``bad initial response`` (no base64), ``bad response``,
+    ``no such mechanism``, ``failed``.
     """
 
     verb: str
@@ -191,9 +192,9 @@ class Refused(Event):
 class ConnectionClosed(Event):
     """The last event; ``next_event()`` returns it again ever after. Drain ``data_to_send()``, then close.
 
-    `in_message`: the client left in the middle of DATA, AUTH or a TLS handshake; nothing of the message
-    may be delivered. `reason` says why the machine closed: ``QUIT``, ``EOF``, or the reply with which it
-    gave up.
+    `in_message`: this is in the middle of DATA, AUTH or a TLS handshake; nothing of the message may be
+    delivered. `reason`: ``QUIT``, ``EOF``, ``aborted`` (by the application), or the reply with which the
+    machine gave up, which is then in `reply` too.
     """
 
     reason: str

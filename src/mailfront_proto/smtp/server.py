@@ -331,6 +331,20 @@ class SMTPServer:
             self._send(reply)
         self._message_done(any(reply.code < 400 for reply in replies))
 
+    def abort(self, reply: Reply | None = None) -> None:
+        """End the session from our side (a deadline, a shutdown), with `reply` as the last word.
+
+        An answer that was owed is owed no more. Drain ``data_to_send()``, then close.
+        """
+        if self._state is State.CLOSED:
+            return
+        in_message = self._state in (State.BODY, State.AUTH, State.TLS)
+        self._pending = None
+        if reply is not None:
+            self._send(reply)
+        self._close(reply)
+        self._closed = ConnectionClosed("aborted", in_message, reply)
+
     def tls_established(self) -> None:
         """The handshake behind `StartTLS` is done: everything known of the client is forgotten, and the
         client is expected to say EHLO again (RFC 3207 section 4.2).
@@ -659,7 +673,7 @@ class SMTPServer:
             return self._auth_refused(NO_SUCH_MECHANISM, "no such mechanism")
         self._exchange = ServerExchange(mechanism)
         initial_response = response.strip(b" ") if response.strip(b" ") else None
-        return self._auth_step(self._exchange.start(initial_response))
+        return self._auth_step(self._exchange.start(initial_response), initial=True)
 
     def _new_mechanism(self, name: str) -> ServerMechanism | None:
         if name not in self.mechanisms:
@@ -677,7 +691,7 @@ class SMTPServer:
         assert self._exchange is not None
         return self._auth_step(self._exchange.line(line[:-2] if line.endswith(b"\r\n") else line[:-1]))
 
-    def _auth_step(self, step: Step | Aborted | Undecodable) -> Event | None:
+    def _auth_step(self, step: Step | Aborted | Undecodable, initial: bool = False) -> Event | None:
         if isinstance(step, Challenge):
             self._state = State.AUTH
             self._put(b"334 " + encode_base64(step.data) + b"\r\n")
@@ -695,8 +709,10 @@ class SMTPServer:
             )
         if isinstance(step, Aborted):
             return self._auth_refused(Reply(501, "Authentication failed."), "aborted")
-        cause = "bad response" if isinstance(step, Undecodable) else "failed"
         assert isinstance(step, Undecodable | Malformed)
+        cause = "failed"
+        if isinstance(step, Undecodable):
+            cause = "bad initial response" if initial else "bad response"
         return self._auth_refused(UNDECODABLE_RESPONSE, cause)
 
     def _auth_refused(self, reply: Reply, cause: str) -> Event:
@@ -704,7 +720,7 @@ class SMTPServer:
         self._exchange = None
         self._state = self._state_before_auth
         event = self._refuse("AUTH", "", reply, mechanism=self._mechanism, cause=cause)
-        if cause in ("bad response", "failed") and self._state is not State.CLOSED:
+        if cause not in ("aborted", "no such mechanism") and self._state is not State.CLOSED:
             self._count_auth_failure()
         return event
 

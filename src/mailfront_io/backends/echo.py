@@ -1,0 +1,67 @@
+"""echo: takes mail, says what it got, and keeps nothing. For tests and benchmarks."""
+
+from mailfront_io.plugin import Backend, Response
+from mailfront_io.session import Path
+from mailfront_io.spool import Spool
+
+_FIRST_BLOCK = 4096
+"""Bytes looked at for the log line, as many as the original handles in one block."""
+
+
+class Echo(Backend):
+    """Repeats addresses and parameters, counts bytes, logs the first two lines."""
+
+    name = "echo"
+
+    _bytes = 0
+
+    def reset(self) -> None:
+        """The count starts again."""
+        self._bytes = 0
+
+    def sender(self, path: Path) -> Response:
+        """``Sender='ADDR'.`` and each parameter in brackets."""
+        return Response(250, f"Sender='{path.address}'.{_brackets(path)}")
+
+    def recipient(self, path: Path) -> Response:
+        """``Recipient='ADDR'.`` and each parameter in brackets."""
+        return Response(250, f"Recipient='{path.address}'.{_brackets(path)}")
+
+    def data_start(self, spool: Spool | None) -> None:
+        """The first block is not here yet."""
+        self._first: bytes | None = b""
+        self._added = False
+
+    def data_block(self, data: bytes) -> None:
+        """Counts. Added lines are the first block, when there are any."""
+        self._bytes += len(data)
+        if self._first is None:
+            return
+        if self.session.added_lines:
+            self._log_lines(data)
+            self._first = None
+            return
+        self._first += data[: _FIRST_BLOCK - len(self._first)]
+        if len(self._first) >= _FIRST_BLOCK or self._first.count(b"\n") > 1:
+            self._log_lines(self._first)
+            self._first = None
+
+    def message_end(self, spool: Spool | None) -> Response:
+        """``Received N bytes.``"""
+        if self._first:
+            self._log_lines(self._first)
+        self._first = None
+        if spool is not None:
+            self._log_lines(next(spool.blocks(), b""))
+        return Response(250, f"Received {self._bytes} bytes.")
+
+    def _log_lines(self, block: bytes) -> None:
+        """The first two lines, joined without a separator; an unended second line is left out."""
+        lines = block[:_FIRST_BLOCK].split(b"\n", 2)
+        shown = lines[0] + (lines[1] if len(lines) > 2 else b"")
+        if block:
+            self.session.log(shown.decode("utf-8", "surrogateescape"))
+
+
+def _brackets(path: Path) -> str:
+    return "".join(f" [{parameter}]" for parameter in path.parameters)

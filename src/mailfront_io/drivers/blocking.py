@@ -1,0 +1,489 @@
+"""The blocking driver: a thread for each connection; a client; one accepted stream.
+
+Strategy: sockets stay blocking and the kernel keeps the time. SO_RCVTIMEO and SO_SNDTIMEO are set only when
+the value in force would be too long, not for each read: a deadline that moves forward with every command
+costs no system call, at worst an idle thread wakes once in `LONGEST_WAIT`. (`settimeout` would put a `poll`
+before every read.)
+
+Another thread interrupts a session by a flag and, where the session sits in the kernel, by shutting down one
+direction of its socket: reading when the server stops, both when a cancelled session is stuck in a write.
+The flag is set before the other side's state is looked at, on both sides, so one of them always sees the
+other; see `SocketWorld._enter`.
+
+`serve` is for embedding; `run_server` is the same as the whole business of a process. The forking server is
+in `drivers.forking`, one session on descriptors 0 and 1 in `drivers.oneshot`.
+"""
+
+import _thread
+import queue
+import select
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from mailfront_io.drivers.listener import (
+    Address,
+    Backoff,
+    Listener,
+    Report,
+    accept,
+    address,
+    close_gently,
+    no_delay,
+    raise_descriptor_limit,
+    report_to_stderr,
+)
+from mailfront_io.drivers.oneshot import DescriptorClock, Signals
+from mailfront_io.drivers.stepper import World, run
+from mailfront_io.ops import (
+    CLEANUP_SECONDS,
+    RECEIVE_SIZE,
+    Cancelled,
+    Connection,
+    ConnectionLost,
+    DeadlineExceeded,
+    Operation,
+    SessionFactory,
+    Stopping,
+    Thread,
+)
+
+T = TypeVar("T")
+
+Started = Callable[[Callable[[], None]], None]
+"""Called once a server accepts connections, with the function that stops it."""
+
+CLOCK = DescriptorClock()
+
+LONGEST_WAIT = 60.0
+"""Seconds that one system call waits at most: deadlines further off are waited for in steps."""
+
+EARLY = 0.875
+"""Part of the time to a deadline after which we wake, to set what is left exactly. Without it a deadline of
+"30 seconds from now" would come a microsecond too early for the timeout in force, command after command."""
+
+SMALL_READ = 4096
+"""Buffer of a read while the peer sends little: an idle thread keeps its buffer allocated."""
+
+ACCEPTS = 64
+"""Connections that one listener accepts before the others have their turn."""
+
+IDLE_THREAD_SECONDS = 10.0
+"""How long a thread without a connection waits for the next one: to start a thread costs more than that."""
+
+
+class SocketWorld(World):
+    """The operations on one blocking stream socket, and `stop` and `cancel` for other threads."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.clock = CLOCK
+        self._socket = connection
+        self._receive_wait = self._send_wait = float("inf")  # the timeouts in force
+        self._size = SMALL_READ
+        self._eof = False
+        self._broken: str | None = None
+        self._doing = ""  # "idle", "recv", "send": in the kernel, and can be woken by a shutdown
+        self._stopping = False
+        self._cancelled = False
+        self._shielded = False  # Cancelled was thrown: nothing interrupts any more
+        self._alarm = _thread.allocate_lock()  # held; released to wake a Sleep
+        self._alarm.acquire()
+        self.committing = False
+
+    # The operations
+
+    def recv(self, deadline: float | None, idle: bool) -> bytes:
+        """`Recv`."""
+        while True:
+            if self._eof or self._broken is not None:
+                self._enter("", idle)
+                if self._broken is not None:
+                    raise ConnectionLost(self._broken)
+                return b""
+            left = self._left(deadline)
+            if left < self._receive_wait:
+                self._receive_wait = self._set_timeout(socket.SO_RCVTIMEO, left * EARLY)
+            self._enter("idle" if idle else "recv", idle)
+            try:
+                data = self._socket.recv(self._size)
+            except BlockingIOError:  # the timeout: time is up, or LONGEST_WAIT or an older deadline is over
+                self._receive_wait = self._set_timeout(socket.SO_RCVTIMEO, self._left(deadline))
+                continue
+            except OSError as error:
+                raise self._lost(error) from error
+            finally:
+                self._leave(idle)
+            self._size = RECEIVE_SIZE if len(data) == self._size else SMALL_READ
+            self._eof = not data
+            return data
+
+    def send(self, data: bytes, deadline: float | None) -> None:
+        """`Send`."""
+        if self._broken is not None:
+            raise ConnectionLost(self._broken)
+        left = self._left(deadline)
+        self._enter("", False)
+        try:
+            sent = self._socket.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise self._lost(error) from error
+        rest = memoryview(data)[sent:]
+        while rest:  # the peer is slower than we are
+            left = self._left(deadline)
+            if left < self._send_wait:
+                self._send_wait = self._set_timeout(socket.SO_SNDTIMEO, left * EARLY)
+            self._enter("send", False)
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except BlockingIOError:
+                self._send_wait = self._set_timeout(socket.SO_SNDTIMEO, self._left(deadline))
+            except OSError as error:
+                raise self._lost(error) from error
+            finally:
+                self._leave(False)
+
+    def sleep(self, seconds: float, deadline: float | None) -> None:
+        """`Sleep`."""
+        left = self._left(deadline)
+        self._enter("", False)
+        if not self._shielded:
+            self._alarm.acquire(timeout=min(seconds, left))
+        else:
+            time.sleep(min(seconds, left))
+        self._enter("", False)
+        if left < seconds:
+            raise DeadlineExceeded
+
+    def thread(self, operation: Thread[Any], deadline: float | None) -> Any:
+        """`Thread`: the session has a thread of its own already, so the function is called in it."""
+        self._left(deadline)
+        self.committing = operation.commit
+        try:
+            self._enter("", False)
+            return operation.function(*operation.arguments)
+        finally:
+            self.committing = False
+
+    # For other threads
+
+    def stop(self) -> None:
+        """Throw `Stopping` at the idle `Recv` that is waited in, or at the next one."""
+        self._stopping = True
+        if self._doing == "idle":
+            self._shutdown(socket.SHUT_RD)
+
+    def cancel(self) -> None:
+        """Throw `Cancelled` at the operation that is waited in, or at the next one."""
+        self._cancelled = True
+        if self._doing == "send":
+            self._shutdown(socket.SHUT_RDWR)
+        elif self._doing:
+            self._shutdown(socket.SHUT_RD)
+        try:
+            self._alarm.release()
+        except RuntimeError:
+            pass  # released before
+
+    # Details
+
+    def _enter(self, doing: str, idle: bool) -> None:
+        """Say what is about to be waited in, then look whether someone has interrupted.
+
+        Who interrupts sets the flag first and looks at `_doing` second. So either the flag is seen here, or
+        the interrupter sees `_doing` and wakes us; and if it wakes us while data arrive, the flag is seen in
+        `_leave` and the socket, now deaf, is read no more.
+        """
+        self._doing = doing
+        if not self._shielded and (self._cancelled or (idle and self._stopping)):
+            self._doing = ""
+            self._interrupt()
+
+    def _leave(self, idle: bool) -> None:
+        self._doing = ""
+        if not self._shielded and (self._cancelled or (idle and self._stopping)):
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self._cancelled:
+            self._shielded = True
+            raise Cancelled
+        raise Stopping
+
+    def _left(self, deadline: float | None) -> float:
+        """Seconds until `deadline`; raises DeadlineExceeded when there are none."""
+        if deadline is None:
+            return LONGEST_WAIT
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded
+        return left
+
+    def _set_timeout(self, option: int, seconds: float) -> float:
+        """Let the kernel wait for `seconds`; return what was set."""
+        seconds = min(seconds, LONGEST_WAIT)
+        microseconds = max(int(seconds * 1e6), 1)  # 0 would mean for ever
+        value = struct.pack("@ll", microseconds // 1_000_000, microseconds % 1_000_000)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, option, value)
+        except OSError as error:
+            raise self._lost(error) from error
+        return seconds
+
+    def _shutdown(self, how: int) -> None:
+        try:
+            self._socket.shutdown(how)
+        except OSError:
+            pass  # broken already: that wakes as well
+
+    def _lost(self, error: OSError) -> ConnectionLost:
+        self._broken = error.strerror or str(error)
+        return ConnectionLost(self._broken)
+
+
+def serve_connection(connection: socket.socket, session: SessionFactory) -> int:
+    """Run one session on an accepted (or otherwise connected) stream socket, and close it.
+
+    Returns the session's result; what the session raises is raised.
+    """
+    return _drive(connection, session)
+
+
+def run_client(
+    client: Callable[[Connection], Coroutine[Operation[Any], Any, T]],
+    host: str,
+    port: int,
+    *,
+    connect_timeout: float = 30.0,
+) -> T:
+    """Connect to `host`, run the coroutine that `client` makes over the connection, return its result.
+
+    All addresses of the host are tried in their order, within `connect_timeout` seconds in all. Raises
+    OSError when none can be reached, and what the coroutine raises.
+    """
+    end = time.monotonic() + connect_timeout
+    failed: OSError | None = None
+    for family, kind, protocol, _, name in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(max(end - time.monotonic(), 0.001))
+            connection.connect(name)
+            connection.settimeout(None)
+        except OSError as error:
+            connection.close()
+            failed = error
+            continue
+        return _drive(connection, client)
+    raise failed or OSError(f"{host} has no address")
+
+
+def _drive(
+    connection: socket.socket,
+    session: Callable[[Connection], Coroutine[Operation[Any], Any, T]],
+) -> T:
+    try:
+        no_delay(connection)
+        try:
+            remote = address(connection.getpeername())
+        except OSError:
+            remote = None  # gone already: the session will see it
+        facts = Connection(CLOCK, address(connection.getsockname()), remote)
+        return run(session(facts), SocketWorld(connection))
+    finally:
+        close_gently(connection)
+
+
+def run_server(
+    listeners: Sequence[Listener],
+    *,
+    fork: bool = False,
+    stop_grace: float = 30.0,
+    on_started: Started | None = None,
+    report: Report = report_to_stderr,
+) -> None:
+    """`serve` as the whole of a process: SIGTERM or SIGINT stops it, a second one at once.
+
+    Raises the soft limit on open files. With `fork` there is a process for each connection in place of a
+    thread. Must be called in the main thread.
+    """
+    raise_descriptor_limit()
+    if fork:
+        from mailfront_io.drivers.forking import serve_forking
+
+        serve_forking(listeners, stop_grace=stop_grace, on_started=on_started, report=report)
+    else:
+        signals = Signals(stop=(signal.SIGTERM, signal.SIGINT), escalate=True)
+        _serve(listeners, signals, stop_grace, on_started, report)
+
+
+def serve(
+    listeners: Sequence[Listener],
+    *,
+    stop_grace: float = 30.0,
+    on_started: Started | None = None,
+    report: Report = report_to_stderr,
+) -> None:
+    """Serve `listeners`, a thread for each connection, until it is stopped; in any thread.
+
+    `on_started` is called once connections are accepted, with a function that stops the server and may be
+    called from any thread. When it is called, nothing more is accepted and sessions get `Stopping` where
+    they are idle; after `stop_grace` seconds, or when it is called again, those that are left get
+    `Cancelled`. `report` is told of exceptions that sessions let escape and of failures to accept.
+    """
+    _serve(listeners, Signals(escalate=True), stop_grace, on_started, report)
+
+
+def _serve(
+    listeners: Sequence[Listener],
+    signals: Signals,
+    stop_grace: float,
+    on_started: Started | None,
+    report: Report,
+) -> None:
+    with signals:
+        threads = _Threads(signals, report)
+        accept_until_stopped(listeners, signals, threads.start, report, on_started)
+        threads.stop()
+        signals.wait_until(lambda: not threads.worlds or signals.cancelled, stop_grace)
+        threads.cancel()
+        signals.wait_until(lambda: not threads.worlds, CLEANUP_SECONDS + 1)
+        while threads.committing():  # to leave now would be to lose track of a message
+            signals.wait_until(lambda: not threads.committing(), 1)
+        if threads.worlds:
+            report(RuntimeError(f"{len(threads.worlds)} sessions hang and were abandoned"))
+        threads.end()
+
+
+def accept_until_stopped(
+    listeners: Sequence[Listener],
+    signals: Signals,
+    start: Callable[[Listener, socket.socket, Address | None], None],
+    report: Report,
+    on_started: Started | None,
+    on_wake: Callable[[], None] | None = None,
+) -> None:
+    """Accept connections and `start` each, until `signals` says stop; then close the listeners.
+
+    `start` may raise OSError like accept() itself. `on_wake` is called whenever `signals` wakes.
+    """
+    poller = select.poll()
+    poller.register(signals.fd, select.POLLIN)
+    by_fd = {listener.socket.fileno(): listener for listener in listeners}
+    for listener in listeners:
+        listener.socket.setblocking(False)
+        poller.register(listener.socket.fileno(), select.POLLIN)
+    backoff = Backoff(report)
+    if on_started is not None:
+        on_started(signals.stop)
+    while not signals.stopping:
+        for fd, _ in poller.poll():
+            if fd == signals.fd:
+                signals.drain()
+                if on_wake is not None:
+                    on_wake()
+                continue
+            try:
+                for _ in range(ACCEPTS):
+                    if signals.stopping or (accepted := accept(by_fd[fd], report)) is None:
+                        break
+                    start(by_fd[fd], *accepted)
+            except OSError as error:
+                signals.wait_until(lambda: signals.stopping, backoff.failed(error), on_wake)
+    for listener in listeners:
+        listener.socket.close()
+
+
+class _Threads:
+    """The threads of a server. A thread that has ended its session waits for the next for a while."""
+
+    def __init__(self, signals: Signals, report: Report) -> None:
+        self.worlds: set[SocketWorld] = set()
+        self._signals = signals
+        self._report = report
+        self._waiting = 0  # threads in wait for a connection
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[_Accepted | None] = queue.SimpleQueue()
+        self._threads: set[threading.Thread] = set()
+
+    def start(self, listener: Listener, connection: socket.socket, remote: Address | None) -> None:
+        """Run the session of `connection` in a thread."""
+        accepted = (listener, connection, remote, SocketWorld(connection))
+        self.worlds.add(accepted[3])
+        with self._lock:
+            waits = self._waiting > 0
+            self._waiting -= waits
+        if waits:
+            self._queue.put(accepted)
+            return
+        thread = threading.Thread(target=self._work, args=(accepted,), name="mailfront", daemon=True)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no thread left
+            self._threads.discard(thread)
+            self.worlds.discard(accepted[3])
+            connection.close()
+            listener.release(remote)
+            raise OSError(str(error)) from error
+
+    def _work(self, accepted: "_Accepted | None") -> None:
+        while accepted is not None:
+            self._session(*accepted)
+            accepted = None  # keep nothing alive while waiting
+            with self._lock:
+                self._waiting += 1
+            try:
+                accepted = self._queue.get(timeout=IDLE_THREAD_SECONDS)
+            except queue.Empty:
+                with self._lock:
+                    if self._waiting > 0:
+                        self._waiting -= 1
+                        break
+                accepted = self._queue.get()  # one was counted on us just now
+        self._threads.discard(threading.current_thread())
+
+    def _session(
+        self, listener: Listener, connection: socket.socket, remote: Address | None, world: SocketWorld
+    ) -> None:
+        try:
+            no_delay(connection)
+            facts = Connection(CLOCK, address(connection.getsockname()), remote)
+            run(listener.session(facts), world)
+        except (Cancelled, Stopping):
+            pass
+        except BaseException as error:
+            self._report(error)
+        finally:
+            close_gently(connection)
+            self.worlds.discard(world)
+            listener.release(remote)
+            if self._signals.stopping:
+                self._signals.wake()
+
+    def stop(self) -> None:
+        for world in list(self.worlds):
+            world.stop()
+
+    def cancel(self) -> None:
+        for world in list(self.worlds):
+            world.cancel()
+
+    def committing(self) -> bool:
+        return any(world.committing for world in list(self.worlds))
+
+    def end(self) -> None:
+        """Send the waiting threads home."""
+        threads = list(self._threads)
+        for _ in threads:
+            self._queue.put(None)
+        if not self.worlds:
+            for thread in threads:
+                thread.join(1)
+
+
+_Accepted = tuple[Listener, socket.socket, Address | None, SocketWorld]

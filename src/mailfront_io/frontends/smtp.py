@@ -1,0 +1,435 @@
+"""The SMTP and LMTP front end: the machine's events into the pipeline, its verdicts back. Written once for
+all drivers.
+
+One message's way: `Recv` → ``machine.receive_data`` → `Mail`, `Recipient` → pipeline → ``machine.reply`` →
+`Send`; `Data` → 354; `Body` slices → pipeline → backend; `MessageEnd` → backend's answer → `Send`.
+"""
+
+from dataclasses import dataclass
+
+from mailfront_io.ops import (
+    ConnectionLost,
+    DeadlineExceeded,
+    Recv,
+    Send,
+    Sleep,
+    StartTLS,
+    Stopping,
+    TLSFailed,
+)
+from mailfront_io.pipeline import Pipeline, fold
+from mailfront_io.plugin import Command, Hooks, Response
+from mailfront_io.session import Path, Session, parse_number
+from mailfront_io.tls import gnutls_names
+from mailfront_proto.pull import NEED_DATA, PAUSED
+from mailfront_proto.smtp import events
+from mailfront_proto.smtp.profile import LineEnds
+from mailfront_proto.smtp.replies import Reply
+from mailfront_proto.smtp.server import SMTPServer
+
+HANDSHAKE_SECONDS = 30.0
+AUTH_FAILURE_DELAY = 1.0
+"""Seconds before a failed AUTH is answered in the default profile: guessing by one connection is slow."""
+
+IDLE_TIMEOUT = Reply(421, "4.4.2 Timed out, closing connection")
+SHUTTING_DOWN = Reply(421, "4.3.2 The server is shutting down, closing connection")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds, by RFC 5321 section 4.5.3.2 (minimum 300 for a command, 180 for a block of data).
+
+    `restarts`: the command's time starts again with every byte (the original); otherwise it counts from
+    the last reply, so that a client that drips bytes gains nothing.
+    """
+
+    command: float = 300.0
+    block: float = 180.0
+    session: float | None = 86400.0
+    restarts: bool = False
+    message: float = 600.0
+    """For the whole of a message, and a second more for each 2,000 bytes of it."""
+
+    @classmethod
+    def from_session(cls, session: Session) -> "Deadlines":
+        """From ``$TIMEOUT`` and ``$SESSION_TIMEOUT``."""
+        idle = parse_number(session.getenv("TIMEOUT")) or 0
+        whole = parse_number(session.getenv("SESSION_TIMEOUT")) or 0
+        if session.profile.name == "compat":
+            # In the original a session limit that is not set is none, despite its manual.
+            return cls(idle or 1200.0, idle or 1200.0, whole or None, restarts=True, message=float("inf"))
+        return cls(idle or 300.0, min(idle or 180.0, 180.0), whole or 86400.0)
+
+
+class SMTPFrontend:
+    """One connection: `run` is the session coroutine."""
+
+    def __init__(self, session: Session, pipeline: Pipeline, machine: SMTPServer) -> None:
+        self.session = session
+        self.pipeline = pipeline
+        self.machine = machine
+        self.deadlines = Deadlines.from_session(session)
+        self._now = session.clock.monotonic
+        self._commands: dict[str, tuple[Hooks, Command]] = {}
+        self._session_end: float | None = None
+        self._command_end = 0.0
+        self._message_start = 0.0
+        self._message_bytes = 0
+        self._exit_code = 0
+        self._last_logged: Reply | None = None
+        self._strips_cr = machine.profile.line_ends is not LineEnds.ACCEPT
+
+    async def run(self) -> int:
+        """The session, from its first byte to its last; the exit code of a one-shot program."""
+        if self.deadlines.session is not None:
+            self._session_end = self._now() + self.deadlines.session
+        try:
+            if self.session.tls_context is not None and self.session.getenv("TLS_IMMEDIATE") is not None:
+                if not await self._handshake():
+                    return 1
+            await self._greeting_delay()
+            await self._converse()
+        finally:
+            await self.pipeline.disconnect()
+            self.session.log(f"bytes in: {self.session.bytes_in} bytes out: {self.session.bytes_out}")
+        return self._exit_code
+
+    async def _converse(self) -> None:
+        machine = self.machine
+        while True:
+            event = machine.next_event()
+            if event is NEED_DATA:
+                await self._flush()
+                await self._receive()
+            elif event is PAUSED:
+                await self._flush()
+            elif type(event) is events.Body:
+                await self._body(event)
+            elif type(event) is events.ConnectionClosed:
+                await self._closed(event)
+                return
+            elif not await self._answer(event):
+                return
+
+    # -- bytes -------------------------------------------------------------------------------------------
+
+    async def _flush(self) -> None:
+        data = self.machine.data_to_send()
+        if data:
+            self.session.bytes_out += len(data)
+            try:
+                await Send(data, self._session_end_or(self._now() + self.deadlines.command))
+            except (ConnectionLost, TLSFailed, DeadlineExceeded):
+                self.machine.receive_eof()
+            self._command_end = self._now() + self.deadlines.command
+
+    def _session_end_or(self, deadline: float) -> float:
+        end = self._session_end
+        return deadline if end is None or deadline < end else end
+
+    async def _receive(self) -> None:
+        machine = self.machine
+        in_message = machine.state.value == "body"
+        now = self._now()
+        if in_message:
+            allowed = self.deadlines.message + self._message_bytes / 2000
+            deadline = min(now + self.deadlines.block, self._message_start + allowed)
+        elif self.deadlines.restarts or not self._command_end:
+            deadline = now + self.deadlines.command
+        else:
+            deadline = self._command_end
+        try:
+            data = await Recv(self._session_end_or(deadline), idle=not machine.in_transaction)
+        except DeadlineExceeded:
+            await self._timed_out(in_message)
+            return
+        except Stopping:
+            await self._say_last(SHUTTING_DOWN)
+            return
+        except (ConnectionLost, TLSFailed):
+            data = b""
+        if data:
+            self.session.bytes_in += len(data)
+            machine.receive_data(data)
+        else:
+            machine.receive_eof()
+
+    async def _timed_out(self, in_message: bool) -> None:
+        if in_message or self.machine.state.value == "tls":
+            self.session.log("Timed out")
+            self._exit_code = 1
+        if self.session.profile.name != "compat":
+            await self._say_last(IDLE_TIMEOUT)
+        else:
+            self.machine.abort()
+
+    async def _say_last(self, reply: Reply) -> None:
+        self._log_reply(reply)
+        self.machine.abort(reply)
+        await self._flush()
+
+    async def _closed(self, event: events.ConnectionClosed) -> None:
+        if event.in_message and event.reason == "EOF":
+            self.session.log("Connection dropped")
+            self._exit_code = 1
+        elif event.reply is not None and event.reason != "aborted":
+            if event.reply is not self._last_logged:
+                self._log_reply(event.reply)
+            self._exit_code = 1
+        await self._flush()
+
+    # -- the beginning -----------------------------------------------------------------------------------
+
+    async def _greeting_delay(self) -> None:
+        """``$GREETING_DELAY``: wait so many seconds for a client that talks before it is greeted."""
+        delay = parse_number(self.session.getenv("GREETING_DELAY"))
+        if delay:
+            try:
+                data = await Recv(self._session_end_or(self._now() + delay), idle=True)
+            except DeadlineExceeded:
+                return
+            except (ConnectionLost, TLSFailed, Stopping):
+                data = b""
+            if data:
+                self.session.bytes_in += len(data)
+                self.machine.receive_data(data)
+            else:
+                self.machine.receive_eof()
+
+    async def _connected(self, event: events.Connected) -> None:
+        if event.early_talker:
+            self.session.numbers["early_talker"] = 1
+        refusal = await self.pipeline.connect()
+        if refusal is not None:
+            self._refuse(refusal)
+        else:
+            self._offer()
+            self.machine.accept()
+
+    def _offer(self) -> None:
+        """Tell the machine what plugins and TLS offer now."""
+        self._commands = self.pipeline.commands()
+        for verb, (_, command) in self._commands.items():
+            self.machine.register_command(verb, command.parameter)
+        self.machine.mechanisms = self.pipeline.mechanisms()
+        self.machine.offers_starttls = self.session.tls_context is not None and self.session.tls is None
+
+    # -- answers -----------------------------------------------------------------------------------------
+
+    def _log_reply(self, reply: Reply) -> None:
+        self._last_logged = reply
+        for line in reply.lines:
+            self.session.log(f"{reply.code} {line}")
+
+    def _refuse(self, response: Response) -> None:
+        self._reply(response)
+
+    def _reply(self, response: Response) -> None:
+        if response.code >= 400:
+            reply = Reply(response.code, response.text)
+            greeting = self.machine.state.value == "greeting"
+            if self.machine.profile.enhanced_codes and not greeting:
+                reply = reply.with_enhanced_code()
+            self._log_reply(reply)
+        self.machine.reply(response.code, response.text)
+
+    async def _answer(self, event: events.Event) -> bool:
+        """Whether the session goes on."""
+        machine = self.machine
+        kind = type(event)
+        if kind is events.Mail:
+            assert isinstance(event, events.Mail)
+            self.session.log(f"MAIL {event.argument}")
+            response = await self.pipeline.reset()
+            if response is not None:
+                self._reply(response)
+                return await self._end_by_reset()
+            self._reply(await self.pipeline.sender(Path(str(event.address), event.parameters)))
+        elif kind is events.Recipient:
+            assert isinstance(event, events.Recipient)
+            self.session.log(f"RCPT {event.argument}")
+            self._reply(await self.pipeline.recipient(Path(str(event.address), event.parameters)))
+        elif kind is events.Data:
+            await self._data()
+        elif kind is events.MessageEnd:
+            await self._message_end()
+        elif kind is events.Refused:
+            assert isinstance(event, events.Refused)
+            await self._refused(event)
+        elif kind is events.Reset:
+            response = await self.pipeline.reset()
+            if response is not None:
+                self._reply(response)
+                return await self._end_by_reset()
+            machine.accept()
+        elif kind is events.Helo:
+            assert isinstance(event, events.Helo)
+            await self._helo(event)
+        elif kind is events.MessageRefused:
+            assert isinstance(event, events.MessageRefused)
+            await self.pipeline.reset()
+            self._log_reply(event.reply)
+        elif kind is events.VerifyPassword:
+            assert isinstance(event, events.VerifyPassword)
+            await self._verify_password(event)
+        elif kind is events.StartTLS:
+            return await self._start_tls()
+        elif kind is events.VendorCommand:
+            assert isinstance(event, events.VendorCommand)
+            hooks, command = self._commands[event.verb]
+            self._reply(await self.pipeline.command(hooks, command, event.argument))
+        elif kind is events.Connected:
+            assert isinstance(event, events.Connected)
+            await self._connected(event)
+        else:  # Verify, Help, Quit: the machine's own answer will do
+            machine.accept()
+        return True
+
+    async def _end_by_reset(self) -> bool:
+        """An error from reset, at MAIL and RSET, ends the session."""
+        await self._flush()
+        self._exit_code = 1
+        return False
+
+    async def _helo(self, event: events.Helo) -> None:
+        response = await self.pipeline.reset()
+        capabilities: list[str] = []
+        if response is None:
+            response = await self.pipeline.helo(event.host, capabilities)
+        if response is not None:
+            self._reply(response)
+            return
+        strings = self.session.strings
+        # A name that a plugin has set stays; one from an earlier HELO does not.
+        if "helo_domain" not in strings or strings["helo_domain"] == self.machine.helo_host:
+            strings["helo_domain"] = event.host
+        self._offer()
+        self.machine.accept(capabilities=capabilities)
+        if self.machine.esmtp:
+            self.session.protocol_name = "LMTP" if self.machine.lmtp else "ESMTP"
+
+    async def _data(self) -> None:
+        response = await self.pipeline.data_start()
+        if response is not None:
+            self._reply(response)
+            return
+        self._message_start = self._now()
+        self._message_bytes = 0
+        self.machine.accept()
+
+    async def _body(self, event: events.Body) -> None:
+        data = event.data
+        self._message_bytes += len(data)
+        # Slices never split a CRLF, and but for ACCEPT hold no other CR.
+        await self.pipeline.data_block(
+            data.translate(None, b"\r") if self._strips_cr else data.replace(b"\r\n", b"\n")
+        )
+
+    async def _message_end(self) -> None:
+        recipients = len(self.session.envelope.recipients)
+        responses = await self.pipeline.message_end()
+        if self.machine.lmtp and recipients:
+            if len(responses) != recipients:
+                responses = responses[:1] * recipients
+            for response in responses:
+                if response.refuses:
+                    self._log_reply(Reply(response.code, response.text))
+            self.machine.reply_each([Reply(response.code, response.text) for response in responses])
+        else:
+            self._reply(fold(responses))
+
+    # -- what the machine refused by itself --------------------------------------------------------------
+
+    async def _refused(self, event: events.Refused) -> None:
+        log = self.session.log
+        if event.verb in ("MAIL", "RCPT") and not event.unknown:
+            log(f"{event.verb} {event.argument}")
+        elif event.unknown:
+            log(f"{event.verb} {self._masked(event)}")
+        elif event.mechanism:
+            self._log_auth_failure(event.mechanism, event.cause)
+        if event.transaction_dropped:
+            await self.pipeline.reset()
+        self._log_reply(event.reply)
+
+    def _masked(self, event: events.Refused) -> str:
+        """The argument of an unknown command: shown as it came only in the compat profile, and there
+        without what may be a mistyped password."""
+        argument = event.argument
+        if not argument or event.verb.upper() == "AUTH":
+            return argument
+        words = argument.split(" ")
+        secret = event.verb.upper() == "PASS" or words[0].upper() in ("PLAIN", "LOGIN", "CRAM-MD5")
+        if self.session.profile.name != "compat" or secret:
+            return "XXXXXXXX"
+        return argument
+
+    # -- AUTH and TLS ------------------------------------------------------------------------------------
+
+    def _log_auth_failure(self, mechanism: str, cause: str) -> None:
+        if cause in ("aborted", "bad response", "bad initial response"):
+            self.session.log(f"SASL AUTH {mechanism} failed: {cause.replace('initial ', '')}")
+        if cause != "bad initial response":
+            self.session.log(f"SASL AUTH {mechanism} failed")
+
+    async def _verify_password(self, event: events.VerifyPassword) -> None:
+        response = await self.pipeline.auth(event)
+        session = self.session
+        compat = session.profile.name == "compat"
+        if response is None or response.refuses:
+            session.log(f"SASL AUTH {event.sent_mechanism} failed")
+            if not compat:
+                await Sleep(AUTH_FAILURE_DELAY)
+            if response is None or response.code >= 500:
+                text = "Authentication failed." if compat else "5.7.8 Authentication failed."
+                response = Response(self.machine.profile.auth_failed_code, text)
+            self._reply(response)
+            return
+        session.numbers["authenticated"] = 1
+        session.strings.pop("helo_domain", None)
+        system_user = session.strings.get("auth_system_user")
+        domain = session.strings.get("auth_domain")
+        session.log(
+            f"SASL AUTH {event.sent_mechanism} username={session.strings.get('auth_user', event.username)}"
+            + (f" sys_username={system_user}" if system_user else "")
+            + (f" domain={domain}" if domain else "")
+        )
+        self.machine.accept()
+        self._offer()
+
+    async def _start_tls(self) -> bool:
+        self.machine.accept()
+        await self._flush()
+        if not await self._handshake():
+            self.machine.receive_eof()
+            self._exit_code = 1
+            return False
+        await self.pipeline.reset()
+        session = self.session
+        for name in [name for name in session.strings if name == "helo_domain" or name.startswith("auth_")]:
+            del session.strings[name]
+        session.numbers.pop("authenticated", None)
+        session.protocol_name = "SMTP"
+        self._offer()
+        return True
+
+    async def _handshake(self) -> bool:
+        session = self.session
+        assert session.tls_context is not None
+        session.log("Starting TLS handshake")
+        deadline = self._session_end_or(self._now() + HANDSHAKE_SECONDS)
+        try:
+            facts = await StartTLS(session.tls_context, server_side=True, deadline=deadline)
+        except (TLSFailed, ConnectionLost, DeadlineExceeded) as error:
+            why = "timed out" if isinstance(error, DeadlineExceeded) else str(error) or "connection lost"
+            session.log(f"TLS handshake failed: {why}")
+            return False
+        session.tls = facts
+        session.numbers["tls_state"] = 1
+        session.strings["tls_protocol"] = facts.protocol
+        session.strings["tls_cipher"] = facts.cipher
+        session.bytes_in = session.bytes_out = 0
+        self.machine.tls_established()
+        self._command_end = self._now() + self.deadlines.command
+        session.log(f"TLS handshake: {gnutls_names(facts, session.tls_key_type)}")
+        return True

@@ -1,0 +1,44 @@
+"""The line log on a descriptor: ``PROGRAM[PID]: TEXT``, one ``write`` a line, nothing unescaped."""
+
+import os
+import re
+from collections.abc import Callable
+
+MAX_LINE = 2000
+"""Characters of a line; what is over is cut. A client cannot fill a disk with one command."""
+
+_UNSAFE_TO_TERMINALS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\udc80-\udc9f]")
+
+
+def line_log(program: str, compat: bool, descriptor: int = 2) -> Callable[[str], None]:
+    """A sink for lines of text.
+
+    In the compat profile control bytes become ``?`` and other bytes stay as they are; in the default
+    profile everything that is not printable is written as an escape, a backslash doubled.
+    """
+    escape = _compat_escape if compat else _escape
+
+    def write(text: str) -> None:
+        if not (text.isascii() and text.isprintable()) or (not compat and "\\" in text):
+            text = escape(text)
+        if len(text) > MAX_LINE and not compat:
+            text = text[:MAX_LINE] + "…"
+        try:
+            # The process number is asked for each time: sessions may run in forked children.
+            os.write(descriptor, f"{program}[{os.getpid()}]: {text}\n".encode("utf-8", "surrogateescape"))
+        except OSError:
+            # Nobody reads the log any more. Mail goes on; there is no place left to say so.
+            return
+
+    return write
+
+
+def _escape(text: str) -> str:
+    return "".join(
+        c if c.isprintable() and c != "\\" else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in text
+    )
+
+
+def _compat_escape(text: str) -> str:
+    return _UNSAFE_TO_TERMINALS.sub("?", text)

@@ -1,0 +1,160 @@
+"""The plugin and backend API: responses, settings, and the two base classes.
+
+A plugin overrides the hooks that it needs, each a plain ``def`` or, when it awaits operations
+(`mailfront_io.ops`), an ``async def``; nothing else may be awaited. A hook answers with a `Response` or
+None. One object serves one connection, from ``connect`` to ``disconnect``.
+"""
+
+import re
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mailfront_io.session import Path, Session
+from mailfront_proto.smtp.events import VerifyPassword
+
+if TYPE_CHECKING:
+    from mailfront_io.spool import Spool
+
+_BAD_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+class Response:
+    """An answer of a hook: a reply `code`, a `text` (lines separated by ``\\n``; empty: the usual text),
+    and whether it is `final`, so that no later plugin is asked.
+
+    Codes of 400 and above refuse, 400 to 499 for now. Control bytes in the text become ``?``.
+    """
+
+    __slots__ = ("code", "final", "text")
+
+    def __init__(self, code: int, text: str = "", final: bool = False) -> None:
+        if not 200 <= code <= 599:
+            raise ValueError(f"a response code is 200 to 599, not {code}")
+        self.code = code
+        self.text = _BAD_TEXT.sub("?", text) if text and not text.isprintable() else text
+        self.final = final
+
+    @property
+    def refuses(self) -> bool:
+        """Whether this is an error response."""
+        return self.code >= 400
+
+    def __repr__(self) -> str:
+        return f"Response({self.code}, {self.text!r}{', final=True' if self.final else ''})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Response):
+            return NotImplemented
+        return (self.code, self.text, self.final) == (other.code, other.text, other.final)
+
+    def __hash__(self) -> int:
+        return hash((self.code, self.text, self.final))
+
+
+ACCEPT = Response(250)
+"""Acceptance without text: the backend's words, or the usual ones, are shown."""
+
+
+class Kind(Enum):
+    """The type of a setting."""
+
+    TEXT = "text"
+    NUMBER = "number"
+    """A decimal number; in the compat profile anything else counts as unset."""
+    FLAG = "flag"
+    """Set to anything, even nothing, it is on."""
+    LIST = "colon-separated list"
+    DIRECTORY = "directory"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting of a plugin, backend or front end, declared once.
+
+    `variable`: the environment variable; `doc`: one line for people; `default`: as text, for people;
+    `required`: without it the plugin cannot work.
+    """
+
+    variable: str
+    kind: Kind
+    doc: str
+    default: str = ""
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """An SMTP command of a plugin's own, which overrides a built-in one of the same name.
+
+    `handler` takes the argument (an empty string when there is none) and answers with a `Response`.
+    `parameter`: ``required``, ``forbidden`` or ``optional``.
+    """
+
+    verb: str
+    handler: "Callable[[str], Response | Coroutine[Any, Any, Response]]"
+    parameter: str = "optional"
+
+
+Hook = Callable[..., Any]
+
+
+class Hooks:
+    """What plugins and backends have in common. The hooks below are all optional: they are called only
+    where a subclass defines them.
+
+    ====================================  ===============================================================
+    ``connect()``                         the connection is there; an error takes the greeting's place
+    ``helo(host, capabilities)``          HELO/EHLO/LHLO; may add to the list of capability lines
+    ``auth(request)``                     AUTH: verify ``request.password``; the first response decides
+    ``sender(path)``                      MAIL; may change ``path.address``
+    ``recipient(path)``                   RCPT; may change ``path.address``
+    ``data_start(spool)``                 DATA; may call ``session.add_lines()``; spool is None without one
+    ``data_block(data)``                  a slice of the message (LF line ends)
+    ``message_end(spool)``                the message is complete; may rewrite the spool
+    ``reset()``                           the transaction is dropped
+    ``disconnect()``                      the session ends
+    ====================================  ===============================================================
+    """
+
+    name: ClassVar[str] = ""
+    settings: ClassVar[Sequence[Setting]] = ()
+    spools: ClassVar[bool] = False
+    """Whether the whole message must be kept until ``message_end``."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def commands(self) -> Iterable[Command]:
+        """The SMTP commands offered now; asked at the start and after TLS start."""
+        return ()
+
+    def mechanisms(self) -> Sequence[str]:
+        """The SASL mechanisms offered now; asked at the start and after TLS start."""
+        return ()
+
+    if TYPE_CHECKING:
+        # For editors and type checkers; not defined at run time, so that an absent hook costs nothing.
+        def connect(self) -> Any: ...
+        def helo(self, host: str, capabilities: list[str]) -> Any: ...
+        def auth(self, request: VerifyPassword) -> Any: ...
+        def sender(self, path: Path) -> Any: ...
+        def recipient(self, path: Path) -> Any: ...
+        def data_start(self, spool: "Spool | None") -> Any: ...
+        def data_block(self, data: bytes) -> Any: ...
+        def message_end(self, spool: "Spool | None") -> Any: ...
+        def reset(self) -> Any: ...
+        def disconnect(self) -> Any: ...
+
+
+class Plugin(Hooks):
+    """Base class of plugins, which decide."""
+
+
+class Backend(Hooks):
+    """Base class of backends, which take the message.
+
+    ``message_end`` answers once the message is durable, with one `Response`, or with a list of one for
+    each recipient of ``session.envelope``.
+    """

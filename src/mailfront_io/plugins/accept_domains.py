@@ -1,0 +1,22 @@
+"""accept-domains: the domains that this host takes mail for (not in the original)."""
+
+from mailfront_io.plugin import ACCEPT, Kind, Plugin, Response, Setting
+from mailfront_io.session import Path
+
+
+class AcceptDomains(Plugin):
+    """Accepts every sender, and the recipients in ``$ACCEPT_DOMAINS``; says nothing of the others."""
+
+    name = "accept-domains"
+    settings = (
+        Setting("ACCEPT_DOMAINS", Kind.LIST, "domains to take mail for, whole and without case", "none"),
+    )
+
+    def sender(self, path: Path) -> Response:
+        """Any sender may write to our own domains."""
+        return ACCEPT
+
+    def recipient(self, path: Path) -> Response | None:
+        """Accepts the domains listed."""
+        domains = (self.session.getenv("ACCEPT_DOMAINS") or "").lower().split(":")
+        return ACCEPT if path.domain and path.domain.lower() in domains else None

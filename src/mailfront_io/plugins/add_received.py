@@ -1,0 +1,70 @@
+"""add-received: the trace line in front of each message (RFC 5321 section 4.4)."""
+
+from datetime import datetime, timezone
+
+from mailfront_io.plugin import Kind, Plugin, Setting
+from mailfront_io.spool import Spool
+
+_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+
+
+class AddReceived(Plugin):
+    """Adds a fixup line, ``$HEADER_ADD`` and the Received line, in that order."""
+
+    name = "add-received"
+    settings = (
+        Setting("AUTH_ADD_RECEIVED", Kind.NUMBER, "0: none of it for clients that may relay", "1"),
+        Setting("HEADER_ADD", Kind.TEXT, "header lines to add, separated by line feeds"),
+        Setting("FIXUP_RECEIVED_HOST", Kind.TEXT, "the host name that the world should see, behind a NAT"),
+        Setting("FIXUP_RECEIVED_IP", Kind.TEXT, "its IP address"),
+    )
+
+    def data_start(self, spool: Spool | None) -> None:
+        """The lines are made when the message begins."""
+        session = self.session
+        if session.authenticated or session.getenv("RELAYCLIENT") is not None:
+            if session.first_number("AUTH_ADD_RECEIVED") == 0:
+                return
+        when = datetime.fromtimestamp(session.clock.time(), timezone.utc)
+        date = f"{when.day:02} {_MONTHS[when.month - 1]} {when:%Y %H:%M:%S} -0000"
+        added = session.getenv("HEADER_ADD")
+        lines = self._fixup(date) + (added + "\n" if added else "") + self._received(date)
+        session.add_lines(lines.encode("utf-8", "surrogateescape"))
+
+    def _ip(self, address: str) -> str:
+        return "IPv6:" + address if self.session.link.upper() == "TCP6" else address
+
+    def _fixup(self, date: str) -> str:
+        session = self.session
+        host, ip = session.local_host, session.local_ip
+        fixup_host, fixup_ip = session.getenv("FIXUP_RECEIVED_HOST"), session.getenv("FIXUP_RECEIVED_IP")
+        if not (host and ip and fixup_host and fixup_ip):
+            return ""
+        if host.lower() == fixup_host.lower() and ip.lower() == fixup_ip.lower():
+            return ""
+        return (
+            f"Received: from {host} ({host} [{self._ip(ip)}])\n  by {fixup_host} ([{self._ip(fixup_ip)}]); {date}\n"
+        )
+
+    def _received(self, date: str) -> str:
+        session = self.session
+        host = session.remote_host
+        ip = self._ip(session.remote_ip) if session.remote_ip else None
+        helo = session.strings.get("helo_domain")
+        if helo is None:
+            helo = host or ip or "unknown"
+        known = " ".join(filter(None, (host, f"[{ip}]" if ip else None)))
+        local_ip = self._ip(session.local_ip) if session.local_ip else None
+        by = session.local_host or local_ip or "unknown"
+        return (
+            f"Received: from {helo}{f' ({known})' if known else ''}\n"
+            f"  by {by}{f' ([{local_ip}])' if local_ip else ''}\n"
+            f"  with {self._protocol()} via {session.link}; {date}\n"
+        )
+
+    def _protocol(self) -> str:
+        """RFC 3848: S for TLS and A for authentication, but not in the compat profile."""
+        name = self.session.protocol_name
+        if self.session.profile.name == "compat" or name == "SMTP":
+            return name
+        return name + ("S" if self.session.tls else "") + ("A" if self.session.authenticated else "")

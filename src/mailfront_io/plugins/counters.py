@@ -1,0 +1,135 @@
+"""counters: how big, how many, how often."""
+
+import re
+
+from mailfront_io.plugin import Kind, Plugin, Response, Setting
+from mailfront_io.session import Path
+from mailfront_io.spool import Spool
+
+SIZE_TOO_BIG = Response(552, "5.2.3 The message would exceed the maximum message size.")
+DATA_TOO_BIG = Response(552, "5.2.3 Sorry, that message exceeds the maximum message length.")
+TOO_MANY_RECIPIENTS = Response(550, "5.5.3 Too many recipients")
+TOO_MANY_MESSAGES = Response(550, "5.5.0 Too many messages")
+LOOPING = Response(554, "5.6.0 This message is looping, too many hops.")
+
+DEFAULT_HOPS = 100
+
+_SIZE = re.compile(r"\+?([0-9]+)\Z", re.ASCII)
+_RECEIVED = re.compile(rb"^received:", re.IGNORECASE | re.MULTILINE)
+_DELIVERED_TO = re.compile(rb"^delivered-to:", re.IGNORECASE | re.MULTILINE)
+
+
+class Counters(Plugin):
+    """Bounds the size of a message, its recipients, the messages of a session and the hops of a message.
+
+    The limits are shared numbers (``maxdatabytes``, ``maxrcpts``, ``maxmsgs``, ``maxhops``): the smallest
+    of all assignments of their variables that is not zero.
+    """
+
+    name = "counters"
+    settings = (
+        Setting("DATABYTES", Kind.NUMBER, "bytes in a message", "0 (no limit)"),
+        Setting("MAXRCPTS", Kind.NUMBER, "recipients of a message", "0 (no limit)"),
+        Setting("MAXRCPTS_REJECT", Kind.FLAG, "refuse the whole message when there were too many recipients"),
+        Setting("MAXMSGS", Kind.NUMBER, "messages of a session", "0 (no limit)"),
+        Setting("MAXHOPS", Kind.NUMBER, "Received or Delivered-To lines of a message", str(DEFAULT_HOPS)),
+    )
+
+    _messages = 0
+
+    def connect(self) -> None:
+        """Reads the limits."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Reads the limits again, since plugins assign settings for one message."""
+        numbers, smallest = self.session.numbers, self.session.smallest_number
+        numbers["maxdatabytes"] = smallest("DATABYTES")
+        numbers["maxrcpts"] = smallest("MAXRCPTS")
+        numbers["maxmsgs"] = smallest("MAXMSGS")
+        numbers["maxhops"] = smallest("MAXHOPS") or DEFAULT_HOPS
+        self._recipients = 0
+        self._bytes = 0
+        self._header = b"\n"
+        self._in_header = True
+        self._received = self._delivered_to = 0
+
+    def helo(self, host: str, capabilities: list[str]) -> None:
+        """SIZE (RFC 1870). Where the machine has a limit of its own, the smaller one is told."""
+        limit = self._limit_in_octets()
+        if limit or self.session.profile.limits.message_size is None:
+            capabilities.append(f"SIZE {limit}")
+
+    def _limit_in_octets(self) -> int:
+        limit = self.session.numbers["maxdatabytes"]
+        own = self.session.profile.limits.message_size
+        return min(limit, own) if limit and own is not None else limit
+
+    def sender(self, path: Path) -> Response | None:
+        """MAXMSGS, and SIZE= against DATABYTES."""
+        limit = self.session.numbers["maxmsgs"]
+        if limit and self._messages >= limit:
+            return TOO_MANY_MESSAGES
+        size_limit = self.session.numbers["maxdatabytes"]
+        if size_limit:
+            for parameter in path.parameters:
+                keyword, _, value = parameter.partition("=")
+                if keyword.upper() == "SIZE":
+                    match = _SIZE.match(value)
+                    # A number that is longer than any limit's is over it, however long.
+                    if match is not None and (len(match[1].lstrip("0")) > 19 or int(match[1]) > size_limit):
+                        return SIZE_TOO_BIG
+                    break
+        return None
+
+    def recipient(self, path: Path) -> Response | None:
+        """MAXRCPTS; refused ones count too."""
+        self._recipients += 1
+        limit = self.session.numbers["maxrcpts"]
+        return TOO_MANY_RECIPIENTS if limit and self._recipients > limit else None
+
+    def data_start(self, spool: Spool | None) -> Response | None:
+        """MAXRCPTS_REJECT, and MAXMSGS for messages without a MAIL of their own."""
+        self._bytes = 0
+        self._header = b"\n"
+        self._in_header = True
+        self._received = self._delivered_to = 0
+        limit = self.session.numbers["maxmsgs"]
+        if limit and self._messages >= limit:
+            return TOO_MANY_MESSAGES
+        limit = self.session.numbers["maxrcpts"]
+        if limit and self._recipients > limit and self.session.getenv("MAXRCPTS_REJECT") is not None:
+            return TOO_MANY_RECIPIENTS
+        return None
+
+    def data_block(self, data: bytes) -> Response | None:
+        """DATABYTES (octets with CRLF in the default profile, as RFC 1870 counts; with LF in compat) and
+        MAXHOPS."""
+        limit = self.session.numbers["maxdatabytes"]
+        if limit:
+            self._bytes += len(data)
+            if self.session.profile.name != "compat":
+                self._bytes += data.count(b"\n")
+            if self._bytes > limit:
+                return DATA_TOO_BIG
+        return self._count_hops(data) if self._in_header else None
+
+    def _count_hops(self, data: bytes) -> Response | None:
+        # `_header` is the last line end seen and the beginning of the line behind it: only how a line
+        # begins matters. At first it is the line end that would stand in front of the message.
+        text = self._header + data
+        end = text.find(b"\n\n")
+        if end >= 0:
+            self._in_header = False
+        else:
+            end = text.rfind(b"\n")
+            self._header = text[end : end + 17]
+        complete = text[: end + 1]
+        self._received += len(_RECEIVED.findall(complete))
+        self._delivered_to += len(_DELIVERED_TO.findall(complete))
+        hops = self.session.numbers["maxhops"]
+        return LOOPING if max(self._received, self._delivered_to) > hops else None
+
+    def message_end(self, spool: Spool | None) -> None:
+        """The message counts."""
+        self._messages += 1

@@ -1,0 +1,201 @@
+"""A service: one PROTOCOL BACKEND PLUGINS line, loaded and checked, ready to make sessions.
+
+The one-shot programs make one session of it, the servers one for each connection.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mailfront_io.frontends.smtp import SMTPFrontend
+from mailfront_io.ops import Connection, Send
+from mailfront_io.ops import Session as SessionCoroutine
+from mailfront_io.pipeline import Pipeline
+from mailfront_io.plugin import Hooks, Kind, Setting
+from mailfront_io.registry import CannotLoad, load_backend, load_plugin, parse_plugin_list
+from mailfront_io.session import Session, parse_number
+from mailfront_io.tls import TLSSettingError, key_type, server_context
+from mailfront_proto.smtp.profile import COMPAT, DEFAULT, LineEnds, Profile
+from mailfront_proto.smtp.server import SMTPServer
+
+if TYPE_CHECKING:
+    import ssl
+
+    from mailfront_io.auth.store import CredentialStore
+
+PROTOCOLS = ("smtp", "lmtp")
+
+SETTINGS = (
+    Setting("MAILFRONT_PROFILE", Kind.TEXT, "default, or compat for the original's tolerances", "default"),
+    Setting("PLUGINS", Kind.LIST, "more plugins, behind those of the command line"),
+    Setting("SMTPGREETING", Kind.TEXT, "the greeting, before ESMTP", "LOCALHOST mailfront"),
+    Setting("TIMEOUT", Kind.NUMBER, "seconds that a client may be idle", "300 (compat: 1200)"),
+    Setting("SESSION_TIMEOUT", Kind.NUMBER, "seconds that a session may last", "86400 (compat: no limit)"),
+    Setting("MAXNOTIMPL", Kind.NUMBER, "unknown commands in a row before the session ends", "no limit"),
+    Setting("MAXAUTHFAIL", Kind.NUMBER, "failed authentications before the session ends", "5"),
+    Setting("MAX_MESSAGE_SIZE", Kind.NUMBER, "bytes in a message, in all services", "52428800 (compat: none)"),
+    Setting("BARE_LINE_ENDS", Kind.TEXT, "normalize, reject or accept a CR or LF that stands alone", "normalize"),
+    Setting("GREETING_DELAY", Kind.NUMBER, "seconds to wait for clients that talk before the greeting", "0"),
+    Setting("MSG_DEBUG", Kind.NUMBER, "log every call of a plugin's hook", "0"),
+)
+
+
+class ConfigurationError(Exception):
+    """A setting or argument that cannot be used: one sentence with its name and the remedy."""
+
+
+class Service:
+    """`protocol`, `backend` and `plugins` by name; `environment`: the settings; `log`: takes a line.
+
+    Raises `ConfigurationError`. A plugin or backend that cannot be loaded is told to each client instead
+    (`load_error`), as is a fault of the settings of a service that is already running.
+    """
+
+    def __init__(
+        self,
+        protocol: str,
+        backend: str,
+        plugins: Iterable[str],
+        environment: Mapping[str, str],
+        log: Callable[[str], None],
+        credentials: "CredentialStore | None" = None,
+    ) -> None:
+        self.protocol = protocol
+        self.environment = environment
+        self.log = log
+        self.profile = profile_from(environment)
+        self.load_error: CannotLoad | None = None
+        self.credentials = credentials
+        try:
+            self._plugins = [load_plugin(name) for name in plugins]
+            self._backend = load_backend(backend)
+        except CannotLoad as error:
+            self.load_error = error
+            return
+        hooks: list[type[Hooks]] = [*self._plugins, self._backend]
+        if self.profile.name != "compat":
+            check_settings([*SETTINGS, *(s for h in hooks for s in h.settings)], environment)
+        if credentials is None and any(s.variable == "AUTH_STORE" for h in hooks for s in h.settings):
+            self.credentials = open_store(environment)
+        self._tls_context, self._tls_key_type = self._load_tls()
+
+    def _load_tls(self) -> "tuple[ssl.SSLContext | None, str]":
+        getenv = self.environment.get
+        if not getenv("TLS_CERTFILE"):
+            return None, ""
+        try:
+            return server_context(getenv), key_type(getenv)
+        except TLSSettingError as error:
+            if self.profile.name != "compat" or "TLS_IMMEDIATE" in self.environment:
+                raise ConfigurationError(str(error)) from error
+            self.log(error.log_line)  # and served without TLS, as the original does
+            return None, ""
+
+    def session(
+        self, connection: Connection, environment: Mapping[str, str] | None = None
+    ) -> SessionCoroutine:
+        """The session coroutine for `connection`; `environment`: with its facts, where they differ."""
+        if self.load_error is not None:
+            return self._refuse(self.load_error)
+        session = Session(
+            connection,
+            self.environment if environment is None else environment,
+            self.log,
+            self.profile,
+        )
+        session.tls_context = self._tls_context
+        session.tls_key_type = self._tls_key_type
+        session.credentials = self.credentials
+        machine = SMTPServer(
+            session.local_host or "unknown",
+            self.profile,
+            lmtp=self.protocol == "lmtp",
+            greeting=session.getenv("SMTPGREETING"),
+        )
+        pipeline = Pipeline(session, [plugin(session) for plugin in self._plugins], self._backend(session))
+        return SMTPFrontend(session, pipeline, machine).run()
+
+    async def _refuse(self, error: CannotLoad) -> int:
+        reply = f"451 4.3.0 {error}"
+        self.log(reply)
+        data = reply.encode("utf-8", "replace") + b"\r\n"
+        await Send(data)
+        self.log(f"bytes in: 0 bytes out: {len(data)}")
+        return 1
+
+
+def service_from_line(
+    words: list[str],
+    environment: Mapping[str, str],
+    log: Callable[[str], None],
+    credentials: "CredentialStore | None" = None,
+) -> Service:
+    """A service from the words of a line ``PROTOCOL BACKEND [PLUGINS…]``."""
+    protocol, backend, *plugins = words
+    if protocol not in PROTOCOLS:
+        raise ConfigurationError(
+            f"there is no protocol {protocol!r}: the first argument is one of {', '.join(PROTOCOLS)}"
+        )
+    names = parse_plugin_list(plugins, environment.get("PLUGINS"))
+    return Service(protocol, backend, names, environment, log, credentials)
+
+
+def profile_from(environment: Mapping[str, str]) -> Profile:
+    """The profile that ``$MAILFRONT_PROFILE`` names, with the limits that variables change."""
+    name = environment.get("MAILFRONT_PROFILE") or "default"
+    if name not in ("default", "compat"):
+        raise ConfigurationError(f"$MAILFRONT_PROFILE is {name!r}: set it to default or compat, or unset it")
+    profile = COMPAT if name == "compat" else DEFAULT
+    limits = profile.limits
+    number = {variable: parse_number(environment.get(variable)) or 0 for variable in _LIMIT_VARIABLES}
+    if any(number.values()):
+        limits = replace(
+            limits,
+            unknown_in_row=number["MAXNOTIMPL"] or limits.unknown_in_row,
+            auth_failures=number["MAXAUTHFAIL"] or limits.auth_failures,
+            message_size=number["MAX_MESSAGE_SIZE"] or limits.message_size,
+        )
+        profile = replace(profile, limits=limits)
+    line_ends = environment.get("BARE_LINE_ENDS")
+    if line_ends:
+        try:
+            profile = replace(profile, line_ends=LineEnds(line_ends))
+        except ValueError:
+            raise ConfigurationError(
+                f"$BARE_LINE_ENDS is {line_ends!r}: set it to normalize, reject or accept, or unset it"
+            ) from None
+    return profile
+
+
+_LIMIT_VARIABLES = ("MAXNOTIMPL", "MAXAUTHFAIL", "MAX_MESSAGE_SIZE")
+
+
+def check_settings(settings: Iterable[Setting], environment: Mapping[str, str]) -> None:
+    """Raise `ConfigurationError` for the first setting with a value of the wrong kind."""
+    for setting in settings:
+        value = environment.get(setting.variable)
+        if value and setting.kind is Kind.NUMBER and parse_number(value) is None:
+            raise ConfigurationError(
+                f"${setting.variable} is {value!r}, which is no number: write decimal digits, or unset it "
+                f"({setting.doc})"
+            )
+
+
+def open_store(environment: Mapping[str, str]) -> "CredentialStore | None":
+    """The credential store that ``$AUTH_STORE`` names: ``static:FILE``."""
+    name = environment.get("AUTH_STORE")
+    if not name:
+        return None
+    kind, _, argument = name.partition(":")
+    if kind != "static" or not argument:
+        raise ConfigurationError(f"$AUTH_STORE is {name!r}: write static:FILE, with user:password lines in FILE")
+    from mailfront_io.auth.static import StaticStore
+
+    try:
+        return StaticStore.from_file(argument)
+    except OSError as error:
+        raise ConfigurationError(
+            f"$AUTH_STORE: {argument}: {error.strerror}: name a file that this user can read"
+        ) from error
+    except ValueError as error:
+        raise ConfigurationError(f"$AUTH_STORE: {error}") from error

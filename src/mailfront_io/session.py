@@ -1,0 +1,165 @@
+"""What is known of one connection: its peers, settings, identity, envelope and counts.
+
+A `Session` is shared by the front end and all plugins of one connection, and by nothing else. It holds
+values; it does nothing.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from mailfront_io.ops import Connection, TLSFacts
+from mailfront_proto.smtp.profile import DEFAULT, Profile
+
+if TYPE_CHECKING:
+    import ssl
+
+    from mailfront_io.auth.store import CredentialStore
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_DIGITS = re.compile(r"[0-9]{1,19}\Z", re.ASCII)  # what fits 63 bits: int() alone takes far too much
+
+
+def parse_number(text: str | None) -> int | None:
+    """A decimal number of ASCII digits, or None for anything else."""
+    return int(text) if text is not None and _DIGITS.match(text) else None
+
+
+class Path:
+    """A reverse-path or forward-path on its way through the chain.
+
+    `address`: the address; a plugin may assign another, which later plugins and the backend see.
+    `parameters`: the ESMTP parameters, as they came.
+    """
+
+    __slots__ = ("address", "parameters")
+
+    def __init__(self, address: str, parameters: list[str]) -> None:
+        self.address = address
+        self.parameters = parameters
+
+    @property
+    def domain(self) -> str:
+        """What stands behind the last ``@``; empty when there is none."""
+        return self.address.rpartition("@")[2] if "@" in self.address else ""
+
+    def __repr__(self) -> str:
+        return f"Path({self.address!r}, {self.parameters!r})"
+
+
+class Envelope:
+    """Sender and recipients accepted so far. `sender` is None before MAIL and once a message is done."""
+
+    __slots__ = ("recipients", "sender")
+
+    def __init__(self) -> None:
+        self.sender: Path | None = None
+        self.recipients: list[Path] = []
+
+
+class Session:
+    """One connection. `environment`: the settings, under the original's variable names; they include the
+    UCSPI facts ``${PROTO}REMOTEIP`` and so on. `log`: takes a line of text without its end.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        environment: Mapping[str, str],
+        log: Callable[[str], None],
+        profile: Profile = DEFAULT,
+    ) -> None:
+        self.connection = connection
+        self.clock = connection.clock
+        self.environment = environment
+        self.profile = profile
+        self._log = log
+        self._assignments: list[tuple[str, str]] = []
+
+        self.strings: dict[str, str] = {}
+        """Named strings that plugins share: ``helo_domain``, ``auth_user``, ``tls_cipher``, …"""
+        self.numbers: dict[str, int] = {}
+        """Named numbers that plugins share: ``authenticated``, ``tls_state``, ``maxdatabytes``, …"""
+        self.envelope = Envelope()
+        self.tls: TLSFacts | None = None
+        """What was agreed, while TLS is in use."""
+        self.tls_context: "ssl.SSLContext | None" = None
+        """Server settings for TLS; None: it cannot be had."""
+        self.tls_key_type = "RSA"
+        """The kind of our certificate's key, ``RSA`` or ``ECDSA``, for the log."""
+        self.credentials: "CredentialStore | None" = None
+        """Where AUTH looks users up."""
+        self.protocol_name = "SMTP"
+        """For the trace header: SMTP, ESMTP, LMTP, …"""
+        self.added_lines: list[bytes] = []
+        """Lines that plugins have put in front of the message in ``data_start``; see `add_lines`."""
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+        prefix = self.getenv("PROTO") or "TCP"
+        self.link = prefix
+        """What carries the connection: ``$PROTO``, default ``TCP``."""
+        self.local_ip = self._fact(prefix, "LOCALIP")
+        self.local_host = self._fact(prefix, "LOCALHOST")
+        self.local_port = self._fact(prefix, "LOCALPORT")
+        self.remote_ip = self._fact(prefix, "REMOTEIP")
+        self.remote_host = self._fact(prefix, "REMOTEHOST")
+        self.remote_port = self._fact(prefix, "REMOTEPORT")
+        self.remote_info = self._fact(prefix, "REMOTEINFO")
+
+    def _fact(self, prefix: str, name: str) -> str | None:
+        # An empty one counts as unset; so does one with control bytes, since the peer has its part in
+        # its own host name and ident answer.
+        value = self.environment.get(prefix + name)
+        return value if value and not _CONTROL.search(value) else None
+
+    def log(self, text: str) -> None:
+        """Write a line to the log; the sink escapes what a terminal must not see."""
+        self._log(text)
+
+    # -- settings ----------------------------------------------------------------------------------------
+
+    def getenv(self, name: str) -> str | None:
+        """A setting: the first assignment of this session, else the environment's; None when unset."""
+        for assigned, value in self._assignments:
+            if assigned == name:
+                return value
+        return self.environment.get(name)
+
+    def putenv(self, name: str, value: str) -> None:
+        """Assign a setting for this session; earlier assignments of the same name still win."""
+        self._assignments.append((name, value))
+
+    def reset_env(self) -> None:
+        """Drop the assignments."""
+        self._assignments.clear()
+
+    def exported_env(self) -> dict[str, str]:
+        """The environment for a child: the last assignment of a name wins."""
+        return {**self.environment, **dict(self._assignments)}
+
+    def _values(self, name: str) -> Iterator[str]:
+        for assigned, value in self._assignments:
+            if assigned == name:
+                yield value
+        if name in self.environment:
+            yield self.environment[name]
+
+    def smallest_number(self, name: str) -> int:
+        """The smallest number over every assignment that is not zero; 0 when there is none."""
+        return min(filter(None, map(parse_number, self._values(name))), default=0)
+
+    def first_number(self, name: str) -> int | None:
+        """The first assignment that is a number; None when there is none."""
+        return next((n for n in map(parse_number, self._values(name)) if n is not None), None)
+
+    # -- what plugins do with it -------------------------------------------------------------------------
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether the client has authenticated."""
+        return bool(self.numbers.get("authenticated"))
+
+    def add_lines(self, lines: bytes) -> None:
+        """Put complete header lines (LF line ends) in front of the message. Only in ``data_start``."""
+        self.added_lines.append(lines)

@@ -1,0 +1,84 @@
+"""The spool: a whole message kept until its end, in memory first, then in a temporary file."""
+
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+MEMORY_LIMIT = 512 * 1024
+"""Bytes kept in memory before the message moves to a file. Most mail is smaller; 1,000 sessions at this
+limit are 512 MiB, and only those that are in the middle of a message count."""
+
+BLOCK = 64 * 1024
+"""Bytes handed on at once."""
+
+
+class Spool:
+    """A message, with LF line ends, to be read from its start any number of times.
+
+    `directory`: where the file goes (mode 0600, without a name). `in_file`: use the file from the start.
+    Raises `OSError` where the file cannot be made or written.
+    """
+
+    def __init__(self, directory: str, in_file: bool = False) -> None:
+        self._directory = directory
+        self._blocks: list[bytes] = []
+        self._file: BinaryIO | None = self._open() if in_file else None
+        self.size = 0
+        """Bytes written."""
+
+    def _open(self) -> BinaryIO:
+        try:
+            descriptor = os.open(self._directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            return open(descriptor, "w+b", buffering=0)
+        except (OSError, AttributeError):
+            # Not every file system has O_TMPFILE, nor every system; the long way round.
+            import tempfile
+
+            return tempfile.TemporaryFile(dir=self._directory, buffering=0)
+
+    def write(self, data: bytes) -> None:
+        """Append `data`."""
+        self.size += len(data)
+        if self._file is None:
+            self._blocks.append(data)
+            if self.size <= MEMORY_LIMIT:
+                return
+            self._file = self._open()
+            data = b"".join(self._blocks)
+            self._blocks.clear()
+        _write_all(self._file, data)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The message, in blocks of at most `BLOCK` bytes (or as written)."""
+        if self._file is None:
+            yield from self._blocks
+            return
+        self._file.seek(0)
+        while block := self._file.read(BLOCK):
+            yield block
+        self._file.seek(0, os.SEEK_END)
+
+    def replace(self, blocks: Iterator[bytes]) -> None:
+        """Put another message in place of this one, only once `blocks` has ended without an error."""
+        new = Spool(self._directory, in_file=self._file is not None)
+        try:
+            for block in blocks:
+                new.write(block)
+        except BaseException:
+            new.close()
+            raise
+        self.close()
+        self._blocks, self._file, self.size = new._blocks, new._file, new.size
+
+    def close(self) -> None:
+        """Forget the message and its file."""
+        self._blocks.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]

@@ -1,0 +1,168 @@
+"""TLS settings: from the ``$TLS_*`` variables to an `ssl.SSLContext`, and the names for the log.
+
+`ssl` is imported only when TLS is configured: a one-shot program without it must start fast.
+"""
+
+import base64
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mailfront_io.ops import TLSFacts
+from mailfront_io.plugin import Kind, Setting
+
+if TYPE_CHECKING:
+    import ssl
+
+SETTINGS = (
+    Setting("TLS_CERTFILE", Kind.TEXT, "PEM file with the certificate chain; unset: no TLS"),
+    Setting("TLS_KEYFILE", Kind.TEXT, "PEM file with the private key", "the file of TLS_CERTFILE"),
+    Setting("TLS_IMMEDIATE", Kind.FLAG, "the handshake comes first (SMTPS); otherwise STARTTLS is offered"),
+    Setting(
+        "TLS_PRIORITY",
+        Kind.TEXT,
+        "an OpenSSL cipher string for TLS 1.2, or a profile: modern (TLS 1.3 only), intermediate",
+        "intermediate",
+    ),
+    Setting("TLS_DH_PARAMS", Kind.TEXT, "PEM file with Diffie-Hellman parameters; elliptic curves need none"),
+    Setting("TLS_COMPAT", Kind.FLAG, "also take what old clients need: TLS 1.2 with CBC ciphers"),
+)
+
+# Forward secrecy and AEAD only, as the "intermediate" recommendation of server administrators' guides has
+# it; with TLS_COMPAT also CBC for clients of around 2010.
+_INTERMEDIATE = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!eNULL"
+_COMPATIBLE = _INTERMEDIATE + ":ECDHE+AES:DHE+AES"
+
+
+class TLSSettingError(Exception):
+    """A setting that cannot be used. `log_line` is the original's line for it."""
+
+    def __init__(self, message: str, log_line: str) -> None:
+        super().__init__(message)
+        self.log_line = log_line
+
+
+def server_context(getenv: Callable[[str], str | None]) -> "ssl.SSLContext | None":
+    """The context for a server; None when ``$TLS_CERTFILE`` is unset. TLS 1.2 at least, no compression, no
+    renegotiation (H84). Raises `TLSSettingError` with the variable, the file and the remedy."""
+    certfile = getenv("TLS_CERTFILE")
+    if not certfile:
+        return None
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    keyfile = getenv("TLS_KEYFILE") or certfile
+    try:
+        context.load_cert_chain(certfile, keyfile)
+    except FileNotFoundError as error:
+        missing = "TLS_CERTFILE" if not _exists(certfile) else "TLS_KEYFILE"
+        raise TLSSettingError(
+            f"${missing}: {certfile if missing == 'TLS_CERTFILE' else keyfile} does not exist: "
+            "name a PEM file",
+            "TLS init failed: Error while reading file.",
+        ) from error
+    except PermissionError as error:
+        raise TLSSettingError(
+            f"$TLS_CERTFILE, $TLS_KEYFILE: {certfile} or {keyfile} cannot be read by this user: "
+            "change its mode or owner",
+            "TLS init failed: Error while reading file.",
+        ) from error
+    except (ssl.SSLError, OSError) as error:
+        raise TLSSettingError(
+            f"$TLS_CERTFILE, $TLS_KEYFILE: {certfile} and {keyfile} hold no certificate and key that belong "
+            f"together ({error.strerror or error}): give a PEM certificate chain and its unencrypted key",
+            "TLS init failed: Error in the certificate.",
+        ) from error
+    _set_priority(context, getenv("TLS_PRIORITY"), getenv("TLS_COMPAT") is not None)
+    dh_params = getenv("TLS_DH_PARAMS")
+    if dh_params:
+        try:
+            context.load_dh_params(dh_params)
+        except FileNotFoundError as error:
+            raise TLSSettingError(
+                f"$TLS_DH_PARAMS: {dh_params} does not exist: name a PEM file or unset it",
+                f"TLS error reading DH params: {error.strerror}",
+            ) from error
+        except (ssl.SSLError, OSError) as error:
+            raise TLSSettingError(
+                f"$TLS_DH_PARAMS: {dh_params} holds no Diffie-Hellman parameters in PEM: make them anew or "
+                "unset it",
+                f"TLS error parsing DH params: {error.strerror or error}",
+            ) from error
+    return context
+
+
+def _set_priority(context: "ssl.SSLContext", priority: str | None, compatible: bool) -> None:
+    import ssl
+
+    if priority == "modern":
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        return
+    ciphers = _COMPATIBLE if compatible else _INTERMEDIATE
+    # GnuTLS strings start like this; they mean nothing to OpenSSL, and its own choice is what they ask for.
+    if priority and not priority.startswith(("NORMAL", "SECURE", "PERFORMANCE", "intermediate")):
+        ciphers = priority
+    try:
+        context.set_ciphers(ciphers)
+    except ssl.SSLError as error:
+        raise TLSSettingError(
+            f"$TLS_PRIORITY: {priority!r} is no OpenSSL cipher string: give one, or modern or intermediate",
+            "TLS priority error: The request is invalid.",
+        ) from error
+
+
+def _exists(path: str) -> bool:
+    import os
+
+    return os.path.exists(path)
+
+
+_RSA = bytes.fromhex("2a864886f70d010101")  # the object identifier of RSA keys, 1.2.840.113549.1.1.1
+_BLOCK = re.compile(r"-----BEGIN ([A-Z ]*)PRIVATE KEY-----(.*?)-----END", re.DOTALL)
+
+
+def key_type(getenv: Callable[[str], str | None]) -> str:
+    """``RSA`` or ``ECDSA``, read off the key file; for the log only."""
+    try:
+        with open(getenv("TLS_KEYFILE") or getenv("TLS_CERTFILE") or "") as file:
+            match = _BLOCK.search(file.read())
+    except (OSError, UnicodeDecodeError):
+        return "RSA"
+    if match is None or match[1] == "RSA ":
+        return "RSA"
+    if match[1] == "EC ":
+        return "ECDSA"
+    return "RSA" if _RSA in base64.b64decode(match[2]) else "ECDSA"
+
+
+_AEAD = {
+    "AES_256_GCM": "AES-256-GCM",
+    "AES_128_GCM": "AES-128-GCM",
+    "CHACHA20_POLY1305": "CHACHA20-POLY1305",
+    "AES_128_CCM": "AES-128-CCM",
+}
+
+
+def gnutls_names(facts: TLSFacts, key: str) -> str:
+    """``PROTOCOL KEYEXCHANGE CIPHER MAC`` in GnuTLS's names, such as ``TLS1.3 ECDHE-RSA AES-256-GCM AEAD``:
+    what the log of the original says, from what OpenSSL tells. `key`: ``RSA`` or ``ECDSA``."""
+    protocol = facts.protocol.replace("TLSv", "TLS")
+    name = facts.cipher
+    if name.startswith("TLS_"):  # TLS 1.3: the suite names neither key exchange nor signature
+        for openssl, gnutls in _AEAD.items():
+            if openssl in name:
+                return f"{protocol} ECDHE-{key} {gnutls} AEAD"
+        return f"{protocol} ECDHE-{key} {name} AEAD"
+    parts = name.split("-")
+    exchange = "-".join(parts[:2]) if parts[0] in ("ECDHE", "DHE") else "RSA"
+    rest = name.removeprefix(exchange + "-")
+    aead = "GCM" in rest or "POLY1305" in rest or "CCM" in rest
+    cipher = re.sub(r"^AES(\d+)", r"AES-\1", rest)
+    mac = "AEAD" if aead else cipher.rpartition("-")[2]
+    cipher = re.sub(r"-SHA\d*$", "", cipher)
+    return f"{protocol} {exchange} {cipher if aead else cipher + '-CBC'} {mac}"
+
+
+__all__ = ["SETTINGS", "TLSSettingError", "gnutls_names", "key_type", "server_context"]

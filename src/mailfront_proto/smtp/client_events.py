@@ -1,0 +1,152 @@
+"""What an SMTP client machine tells its application, and what to call next.
+
+No event owes the server an answer, but most leave the machine waiting for the application's next command:
+it returns `PAUSED` then. `ConnectionClosed` is the server role's class.
+
+All are mutable slots dataclasses for speed; treat them as read-only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from mailfront_proto.smtp.addresses import Address
+from mailfront_proto.smtp.capabilities import Capabilities
+from mailfront_proto.smtp.events import ConnectionClosed
+from mailfront_proto.smtp.replies import Reply
+
+
+@dataclass(slots=True)
+class Greeting:
+    """The server has greeted (RFC 5321 section 3.1): the first event.
+
+    With a positive `reply` (220) call ``hello()`` next; with another (554, 421) the server takes no mail:
+    call ``quit()``, or close (after 421 comes `ConnectionClosed`).
+    """
+
+    reply: Reply
+
+
+@dataclass(slots=True)
+class HelloDone:
+    """EHLO, LHLO or HELO was answered (RFC 5321 section 4.1.1.1).
+
+    With a positive `reply` `capabilities` says what is offered (nothing, after HELO); go on with
+    ``starttls()``, ``authenticate()``, ``send_message()``, ``mail()`` or ``quit()``. With another, only
+    ``hello()``, ``noop()`` and ``quit()`` are left.
+    """
+
+    reply: Reply
+    capabilities: Capabilities
+
+
+@dataclass(slots=True)
+class ReadyForTLS:
+    """STARTTLS was answered with 220 (RFC 3207 section 4). Nothing may be read or written in clear now.
+
+    Do the handshake, then call ``tls_established()``, and ``hello()`` again. If it fails: ``receive_eof()``.
+    A refused STARTTLS is a `ReplyReceived`.
+    """
+
+    reply: Reply
+
+
+@dataclass(slots=True)
+class Authenticated:
+    """AUTH has succeeded (235, RFC 4954 section 6)."""
+
+    reply: Reply
+
+
+@dataclass(slots=True)
+class AuthenticationFailed:
+    """AUTH has failed. `reply` is temporary (454) or permanent (535 and others); another mechanism, or
+    another password, may be tried.
+
+    `cancelled`: why we gave the exchange up ourselves (the server's challenge made no sense), else empty.
+    """
+
+    reply: Reply
+    cancelled: str = ""
+
+
+@dataclass(slots=True)
+class ReplyReceived:
+    """The answer to a command that has no event of its own, or that failed.
+
+    `command`: ``MAIL``, ``RCPT``, ``DATA``, ``RSET``, ``NOOP``, ``VRFY``, ``QUIT`` or ``STARTTLS``; and ``.``
+    for the answer to a message (in LMTP one for each accepted recipient, in order: RFC 2033 section 4.2).
+    Answers come in the order of the commands. Under ``send_message()`` they tell only.
+    """
+
+    command: str
+    reply: Reply
+
+
+@dataclass(slots=True)
+class ReadyForBody:
+    """DATA was answered with 354 (RFC 5321 section 4.1.1.4): call ``send_body()`` for each piece of the
+    message, draining ``data_to_send()`` in between, then ``end_of_body()``. Closing the connection instead
+    is the one way to give the message up."""
+
+    reply: Reply
+
+
+class Stage(Enum):
+    """Where it was decided what became of a recipient."""
+
+    LOCAL = "local"
+    """Here: the server offers no extension that the address or the message needs. Nothing was sent."""
+    MAIL = "MAIL"
+    """By the answer to MAIL."""
+    RCPT = "RCPT"
+    """By the answer to this recipient's RCPT."""
+    DATA = "DATA"
+    """By the answer to DATA."""
+    MESSAGE = "message"
+    """By the answer to the message: the only stage at which a recipient can be delivered."""
+    CONNECTION = "connection"
+    """By the loss of the connection, or of the protocol, before an answer. Always temporary, since nobody
+    knows whether the server has the message: a duplicate is better than a loss (RFC 5321 section 4.2.5)."""
+
+
+@dataclass(slots=True)
+class RecipientResult:
+    """What became of one recipient of ``send_message()``.
+
+    `reply`: the server's answer that decided it; at `Stage.LOCAL` and `Stage.CONNECTION` one of our own
+    that says the same.
+    """
+
+    address: Address
+    reply: Reply
+    stage: Stage
+
+    @property
+    def delivered(self) -> bool:
+        """The server has taken responsibility for this recipient (RFC 5321 section 6.1)."""
+        return self.stage is Stage.MESSAGE and self.reply.is_positive
+
+
+@dataclass(slots=True)
+class MessageDone:
+    """The message of ``send_message()`` is over. `results`: one for each recipient, in the order given.
+
+    Then ``send_message()`` again, or ``quit()``. (After a lost connection `ConnectionClosed` follows.)
+    """
+
+    results: Sequence[RecipientResult]
+
+
+ClientEvent = (
+    Greeting
+    | HelloDone
+    | ReadyForTLS
+    | Authenticated
+    | AuthenticationFailed
+    | ReplyReceived
+    | ReadyForBody
+    | MessageDone
+    | ConnectionClosed
+)
+"""Every event of the client machine."""
