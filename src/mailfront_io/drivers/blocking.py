@@ -389,7 +389,8 @@ def accept_until_stopped(
                 continue
             try:
                 for _ in range(ACCEPTS):
-                    if signals.stopping or (accepted := accept(by_fd[fd], report)) is None:
+                    accepted = accept(by_fd[fd], report)
+                    if accepted is None:
                         break
                     start(by_fd[fd], *accepted)
             except OSError as error:

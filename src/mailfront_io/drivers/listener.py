@@ -30,12 +30,19 @@ BURST_SECONDS = 10.0
 
 # What accept() reports of a connection that is gone already (accept(2), "Error handling").
 _PASSING = frozenset(
-    getattr(errno, name)
-    for name in (
-        "EINTR ECONNABORTED EPROTO ENETDOWN ENOPROTOOPT EHOSTDOWN ENONET EHOSTUNREACH EOPNOTSUPP ENETUNREACH "
-        "EPERM ECONNRESET ETIMEDOUT"
-    ).split()
-    if hasattr(errno, name)
+    (
+        errno.ECONNABORTED,
+        errno.ECONNRESET,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EPROTO,
+        errno.ETIMEDOUT,
+    )
 )
 
 

@@ -29,7 +29,7 @@ from mailfront_io.ops import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket
+    import _socket as raw_socket
     from collections.abc import Callable
     from typing import Any
 
@@ -174,15 +174,15 @@ class DescriptorWorld(World):
         self._readable = self._poll(input_fd, select.POLLIN)
         self._writable = self._poll(output_fd, select.POLLOUT)
         self._timer = self._poll(None, 0)
-        self._socket: socket | None = None
+        self._socket: raw_socket.socket | None = None
         self._write: Callable[[int, memoryview], int] = os.write
         self._piece = SMALL_WRITE
         mode = os.fstat(output_fd).st_mode
         if S_ISSOCK(mode):
-            from _socket import MSG_DONTWAIT, socket  # the C type alone: `socket` is slow to import
+            import _socket  # the C module alone: `socket` is slow to import
 
-            self._socket = sender = socket(fileno=output_fd)
-            self._write = lambda _, data: sender.send(data, MSG_DONTWAIT)
+            self._socket = sender = _socket.socket(fileno=output_fd)
+            self._write = lambda _, data: sender.send(data, _socket.MSG_DONTWAIT)
             self._piece = RECEIVE_SIZE
         elif S_ISREG(mode):
             self._piece = RECEIVE_SIZE  # never blocks for long
