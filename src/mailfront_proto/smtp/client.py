@@ -1,4 +1,4 @@
-"""The client role of SMTP (RFC 5321) and LMTP (RFC 2033), as a pull machine.
+r"""The client role of SMTP (RFC 5321) and LMTP (RFC 2033), as a pull machine.
 
 Strategy: a method puts one command into the output and notes that its answer is awaited; ``next_event``
 frames and reads the answers and matches them to the commands, in order. Nothing is believed of a server
@@ -25,14 +25,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NoReturn
 
-from mailfront_proto.buffer import OVERSIZED, ReceiveBuffer
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, NeedData, Paused
 from mailfront_proto.sasl import ClientMechanism
-from mailfront_proto.sasl.exchange import decode_base64, encode_base64
-from mailfront_proto.smtp.addresses import Address, AddressError
+from mailfront_proto.smtp.addresses import Address
 from mailfront_proto.smtp.body_encoder import DotEncoder
 from mailfront_proto.smtp.capabilities import Capabilities
+from mailfront_proto.smtp.client_auth import ClientExchange
 from mailfront_proto.smtp.client_events import (
     Authenticated,
     AuthenticationFailed,
@@ -42,36 +41,19 @@ from mailfront_proto.smtp.client_events import (
     MessageDone,
     ReadyForBody,
     ReadyForTLS,
-    RecipientResult,
     ReplyReceived,
     Stage,
 )
+from mailfront_proto.smtp.client_lines import command_line, envelope_line, to_address
 from mailfront_proto.smtp.events import ConnectionClosed
-from mailfront_proto.smtp.replies import Reply, parse_reply_line
+from mailfront_proto.smtp.replies import Reply
+from mailfront_proto.smtp.reply_reader import MAX_REPLY_LINE, MAX_REPLY_LINES, BadReply, ReplyReader
 from mailfront_proto.smtp.states import State
 from mailfront_proto.smtp.transaction import Transaction
-
-MAX_REPLY_LINE: Final = 4096
-"""Bytes of a reply line, CRLF included. RFC 5321 section 4.5.3.1.5 lets servers send 512; some send more."""
-
-MAX_REPLY_LINES: Final = 256
-"""Lines of one reply. No RFC sets a limit; EHLO answers have some twenty, and HELP texts a hundred."""
-
-MAX_COMMAND_LINE: Final = 4096
-"""Bytes of a command line that we send, CRLF included: what our own server takes. RFC 5321 section
-4.5.3.1.4 sets 512, and every extension adds to it; servers refuse what is too long for them."""
-
-MAX_AUTH_LINE: Final = 12288
-"""Bytes of a line in an AUTH exchange (RFC 4954 section 4)."""
-
-MAX_CHALLENGES: Final = 16
-"""Challenges in one AUTH exchange. No mechanism has more than three."""
 
 MAX_PIPELINED: Final = 100
 """Commands that may be unanswered. Their answers fit any socket buffer, so that server and client never
 wait for each other's reading (RFC 2920 section 3.1), and 98 recipients fit into one write."""
-
-IN_MESSAGE: Final = ("DATA", ".", "AUTH")
 
 # RFC 2920 section 3.1: these may stand anywhere in a group; every other command is the last one of its group.
 _PIPELINED: Final = frozenset({"MAIL", "RCPT", "RSET"})
@@ -107,10 +89,7 @@ _WHAT_FIRST: Final = {
     State.CLOSED: "the connection has ended: next_event() returns ConnectionClosed",
 }
 
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NAME: Final = re.compile(r"[!-~]+\Z", re.ASCII)
-# esmtp-keyword [ "=" esmtp-value ], RFC 5321 section 4.1.2
-_PARAMETER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(?:=[!-<>-~]+)?\Z", re.ASCII)
 
 
 class SMTPClient:
@@ -147,11 +126,9 @@ class SMTPClient:
         self.in_tls = False
         self.authenticated = False
         self._local_name = local_name
-        self._max_reply_line = max_reply_line
-        self._max_reply_lines = max_reply_lines
 
         self._state = State.GREETING
-        self._buffer = ReceiveBuffer()
+        self._reader = ReplyReader(max_reply_line, max_reply_lines)
         self._eof = False
         self._output: list[bytes] = []
         self._output_size = 0
@@ -159,8 +136,6 @@ class SMTPClient:
         self._closed: ConnectionClosed | None = None
 
         self._awaiting: deque[str] = deque(["greeting"])
-        self._reply_lines: list[str] = []
-        self._reply_code = 0
         self._answered_too_early = False  # bytes of an answer came before its command went out
 
         self._sender_accepted = False
@@ -168,10 +143,7 @@ class SMTPClient:
         self._utf8 = False
         self._encoder = DotEncoder()
         self._message: Transaction | None = None
-
-        self._mechanism: ClientMechanism | None = None
-        self._challenges = 0
-        self._cancelled = ""
+        self._exchange: ClientExchange | None = None
 
     # -- the connection ----------------------------------------------------------------------------------
 
@@ -191,9 +163,9 @@ class SMTPClient:
         if not data:
             raise LocalProtocolError('receive_data(b""): call receive_eof() when the server has closed')
         if self._state is State.TLS:
-            raise LocalProtocolError("a TLS handshake is awaited: feed the bytes to TLS, then tls_established()")
+            raise LocalProtocolError("receive_data(): these bytes are for TLS; call tls_established() first")
         if self._state is not State.CLOSED:
-            self._buffer.feed(data)
+            self._reader.feed(data)
 
     def receive_eof(self) -> None:
         """The server will send nothing more, or the connection is lost."""
@@ -227,7 +199,7 @@ class SMTPClient:
                     continue
             if self._state is State.TLS and not self._eof:
                 return PAUSED
-            reply = self._read_reply()
+            reply = self._next_reply()
             if reply is not None:
                 self._replied(reply)
             elif self._eof:
@@ -241,7 +213,7 @@ class SMTPClient:
 
         For implicit TLS call it before the first ``next_event()``; the greeting then comes inside TLS.
         """
-        if self._state not in (State.TLS, State.GREETING) or len(self._buffer):
+        if self._state not in (State.TLS, State.GREETING) or self._reader.has_begun:
             raise LocalProtocolError("tls_established() follows ReadyForTLS, or comes before all else")
         self.in_tls = True
         if self._state is State.TLS:
@@ -260,7 +232,7 @@ class SMTPClient:
         if self.lmtp and not extended:
             raise LocalProtocolError("LMTP has no HELO: call hello()")
         verb = "LHLO" if self.lmtp else "EHLO" if extended else "HELO"
-        self._command(verb, f"{verb} {self._local_name}".encode("ascii"))
+        self._command(verb, command_line(verb, f"{verb} {self._local_name}".encode("ascii")))
 
     def starttls(self) -> None:
         """STARTTLS (RFC 3207). `ReadyForTLS` follows, or a `ReplyReceived` if the server refuses.
@@ -271,8 +243,8 @@ class SMTPClient:
         if self.in_tls:
             raise LocalProtocolError("starttls(): TLS is in use already")
         if self._state is State.READY and "STARTTLS" not in self.capabilities:
-            raise LocalProtocolError('starttls(): not offered; look for "STARTTLS" in client.capabilities first')
-        self._command("STARTTLS", b"STARTTLS")
+            raise LocalProtocolError("starttls(): not offered; look into client.capabilities first")
+        self._command("STARTTLS", b"STARTTLS\r\n")
 
     def authenticate(self, mechanism: ClientMechanism, *, allow_clear: bool = False) -> None:
         """AUTH (RFC 4954) with `mechanism`, an object made for this one exchange. `Authenticated` or
@@ -292,17 +264,10 @@ class SMTPClient:
         if self._state is State.READY and name not in self.capabilities.mechanisms:
             offered = " ".join(self.capabilities.mechanisms) or "no mechanism"
             raise LocalProtocolError(f"authenticate(): the server offers {offered}, not {name}")
-        line = b"AUTH " + name.encode("ascii")
         self._check_order("AUTH")
-        response = mechanism.initial_response()
-        if response is not None:
-            with_response = line + b" " + (encode_base64(response) or b"=")  # RFC 4954 section 4
-            if len(with_response) + 2 <= MAX_AUTH_LINE:
-                line = with_response
-        self._mechanism = mechanism
-        self._challenges = 0
-        self._cancelled = ""
-        self._command("AUTH", line, MAX_AUTH_LINE)
+        exchange = ClientExchange(mechanism)
+        self._send("AUTH", exchange.start())
+        self._exchange = exchange
         self._state = State.AUTH
 
     def mail(self, address: Address | str, parameters: Sequence[str] = ()) -> None:
@@ -311,12 +276,12 @@ class SMTPClient:
         `parameters`: ``KEY`` or ``KEY=VALUE`` each, as the wire has them. Next: ``recipient()``.
         """
         utf8 = any(parameter.upper() == "SMTPUTF8" for parameter in parameters)
-        self._command("MAIL", _envelope_line("MAIL FROM:", address, parameters, utf8))
+        self._command("MAIL", envelope_line("MAIL", to_address(address), parameters, utf8))
         self._utf8 = utf8
 
     def recipient(self, address: Address | str, parameters: Sequence[str] = ()) -> None:
         """RCPT TO (RFC 5321 section 4.1.1.3), behind ``mail()``. Next: another, or ``data()``."""
-        self._command("RCPT", _envelope_line("RCPT TO:", address, parameters, self._utf8))
+        self._command("RCPT", envelope_line("RCPT", to_address(address), parameters, self._utf8))
 
     def data(self) -> None:
         """DATA (RFC 5321 section 4.1.1.4), behind ``recipient()``. `ReadyForBody` follows, or a
@@ -325,7 +290,7 @@ class SMTPClient:
         If it comes though every recipient was refused (that can happen when DATA was pipelined), call
         ``end_of_body()`` at once (RFC 2920 section 3.1).
         """
-        self._command("DATA", b"DATA")
+        self._command("DATA", b"DATA\r\n")
 
     def send_body(self, data: bytes) -> None:
         """The next piece of the message, cut anywhere; lines end in CRLF or LF, dots as they are.
@@ -333,7 +298,7 @@ class SMTPClient:
         No CR or LF goes out alone: a bare LF becomes CRLF, a bare CR a space. Drain ``data_to_send()`` after
         each call, since nothing else bounds the output.
         """
-        self._check_body("send_body()")
+        self._check_body()
         self._put(self._encoder.feed(data))
 
     def end_of_body(self) -> None:
@@ -342,26 +307,26 @@ class SMTPClient:
         `ReplyReceived` for ``.`` follows, in LMTP once for each accepted recipient (RFC 2033 section 4.2);
         under ``send_message()``, `MessageDone` after it.
         """
-        self._check_body("end_of_body()")
+        self._check_body()
         self._finish_body()
 
     def reset(self) -> None:
         """RSET (RFC 5321 section 4.1.1.5): drop the transaction."""
-        self._command("RSET", b"RSET")
+        self._command("RSET", b"RSET\r\n")
 
     def noop(self) -> None:
         """NOOP (RFC 5321 section 4.1.1.9)."""
-        self._command("NOOP", b"NOOP")
+        self._command("NOOP", b"NOOP\r\n")
 
     def verify(self, name: str) -> None:
         """VRFY (RFC 5321 section 4.1.1.6) of a user or mailbox name, in ASCII."""
         if not name.strip() or not name.isascii():
             raise LocalProtocolError(f"verify({name!r}): the name is ASCII, and not empty")
-        self._command("VRFY", f"VRFY {name}".encode("ascii"))
+        self._command("VRFY", command_line("VRFY", f"VRFY {name}".encode("ascii")))
 
     def quit(self) -> None:
         """QUIT (RFC 5321 section 4.1.1.10). `ReplyReceived` and `ConnectionClosed` follow."""
-        self._command("QUIT", b"QUIT")
+        self._command("QUIT", b"QUIT\r\n")
 
     # -- a whole message ---------------------------------------------------------------------------------
 
@@ -378,44 +343,34 @@ class SMTPClient:
 
         `sender`, `recipients` (one at least): the envelope, the sender empty for the null path. `size`: the
         message's octets with CRLF line ends, if known; told to a server with SIZE (RFC 1870). `eight_bit`:
-        the message has bytes of 128 and above; a server without 8BITMIME must not get such a message (RFC
-        6152 section 3), so that all its recipients fail. `parameters`: further ones for MAIL.
+        the message has bytes of 128 and above; a server without 8BITMIME must not get such a message, so
+        that all its recipients fail. `parameters`: further ones for MAIL.
 
         The envelope goes out in one piece where the server offers PIPELINING, else command by command. There
         is no body if every recipient was refused; those that were accepted get it, whatever befell others.
         A transaction left open is dropped first (RSET).
         """
-        to = [_address(recipient) for recipient in recipients]
-        if not to:
-            raise LocalProtocolError("send_message(): there are no recipients")
-        if self._state not in (State.MAIL, State.RECIPIENTS):
-            self._check_order("MAIL")
-        elif self._awaiting:
-            self._check_order("RSET")
-        sent_from = _address(sender)
-        unmet = Reply(554, "5.6.3 The server does not take 8-bit messages")
-        told = list(parameters)
-        if size is not None and "SIZE" in self.capabilities:
-            told.append(f"SIZE={size:d}")
-        utf8 = not all(address.is_ascii for address in (sent_from, *to))
-        if utf8 and "SMTPUTF8" not in self.capabilities:
-            unmet = Reply(553, "5.6.7 The server does not take non-ASCII addresses")  # RFC 6531 section 3.5
-        elif utf8:
-            told.append("SMTPUTF8")
-        if eight_bit and "8BITMIME" in self.capabilities:
-            told.append("BODY=8BITMIME")
-        envelope = [("MAIL", _envelope_line("MAIL FROM:", sent_from, told, utf8))]
-        envelope += [("RCPT", _envelope_line("RCPT TO:", address, (), utf8)) for address in to]
-        if (utf8 and "SMTPUTF8" not in self.capabilities) or (eight_bit and "8BITMIME" not in self.capabilities):
-            self._events.append(MessageDone([RecipientResult(address, unmet, Stage.LOCAL) for address in to]))
-            return
-        if self._state is not State.READY:
-            envelope.insert(0, ("RSET", b"RSET"))
-        self._message = Transaction(envelope, to, self.lmtp)
+        reset_first = self._state in (State.MAIL, State.RECIPIENTS)
+        self._check_order("RSET" if reset_first else "MAIL")
+        if self._awaiting:
+            raise LocalProtocolError(f"send_message(): {_answer_awaited(self._awaiting[-1])}")
+        to = [to_address(recipient) for recipient in recipients]
+        if not to or (size is not None and size < 0):
+            raise LocalProtocolError("send_message() takes one recipient at least, and no size below 0")
+        self._message = Transaction(
+            to_address(sender),
+            to,
+            self.capabilities,
+            size=size,
+            eight_bit=eight_bit,
+            parameters=parameters,
+            reset_first=reset_first,
+            lmtp=self.lmtp,
+        )
         self._advance(self._message)
 
     def _advance(self, message: Transaction) -> None:
-        """Send what may be sent now."""
+        """Send what may be sent now, and tell the end."""
         while not self._awaiting or (
             self._awaiting[-1] in _PIPELINED
             and "PIPELINING" in self.capabilities
@@ -424,24 +379,243 @@ class SMTPClient:
             command = message.next_command(all_answered=not self._awaiting)
             if command is None:
                 break
-            self._send_command(*command)
-        if message.is_over:
-            self._message_over(message)
-
-    def _message_over(self, message: Transaction) -> None:
-        self._message = None
-        self._events.append(MessageDone(message.results))
+            self._send(*command)
+        if message.is_over and not self._awaiting:
+            self._message = None
+            self._events.append(MessageDone(message.results))
 
     # -- sending -----------------------------------------------------------------------------------------
 
-    def _command(self, verb: str, line: bytes, limit: int = MAX_COMMAND_LINE) -> None:
-        """Send `line`, if `verb` may be sent now."""
-        self._check_order(verb)
-        if _CONTROL.search(line.decode("utf-8", "surrogateescape")):
+    def _check_order(self, verb: str) -> None:
+        """Whether `verb` may be sent now."""
+        if self._message is not None:
             raise LocalProtocolError(
-                f"{verb}: an argument holds CR, LF, NUL or another control character, which would end the "
-                "command and start another; take it out, or refuse the mail"
+                f"{verb}: send_message() is under way: call next_event() until it returns MessageDone"
             )
-        if len(line) + 2 > limit:
-            raise LocalProtocolError(f"{verb}: a line of {len(line) + 2} bytes is over {limit}; shorten the arguments")
-        self._send_command(verb, line)
+        last = self._awaiting[-1] if self._awaiting else ""
+        if last and last not in _PIPELINED:
+            raise LocalProtocolError(f"{verb}: {_answer_awaited(last)}")
+        if self._state not in ALLOWED[verb]:
+            raise LocalProtocolError(f"{verb}: {_WHAT_FIRST[self._state]}")
+        if last and "PIPELINING" not in self.capabilities:
+            raise LocalProtocolError(f"{verb}: {_answer_awaited(last)}; this server offers no PIPELINING")
+
+    def _command(self, verb: str, line: bytes) -> None:
+        """Send `line`, complete with CRLF, if `verb` may be sent now."""
+        self._check_order(verb)
+        self._send(verb, line)
+
+    def _send(self, verb: str, line: bytes) -> None:
+        self._expect(verb)
+        self._put(line)
+        if verb == "MAIL":
+            self._state = State.MAIL
+        elif verb == "RCPT":
+            self._state = State.RECIPIENTS
+        elif verb == "RSET":
+            self._state = State.READY
+
+    def _expect(self, verb: str, answers: int = 1) -> None:
+        """Note that `verb` will be answered. What is here before it went out is no answer to it."""
+        if not self._awaiting and self._reader.has_begun:
+            self._answered_too_early = True
+        self._awaiting.extend([verb] * answers)
+
+    def _check_body(self) -> None:
+        if self._state is State.CLOSED:
+            raise LocalProtocolError(_WHAT_FIRST[State.CLOSED])
+        if self._state is not State.BODY or self._awaiting:
+            raise LocalProtocolError(
+                "the server awaits no message: call send_body() and end_of_body() behind ReadyForBody"
+            )
+
+    def _finish_body(self) -> None:
+        self._put(self._encoder.finish())
+        self._expect(".", self._recipients_accepted if self.lmtp else 1)
+
+    def _put(self, data: bytes) -> None:
+        if data:
+            self._output.append(data)
+            self._output_size += len(data)
+
+    # -- answers -----------------------------------------------------------------------------------------
+
+    def _next_reply(self) -> Reply | None:
+        try:
+            return self._reader.next_reply()
+        except BadReply as error:
+            self._fail(f"sent {error}")
+
+    def _replied(self, reply: Reply) -> None:
+        """Match `reply` to its command."""
+        if not self._awaiting or self._answered_too_early:
+            self._replied_unasked(reply)
+            return
+        verb = self._awaiting.popleft()
+        expected = _POSITIVE.get(verb, (2,))
+        if reply.is_positive and reply.code // 100 not in expected:
+            self._fail(f"answered {verb} with {reply.code}")
+        _HANDLERS[verb](self, verb, reply)
+        if reply.code == 421:  # RFC 5321 section 3.8: the server closes
+            self._end(str(reply), reply, verb)
+        elif not self._awaiting:
+            self._settle()
+
+    def _replied_unasked(self, reply: Reply) -> None:
+        """A reply to no command. 421 may come at any time (RFC 5321 section 3.8), and some servers refuse a
+        message before its end; both end the session."""
+        if reply.code != 421 and not (self._state is State.BODY and reply.code >= 400):
+            self._fail(f"sent a reply to no command: {reply.code}")
+        if self._state is State.BODY and self._message is None:
+            self._events.append(ReplyReceived(".", reply))
+        self._end(str(reply), reply, "." if self._state is State.BODY else self.awaiting)
+
+    def _settle(self) -> None:
+        """All commands are answered: the state is what was accepted of them."""
+        if self._state in (State.MAIL, State.RECIPIENTS):
+            if not self._sender_accepted:
+                self._state = State.READY
+            else:
+                self._state = State.RECIPIENTS if self._recipients_accepted else State.MAIL
+
+    def _greeted(self, verb: str, reply: Reply) -> None:
+        self._state = State.CONNECTED
+        self._events.append(Greeting(reply))
+
+    def _hello_answered(self, verb: str, reply: Reply) -> None:
+        if verb == "EHLO" and reply.code >= 500:  # RFC 5321 section 3.2: fall back to HELO
+            self._events.append(ReplyReceived(verb, reply))
+            self._send("HELO", command_line("HELO", f"HELO {self._local_name}".encode("ascii")))
+            return
+        capabilities = Capabilities.parse(reply.lines[1:] if verb != "HELO" and reply.is_positive else ())
+        if reply.is_positive:
+            self._state = State.READY
+            self.capabilities = capabilities
+        self._events.append(HelloDone(reply, capabilities))
+
+    def _starttls_answered(self, verb: str, reply: Reply) -> None:
+        if not reply.is_positive:
+            self._events.append(ReplyReceived(verb, reply))
+            return
+        if self._reader.has_begun:
+            # They came in clear, but would be read as protected: an injection (RFC 3207 section 6)
+            self._fail("sent bytes behind its answer to STARTTLS")
+        self._state = State.TLS
+        self._events.append(ReadyForTLS(reply))
+
+    def _auth_answered(self, verb: str, reply: Reply) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        if reply.code // 100 == 3:
+            answer = exchange.respond(reply.text)
+            if answer is None:
+                self._fail("sends one AUTH challenge after the other")
+            self._expect(verb)
+            self._put(answer)
+            return
+        self._state = State.READY
+        self._exchange = None
+        if reply.is_positive:
+            self.authenticated = True
+            self._events.append(Authenticated(reply))
+        else:
+            self._events.append(AuthenticationFailed(reply, exchange.cancelled))
+
+    def _envelope_answered(self, verb: str, reply: Reply) -> None:
+        if verb == "RCPT":
+            self._recipients_accepted += reply.is_positive
+        elif verb == "MAIL" or reply.is_positive:
+            self._sender_accepted = verb == "MAIL" and reply.is_positive
+            self._recipients_accepted = 0
+        self._tell(verb, reply)
+
+    def _data_answered(self, verb: str, reply: Reply) -> None:
+        if not reply.is_positive:
+            self._tell(verb, reply)
+            return
+        if self.lmtp and not self._recipients_accepted:  # RFC 2033 section 4.2: it must be 503
+            self._fail("takes a message for no recipient")
+        self._state = State.BODY
+        self._encoder = DotEncoder()
+        if self._message is not None and not self._message.has_recipients:
+            # RFC 2920 section 3.1: DATA was pipelined in vain, "the client SHOULD send a single dot"
+            self._events.append(ReplyReceived(verb, reply))
+            self._finish_body()
+        else:
+            self._events.append(ReadyForBody(reply))
+
+    def _message_answered(self, verb: str, reply: Reply) -> None:
+        if not self._awaiting:
+            self._state = State.READY
+            self._sender_accepted = False
+            self._recipients_accepted = 0
+        self._tell(verb, reply)
+
+    def _quit_answered(self, verb: str, reply: Reply) -> None:
+        self._events.append(ReplyReceived(verb, reply))
+        self._end("QUIT", reply, verb)
+
+    def _tell(self, verb: str, reply: Reply) -> None:
+        self._events.append(ReplyReceived(verb, reply))
+        if self._message is not None:
+            self._message.replied(verb, reply)
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def _fail(self, what: str) -> NoReturn:
+        """The server has lost us."""
+        error = RemoteProtocolError(f"the server {what}")
+        self._end(str(error), None, "", Reply(451, f"4.5.0 The server broke the protocol: it {what}"))
+        raise error
+
+    def _connection_lost(self) -> None:
+        verb = self.awaiting
+        what = f"before the answer to {verb}" if verb not in ("", ".") else "before the message was answered"
+        self._end("QUIT" if verb == "QUIT" else "EOF", None, "", Reply(451, f"4.4.2 Connection lost {what}"))
+
+    def _end(self, reason: str, reply: Reply | None, verb: str, lost: Reply | None = None) -> None:
+        """Nothing more is read or written. A message under way fails with `lost` where the connection was
+        lost, else with `reply`, the answer to `verb`."""
+        if self._closed is not None:
+            return
+        message = self._message
+        if message is not None:
+            self._message = None
+            if lost is not None:
+                message.lost(lost, Stage.CONNECTION)
+            elif reply is not None:
+                message.lost_by(reply, verb)
+            self._events.append(MessageDone(message.results))
+        in_message = message is not None or self._state in (State.BODY, State.AUTH, State.TLS)
+        self._closed = ConnectionClosed(reason, in_message, reply)
+        self._state = State.CLOSED
+        self._awaiting.clear()
+        self._reader.clear()
+        self._output.clear()
+        self._output_size = 0
+
+
+def _answer_awaited(verb: str) -> str:
+    what = "the message" if verb == "." else verb
+    return f"the answer to {what} is awaited: call next_event() until it comes"
+
+
+_POSITIVE: Final[dict[str, tuple[int, ...]]] = {"DATA": (3,), "AUTH": (2, 3)}
+"""First digits of a positive answer; 2 where nothing is said (RFC 5321 section 4.3.2)."""
+
+_HANDLERS: Final[dict[str, Callable[[SMTPClient, str, Reply], None]]] = {
+    "greeting": SMTPClient._greeted,
+    "EHLO": SMTPClient._hello_answered,
+    "LHLO": SMTPClient._hello_answered,
+    "HELO": SMTPClient._hello_answered,
+    "STARTTLS": SMTPClient._starttls_answered,
+    "AUTH": SMTPClient._auth_answered,
+    "MAIL": SMTPClient._envelope_answered,
+    "RCPT": SMTPClient._envelope_answered,
+    "RSET": SMTPClient._envelope_answered,
+    "DATA": SMTPClient._data_answered,
+    ".": SMTPClient._message_answered,
+    "NOOP": SMTPClient._tell,
+    "VRFY": SMTPClient._tell,
+    "QUIT": SMTPClient._quit_answered,
+}
