@@ -1,0 +1,1 @@
+"""mailfront, the part that touches the world: drivers, front ends, plugins, backends and commands."""

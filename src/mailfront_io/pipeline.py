@@ -116,7 +116,7 @@ class Pipeline:
         self._data_error = None
         self.session.added_lines.clear()
         if self._spools:
-            directory = self.session.getenv("TMPDIR") or "/tmp"  # noqa: S108
+            directory = self.session.getenv("TMPDIR") or "/tmp"
             try:
                 self._spool = Spool(directory, in_file=self._spools_in_file)
             except OSError as error:

@@ -9,19 +9,15 @@ import re
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from mailfront_io.session import Path, Session
-from mailfront_proto.smtp.events import VerifyPassword
-
-if TYPE_CHECKING:
-    from mailfront_io.spool import Spool
+from mailfront_io.session import Session
 
 _BAD_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class Response:
-    """An answer of a hook: a reply `code`, a `text` (lines separated by ``\\n``; empty: the usual text),
+    r"""An answer of a hook: a reply `code`, a `text` (lines separated by ``\n``; empty: the usual text),
     and whether it is `final`, so that no later plugin is asked.
 
     Codes of 400 and above refuse, 400 to 499 for now. Control bytes in the text become ``?``.
@@ -133,19 +129,6 @@ class Hooks:
     def mechanisms(self) -> Sequence[str]:
         """The SASL mechanisms offered now; asked at the start and after TLS start."""
         return ()
-
-    if TYPE_CHECKING:
-        # For editors and type checkers; not defined at run time, so that an absent hook costs nothing.
-        def connect(self) -> Any: ...
-        def helo(self, host: str, capabilities: list[str]) -> Any: ...
-        def auth(self, request: VerifyPassword) -> Any: ...
-        def sender(self, path: Path) -> Any: ...
-        def recipient(self, path: Path) -> Any: ...
-        def data_start(self, spool: "Spool | None") -> Any: ...
-        def data_block(self, data: bytes) -> Any: ...
-        def message_end(self, spool: "Spool | None") -> Any: ...
-        def reset(self) -> Any: ...
-        def disconnect(self) -> Any: ...
 
 
 class Plugin(Hooks):

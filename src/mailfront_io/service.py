@@ -92,17 +92,12 @@ class Service:
             return None, ""
 
     def session(
-        self, connection: Connection, environment: Mapping[str, str] | None = None
+        self, connection: Connection, facts: Mapping[str, str] | None = None
     ) -> SessionCoroutine:
-        """The session coroutine for `connection`; `environment`: with its facts, where they differ."""
+        """The session coroutine for `connection`; `facts`: see `Session`."""
         if self.load_error is not None:
             return self._refuse(self.load_error)
-        session = Session(
-            connection,
-            self.environment if environment is None else environment,
-            self.log,
-            self.profile,
-        )
+        session = Session(connection, self.environment, self.log, self.profile, facts)
         session.tls_context = self._tls_context
         session.tls_key_type = self._tls_key_type
         session.credentials = self.credentials

@@ -58,8 +58,9 @@ class Envelope:
 
 
 class Session:
-    """One connection. `environment`: the settings, under the original's variable names; they include the
-    UCSPI facts ``${PROTO}REMOTEIP`` and so on. `log`: takes a line of text without its end.
+    """One connection. `environment`: the settings, under the original's variable names. `facts`: the UCSPI
+    variables of this connection, ``${PROTO}REMOTEIP`` and so on, where a server shares `environment` among
+    many; else they are part of it. `log`: takes a line of text without its end.
     """
 
     def __init__(
@@ -68,10 +69,12 @@ class Session:
         environment: Mapping[str, str],
         log: Callable[[str], None],
         profile: Profile = DEFAULT,
+        facts: Mapping[str, str] | None = None,
     ) -> None:
         self.connection = connection
         self.clock = connection.clock
         self.environment = environment
+        self._facts: Mapping[str, str] = facts if facts is not None else {}
         self.profile = profile
         self._log = log
         self._assignments: list[tuple[str, str]] = []
@@ -83,11 +86,11 @@ class Session:
         self.envelope = Envelope()
         self.tls: TLSFacts | None = None
         """What was agreed, while TLS is in use."""
-        self.tls_context: "ssl.SSLContext | None" = None
+        self.tls_context: ssl.SSLContext | None = None
         """Server settings for TLS; None: it cannot be had."""
         self.tls_key_type = "RSA"
         """The kind of our certificate's key, ``RSA`` or ``ECDSA``, for the log."""
-        self.credentials: "CredentialStore | None" = None
+        self.credentials: CredentialStore | None = None
         """Where AUTH looks users up."""
         self.protocol_name = "SMTP"
         """For the trace header: SMTP, ESMTP, LMTP, …"""
@@ -110,7 +113,7 @@ class Session:
     def _fact(self, prefix: str, name: str) -> str | None:
         # An empty one counts as unset; so does one with control bytes, since the peer has its part in
         # its own host name and ident answer.
-        value = self.environment.get(prefix + name)
+        value = self.getenv(prefix + name)
         return value if value and not _CONTROL.search(value) else None
 
     def log(self, text: str) -> None:
@@ -124,7 +127,7 @@ class Session:
         for assigned, value in self._assignments:
             if assigned == name:
                 return value
-        return self.environment.get(name)
+        return self._facts[name] if name in self._facts else self.environment.get(name)
 
     def putenv(self, name: str, value: str) -> None:
         """Assign a setting for this session; earlier assignments of the same name still win."""
@@ -136,7 +139,7 @@ class Session:
 
     def exported_env(self) -> dict[str, str]:
         """The environment for a child: the last assignment of a name wins."""
-        return {**self.environment, **dict(self._assignments)}
+        return {**self.environment, **self._facts, **dict(self._assignments)}
 
     def _values(self, name: str) -> Iterator[str]:
         for assigned, value in self._assignments:

@@ -201,7 +201,6 @@ class _ScriptedWorld(World):
         while True:
             self.play()
             self._interrupt(False)
-            self._not_late(deadline)
             if self._reset:
                 raise ConnectionLost("the peer reset the connection")
             if not self._stalled:
@@ -229,7 +228,6 @@ class _ScriptedWorld(World):
     def thread(self, operation: Thread[Any], deadline: float | None) -> Any:
         self.play()
         self._interrupt(False)
-        self._not_late(deadline)
         answer = operation.function(*operation.arguments)
         if not operation.commit:
             self.play()

@@ -30,6 +30,7 @@ from mailfront_io.drivers.listener import (
     Backoff,
     Listener,
     Report,
+    Started,
     accept,
     address,
     close_gently,
@@ -37,8 +38,8 @@ from mailfront_io.drivers.listener import (
     raise_descriptor_limit,
     report_to_stderr,
 )
-from mailfront_io.drivers.oneshot import DescriptorClock, Signals
-from mailfront_io.drivers.stepper import World, run
+from mailfront_io.drivers.oneshot import Signals
+from mailfront_io.drivers.stepper import CLOCK, World, run
 from mailfront_io.ops import (
     CLEANUP_SECONDS,
     RECEIVE_SIZE,
@@ -53,11 +54,6 @@ from mailfront_io.ops import (
 )
 
 T = TypeVar("T")
-
-Started = Callable[[Callable[[], None]], None]
-"""Called once a server accepts connections, with the function that stops it."""
-
-CLOCK = DescriptorClock()
 
 LONGEST_WAIT = 60.0
 """Seconds that one system call waits at most: deadlines further off are waited for in steps."""
@@ -125,7 +121,6 @@ class SocketWorld(World):
         """`Send`."""
         if self._broken is not None:
             raise ConnectionLost(self._broken)
-        left = self._left(deadline)
         self._enter("", False)
         try:
             sent = self._socket.send(data, socket.MSG_DONTWAIT)
@@ -150,19 +145,18 @@ class SocketWorld(World):
 
     def sleep(self, seconds: float, deadline: float | None) -> None:
         """`Sleep`."""
-        left = self._left(deadline)
+        left = seconds if deadline is None else max(min(seconds, deadline - time.monotonic()), 0)
         self._enter("", False)
         if not self._shielded:
-            self._alarm.acquire(timeout=min(seconds, left))
+            self._alarm.acquire(timeout=left)
         else:
-            time.sleep(min(seconds, left))
+            time.sleep(left)
         self._enter("", False)
         if left < seconds:
             raise DeadlineExceeded
 
     def thread(self, operation: Thread[Any], deadline: float | None) -> Any:
         """`Thread`: the session has a thread of its own already, so the function is called in it."""
-        self._left(deadline)
         self.committing = operation.commit
         try:
             self._enter("", False)

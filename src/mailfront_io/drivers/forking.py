@@ -16,18 +16,19 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 
-from mailfront_io.drivers.blocking import CLOCK, Started, accept_until_stopped
+from mailfront_io.drivers.blocking import accept_until_stopped
 from mailfront_io.drivers.listener import (
     Address,
     Listener,
     Report,
+    Started,
     address,
     close_gently,
     no_delay,
     report_to_stderr,
 )
 from mailfront_io.drivers.oneshot import DescriptorWorld, Signals
-from mailfront_io.drivers.stepper import run
+from mailfront_io.drivers.stepper import CLOCK, run
 from mailfront_io.ops import CLEANUP_SECONDS, Cancelled, Connection, Stopping
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -19,6 +19,9 @@ Address = tuple[str, int]
 Report = Callable[[BaseException], None]
 """Told of what went wrong outside any session, and of exceptions that a session let escape."""
 
+Started = Callable[[Callable[[], None]], None]
+"""Called once a server accepts connections, with the function that stops it."""
+
 LINGER_SECONDS = 2.0
 """How long the input of a peer that still talks after our end is thrown away before the socket is closed."""
 

@@ -15,7 +15,7 @@ import signal
 import time
 from stat import S_ISREG, S_ISSOCK
 
-from mailfront_io.drivers.stepper import World, run
+from mailfront_io.drivers.stepper import CLOCK, World, run
 from mailfront_io.ops import (
     RECEIVE_SIZE,
     Cancelled,
@@ -153,18 +153,11 @@ class Signals:
                     on_wake()
 
 
-class DescriptorClock:
-    """The system's clocks."""
-
-    monotonic = staticmethod(time.monotonic)
-    time = staticmethod(time.time)
-
-
 class DescriptorWorld(World):
     """The operations on two descriptors."""
 
     def __init__(self, input_fd: int, output_fd: int, signals: Signals) -> None:
-        self.clock = DescriptorClock()
+        self.clock = CLOCK
         self._input = input_fd
         self._output = output_fd
         self._signals = signals
@@ -194,6 +187,9 @@ class DescriptorWorld(World):
 
     def recv(self, deadline: float | None, idle: bool) -> bytes:
         """`Recv`."""
+        if deadline is not None and deadline <= self.clock.monotonic():
+            self._interrupt(idle)
+            raise DeadlineExceeded
         while not self._eof:
             self._wait(self._readable, deadline, idle)
             if self._broken is not None:
@@ -235,8 +231,6 @@ class DescriptorWorld(World):
     def thread(self, operation: "Thread[Any]", deadline: float | None) -> "Any":
         """`Thread`: calls the function here."""
         self._interrupt(False)
-        if deadline is not None and deadline <= self.clock.monotonic():
-            raise DeadlineExceeded
         return operation.function(*operation.arguments)
 
     def close(self) -> None:
@@ -268,16 +262,15 @@ class DescriptorWorld(World):
         while True:
             self._interrupt(idle)
             timeout = None
-            if deadline is not None:
-                timeout = (deadline - self.clock.monotonic()) * 1000
-                if timeout <= 0:
-                    raise DeadlineExceeded
-                timeout = min(timeout, 1e9)  # milliseconds in a C int
+            if deadline is not None:  # in milliseconds, in a C int
+                timeout = min(max((deadline - self.clock.monotonic()) * 1000, 0), 1e9)
             ready = poller.poll(timeout)
             if any(fd == self._signals.fd for fd, _ in ready):
                 self._signals.drain()
             elif ready:
                 return
+            elif timeout == 0:
+                raise DeadlineExceeded
 
     def _interrupt(self, idle: bool) -> None:
         if self._shielded:

@@ -4,7 +4,8 @@ A driver is two things: a *world*, which has one method for each operation, and 
 answer of one operation into the coroutine and gets the next operation out. The stepper is `run`, here, once
 for all drivers that may block; asyncio and trio step in their own way but keep the same rules:
 
-* A deadline that has passed when an operation begins is exceeded, even if the operation could be done.
+* A `Recv` whose deadline has passed when it begins is exceeded, even if bytes are there: else a peer that
+  never pauses would never be late. Any other operation that can be done at once is done.
 * `StartTLS` replaces the coroutine that is stepped by a layer around it (`drivers.tls`); no world knows TLS.
 * `Cancelled` is thrown once. Whatever the coroutine awaits from then on is clean-up: nothing else
   interrupts it, and all of it ends `CLEANUP_SECONDS` later. The operation in hand then gets
@@ -15,6 +16,8 @@ This module is on the start-up path of the one-shot programs: it imports nothing
 """
 
 from __future__ import annotations
+
+import time
 
 from mailfront_io.ops import CLEANUP_SECONDS, Cancelled, Recv, Send, Sleep, StartTLS, Thread
 
@@ -28,6 +31,16 @@ if TYPE_CHECKING:
     T = TypeVar("T")
     Steps = Coroutine[Operation[Any], Any, T] | Generator[Operation[Any], Any, T]
     """What a driver steps: a session's or a client's coroutine, or a layer around one."""
+
+
+class SystemClock:
+    """The system's clocks."""
+
+    monotonic = staticmethod(time.monotonic)
+    time = staticmethod(time.time)
+
+
+CLOCK = SystemClock()
 
 
 class World:

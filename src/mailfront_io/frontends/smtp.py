@@ -84,9 +84,9 @@ class SMTPFrontend:
         if self.deadlines.session is not None:
             self._session_end = self._now() + self.deadlines.session
         try:
-            if self.session.tls_context is not None and self.session.getenv("TLS_IMMEDIATE") is not None:
-                if not await self._handshake():
-                    return 1
+            immediate = self.session.tls_context is not None and self.session.getenv("TLS_IMMEDIATE") is not None
+            if immediate and not await self._handshake():
+                return 1
             await self._greeting_delay()
             await self._converse()
         finally:

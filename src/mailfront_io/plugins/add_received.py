@@ -1,11 +1,11 @@
 """add-received: the trace line in front of each message (RFC 5321 section 4.4)."""
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from mailfront_io.plugin import Kind, Plugin, Setting
 from mailfront_io.spool import Spool
 
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
 class AddReceived(Plugin):
@@ -22,10 +22,10 @@ class AddReceived(Plugin):
     def data_start(self, spool: Spool | None) -> None:
         """The lines are made when the message begins."""
         session = self.session
-        if session.authenticated or session.getenv("RELAYCLIENT") is not None:
-            if session.first_number("AUTH_ADD_RECEIVED") == 0:
-                return
-        when = datetime.fromtimestamp(session.clock.time(), timezone.utc)
+        trusted = session.authenticated or session.getenv("RELAYCLIENT") is not None
+        if trusted and session.first_number("AUTH_ADD_RECEIVED") == 0:
+            return
+        when = datetime.fromtimestamp(session.clock.time(), UTC)
         date = f"{when.day:02} {_MONTHS[when.month - 1]} {when:%Y %H:%M:%S} -0000"
         added = session.getenv("HEADER_ADD")
         lines = self._fixup(date) + (added + "\n" if added else "") + self._received(date)

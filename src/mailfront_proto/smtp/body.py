@@ -38,6 +38,7 @@ class DotDecoder:
     def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
         """Take the next chunk; returns (decoded slice, what follows the end of data or None)."""
         chunk = self._held + data if self._held else data
+        holds: tuple[bytes, ...]
         if self._policy is LineEnds.ACCEPT:
             end, after = _find_free_end(chunk)
             holds = _FREE_HOLDS

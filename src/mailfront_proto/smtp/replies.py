@@ -17,7 +17,7 @@ _ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)", re.ASCII)
 
 @dataclass(slots=True)
 class Reply:
-    """A reply: `code` 200 to 599, and `text`, its lines joined by ``\\n``.
+    r"""A reply: `code` 200 to 599, and `text`, its lines joined by ``\n``.
 
     An enhanced status code (RFC 3463) is part of the text, as on the wire: ``Reply(250, "2.1.0 OK")``.
     """

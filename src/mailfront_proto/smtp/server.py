@@ -104,7 +104,7 @@ _USUAL: Final[dict[type[Event], Reply]] = {
 
 _VERBS: Final = {verb.encode(): verb for verb in states.COMMANDS}
 _HTTP_VERBS: Final = frozenset(b"GET POST PUT HEAD CONNECT OPTIONS".split())
-_IDLE_VERBS: Final = frozenset("NOOP RSET VRFY HELO EHLO LHLO STARTTLS".split())
+_IDLE_VERBS: Final = frozenset(["NOOP", "RSET", "VRFY", "HELO", "EHLO", "LHLO", "STARTTLS"])
 _COMMAND: Final = re.compile(rb"([^ \t]*)[ \t]*(.*)\Z", re.DOTALL)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _CONTROL_BUT_TAB: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -615,7 +615,7 @@ class SMTPServer:
         if self.profile.refuses_http and raw_verb.upper() in _HTTP_VERBS:
             return self._refuse(verb, "", NOT_SMTP, unknown=True)
         if raw_verb.upper() == b"AUTH":
-            verb, text = "AUTH", self._shown("AUTH", argument)
+            text = self._shown("AUTH", argument)
             self._secrets_may_follow = True
         elif self._secrets_may_follow:
             # What follows a refused AUTH may be its response, a password in base64.

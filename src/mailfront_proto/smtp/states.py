@@ -40,7 +40,8 @@ class State(Enum):
 Row = Reply | State
 
 COMMANDS = (
-    "HELO EHLO LHLO MAIL RCPT DATA RSET NOOP VRFY EXPN HELP QUIT STARTTLS AUTH".split()
+    *("HELO", "EHLO", "LHLO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "EXPN", "HELP", "QUIT"),
+    *("STARTTLS", "AUTH"),
 )
 """The commands that the machine knows."""
 

@@ -1,0 +1,278 @@
+"""The asyncio driver, for the standard event loop and for uvloop: servers and clients.
+
+How a session is stepped is in `drivers.asyncio_session`; here is what surrounds sessions: accepting, stopping,
+connecting. `serve`, `serve_connection` and `run_client` run in the caller's event loop and touch nothing else
+of it; `run_server` makes a loop of its own and minds the process's signals.
+
+Connections are accepted here and not by the loop, because a server must know when it is out of descriptors:
+uvloop would close the connections it cannot take without a word.
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Literal, TypeVar
+
+from mailfront_io.drivers.asyncio_session import SessionProtocol
+from mailfront_io.drivers.listener import (
+    Address,
+    Backoff,
+    Listener,
+    Report,
+    Started,
+    accept,
+    address,
+    raise_descriptor_limit,
+    report_to_stderr,
+)
+from mailfront_io.drivers.stepper import CLOCK
+from mailfront_io.ops import CLEANUP_SECONDS, Cancelled, Connection, Operation, SessionFactory, Stopping
+
+T = TypeVar("T")
+
+ACCEPTS = 64
+"""Connections that one listener accepts before others, and sessions, have their turn."""
+
+
+async def serve(
+    listeners: Sequence[Listener],
+    *,
+    stop_grace: float = 30.0,
+    on_started: Started | None = None,
+    report: Report = report_to_stderr,
+) -> None:
+    """Serve `listeners` in the running loop until stopped.
+
+    `on_started` is called once connections are accepted, with a function that stops the server and may be
+    called from any thread. When it is called, nothing more is accepted and sessions get `Stopping` where
+    they are idle; after `stop_grace` seconds, or when it is called again, those that are left get
+    `Cancelled`. To cancel the task that awaits `serve` is to stop without grace. `report` is told of
+    exceptions that sessions let escape and of failures to accept.
+    """
+    server = _Server(listeners, report)
+    server.start()
+    try:
+        if on_started is not None:
+            on_started(server.stop)
+        await server.stopping.wait()
+        server.close()
+        for session in list(server.sessions):
+            session.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(stop_grace):
+                await server.ended_or_cancelled()
+    finally:
+        server.close()
+        await asyncio.shield(asyncio.ensure_future(server.end()))
+
+
+def run_server(
+    listeners: Sequence[Listener],
+    *,
+    loop: Literal["auto", "asyncio", "uvloop"] = "auto",
+    stop_grace: float = 30.0,
+    on_started: Started | None = None,
+    report: Report = report_to_stderr,
+) -> None:
+    """`serve` as the whole of a process: SIGTERM or SIGINT stops it, a second one at once.
+
+    `loop`: the event loop; "auto" is uvloop if it is installed. Raises the soft limit on open files. Must
+    be called in the main thread.
+    """
+
+    def started(stop: Callable[[], None]) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        if on_started is not None:
+            on_started(stop)
+
+    raise_descriptor_limit()
+    with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
+        runner.run(serve(listeners, stop_grace=stop_grace, on_started=started, report=report))
+
+
+async def serve_connection(connection: socket.socket, session: SessionFactory) -> int:
+    """Run one session on an accepted stream socket and close it; returns the session's result.
+
+    What the session raises is raised.
+    """
+    try:
+        remote = address(connection.getpeername())
+    except OSError:
+        remote = None  # gone already: the session will see it
+    return await _drive(connection, remote, session)
+
+
+async def run_client(
+    client: Callable[[Connection], Coroutine[Operation[Any], Any, T]],
+    host: str,
+    port: int,
+    *,
+    connect_timeout: float = 30.0,
+) -> T:
+    """Connect to `host`, run the coroutine that `client` makes over the connection, return its result.
+
+    All addresses of the host are tried in their order, within `connect_timeout` seconds in all. Raises
+    OSError when none can be reached, and what the coroutine raises. When the awaiting task is cancelled,
+    the coroutine gets `Cancelled` and its clean-up is waited for.
+    """
+    connection = await _connect(host, port, connect_timeout)
+    return await _drive(connection, address(connection.getpeername()), client)
+
+
+def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if loop == "asyncio":
+        return asyncio.new_event_loop
+    try:
+        import uvloop
+    except ImportError:
+        if loop == "auto":
+            return asyncio.new_event_loop
+        raise ImportError("uvloop is not installed: pip install 'mailfront[fast]'") from None
+    return uvloop.new_event_loop
+
+
+async def _connect(host: str, port: int, timeout: float) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    failed: OSError | None = None
+    async with asyncio.timeout(timeout):
+        for family, kind, protocol, _, name in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            connection = socket.socket(family, kind, protocol)
+            try:
+                connection.setblocking(False)
+                await loop.sock_connect(connection, name)
+                return connection
+            except OSError as error:
+                connection.close()
+                failed = error
+            except BaseException:
+                connection.close()
+                raise
+    raise failed or OSError(f"{host} has no address")
+
+
+async def _drive(
+    connection: socket.socket,
+    remote: Address | None,
+    session: Callable[[Connection], Coroutine[Operation[Any], Any, T]],
+) -> T:
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Event = asyncio.Event()
+    facts = Connection(CLOCK, address(connection.getsockname()), remote)
+    protocol = SessionProtocol(loop, connection, session(facts), lambda _: ended.set())
+    connection.setblocking(False)
+    await loop.connect_accepted_socket(lambda: protocol, connection)
+    try:
+        await ended.wait()
+    except asyncio.CancelledError:
+        protocol.cancel()
+        await asyncio.shield(asyncio.ensure_future(ended.wait()))
+        raise
+    if protocol.error is not None:
+        raise protocol.error
+    result: T = protocol.result
+    return result
+
+
+class _Server:
+    """The listeners and sessions of one `serve`."""
+
+    def __init__(self, listeners: Sequence[Listener], report: Report) -> None:
+        self.sessions: set[SessionProtocol] = set()
+        self.stopping = asyncio.Event()
+        self._cancelling = False
+        self._changed = asyncio.Event()  # a session has ended, or the grace period has
+        self._loop = asyncio.get_running_loop()
+        self._listeners = listeners
+        self._report = report
+        self._backoff = Backoff(report)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._resting: dict[Listener, asyncio.TimerHandle] = {}
+        self._closed = False
+
+    def start(self) -> None:
+        for listener in self._listeners:
+            listener.socket.setblocking(False)
+            self._loop.add_reader(listener.socket.fileno(), self._accept, listener)
+
+    def stop(self) -> None:
+        """Stop; the second time at once. From any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: stopped long ago
+            self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        if self.stopping.is_set():
+            self._cancelling = True
+            self._changed.set()
+        self.stopping.set()
+
+    def close(self) -> None:
+        """Accept no more."""
+        if self._closed:
+            return
+        self._closed = True
+        for timer in self._resting.values():
+            timer.cancel()
+        for listener in self._listeners:
+            self._loop.remove_reader(listener.socket.fileno())
+            listener.socket.close()
+
+    async def ended_or_cancelled(self) -> None:
+        """Wait for the last session, or until the grace period is cut short."""
+        while (self.sessions or self._tasks) and not self._cancelling:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def end(self) -> None:
+        """Cancel the sessions that are left, and wait for their clean-up and for what they commit."""
+        self._cancelling = False
+        for session in list(self.sessions):
+            session.cancel()
+        while self.sessions or self._tasks:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _accept(self, listener: Listener) -> None:
+        try:
+            for _ in range(ACCEPTS):
+                accepted = accept(listener, self._report)
+                if accepted is None:
+                    break
+                task = self._loop.create_task(self._connected(listener, *accepted))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        except OSError as error:
+            delay = self._backoff.failed(error)
+            self._loop.remove_reader(listener.socket.fileno())
+            self._resting[listener] = self._loop.call_later(delay, self._resume, listener)
+
+    def _resume(self, listener: Listener) -> None:
+        del self._resting[listener]
+        self._loop.add_reader(listener.socket.fileno(), self._accept, listener)
+
+    async def _connected(
+        self, listener: Listener, connection: socket.socket, remote: Address | None
+    ) -> None:
+        def ended(session: SessionProtocol) -> None:
+            self.sessions.discard(session)
+            listener.release(remote)
+            if session.error is not None and not isinstance(session.error, Cancelled | Stopping):
+                self._report(session.error)
+            if self.stopping.is_set():
+                self._changed.set()
+
+        try:
+            connection.setblocking(False)
+            facts = Connection(CLOCK, address(connection.getsockname()), remote)
+            session = SessionProtocol(self._loop, connection, listener.session(facts), ended)
+        except BaseException as error:
+            connection.close()
+            listener.release(remote)
+            self._report(error)
+            return
+        self.sessions.add(session)
+        if self.stopping.is_set():
+            session.stop()
+        await self._loop.connect_accepted_socket(lambda: session, connection)

@@ -1,0 +1,318 @@
+"""``mailfront serve``: listeners of our own, where the original needs tcpserver.
+
+`main` reads the arguments, makes services and sockets, and hands them to a driver. Without a
+PROTOCOL BACKEND line it is the demonstration of `mailfront_io.demo`.
+"""
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mailfront_io.drivers.listener import Listener
+from mailfront_io.log import line_log
+from mailfront_io.ops import Connection
+from mailfront_io.ops import Session as SessionCoroutine
+from mailfront_io.service import ConfigurationError, Service, service_from_line
+
+EX_CONFIG = 78
+
+DRIVERS = ("asyncio", "trio", "blocking", "fork")
+LOOPS = ("auto", "asyncio", "uvloop")
+DEVELOPMENT_PORTS = {"smtp": 2525, "lmtp": 2524}
+
+MAX_CONNECTIONS = 1000
+MAX_PER_CLIENT = 20
+BACKLOG = 1024
+
+EPILOG = """\
+Without PROTOCOL BACKEND it serves the development defaults: SMTP on 2525, with STARTTLS and AUTH on 2587,
+in TLS on 2465, all on 127.0.0.1, and says what to try. With it, settings are environment variables, as in
+the one-shot form, for instance:
+
+  QUEUEDIR=/var/spool/in mailfront serve --listen 127.0.0.1:2525 smtp queuedir counters accept
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A service and the address where it is served."""
+
+    service: Service
+    host: str
+    port: int
+
+
+class Admission:
+    """Counts connections, in all and of each client, and turns away those over the limits.
+
+    A client is an IPv4 address or an IPv6 /64, which is what one customer of a provider has; loopback is
+    exempt from the second limit. The counts are changed in the accepting thread or that of a session, one
+    bytecode of the interpreter at a time.
+    """
+
+    def __init__(
+        self,
+        log: Callable[[str], None],
+        total: int = MAX_CONNECTIONS,
+        per_client: int = MAX_PER_CLIENT,
+    ) -> None:
+        self._log = log
+        self._total = total
+        self._per_client = per_client
+        self._count = 0
+        self._clients: dict[str, int] = {}
+
+    def admit(self, remote: tuple[str, int] | None) -> bytes | None:
+        """None, or the refusal."""
+        client = _client(remote)
+        if self._count >= self._total:
+            self._log(f"Refused a connection from {client}: {self._total} connections are open")
+            return b"421 4.7.0 Too many connections, try again later\r\n"
+        if client and self._clients.get(client, 0) >= self._per_client:
+            self._log(f"Refused a connection from {client}: it has {self._per_client} open")
+            return b"421 4.7.0 Too many connections from your network, try again later\r\n"
+        self._count += 1
+        if client:
+            self._clients[client] = self._clients.get(client, 0) + 1
+        return None
+
+    def release(self, remote: tuple[str, int] | None) -> None:
+        """An admitted connection has ended."""
+        self._count -= 1
+        client = _client(remote)
+        if client:
+            left = self._clients.get(client, 1) - 1
+            if left:
+                self._clients[client] = left
+            else:
+                self._clients.pop(client, None)
+
+
+def _client(remote: tuple[str, int] | None) -> str:
+    """What limits count by; empty for those that are exempt."""
+    if remote is None or remote[0].startswith("127.") or remote[0] == "::1":
+        return ""
+    host = remote[0]
+    if ":" not in host:
+        return host
+    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return socket.inet_ntop(socket.AF_INET6, packed[:8] + bytes(8)) + "/64"
+
+
+def facts(connection: Connection, local_host: str) -> dict[str, str]:
+    """The UCSPI variables of a connection that we accepted ourselves."""
+    ip_version = "TCP6" if connection.remote is not None and ":" in connection.remote[0] else "TCP"
+    found = {"PROTO": ip_version, f"{ip_version}LOCALHOST": local_host, f"{ip_version}REMOTEHOST": ""}
+    for side, address in (("LOCAL", connection.local), ("REMOTE", connection.remote)):
+        if address is not None:
+            found[f"{ip_version}{side}IP"] = address[0].partition("%")[0]
+            found[f"{ip_version}{side}PORT"] = str(address[1])
+    return found
+
+
+def parse_address(text: str, default_port: int) -> tuple[str, int]:
+    """``HOST:PORT``, ``HOST``, ``:PORT`` or ``[IPV6]:PORT``. Raises `ConfigurationError`."""
+    host, colon, port = text.rpartition(":")
+    if text.endswith("]") or not colon:
+        host, port = text, str(default_port)
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
+        raise ConfigurationError(f"--listen {text}: the port is a number up to 65535: write HOST:PORT")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `ConfigurationError`."""
+    try:
+        family, kind, protocol, _, name = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {error.strerror}: name an address of this machine"
+        ) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(name)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {error.strerror}: choose another with --listen HOST:PORT"
+        ) from error
+    return listener
+
+
+def serve(
+    endpoints: Sequence[Endpoint],
+    log: Callable[[str], None],
+    *,
+    driver: str = "asyncio",
+    loop: str = "auto",
+    grace: float = 30.0,
+    port_file: str | None = None,
+    admission: Admission | None = None,
+    on_listening: Callable[[list[str]], None] | None = None,
+) -> None:
+    """Serve `endpoints` under `driver` until SIGTERM or SIGINT; the main thread's job.
+
+    `port_file` gets one ``HOST:PORT`` line per endpoint once all listen; `on_listening` gets the same list.
+    """
+    admission = admission or Admission(log)
+    local_host = os.environ.get("TCPLOCALHOST") or socket.gethostname()
+    sockets: list[socket.socket] = []
+    try:
+        for endpoint in endpoints:
+            if endpoint.service.protocol == "lmtp" and endpoint.port == 25:
+                # RFC 2033 section 5: LMTP must not be used on the SMTP port.
+                raise ConfigurationError("--listen: LMTP may not be served on port 25: choose another port")
+            sockets.append(listen(endpoint.host, endpoint.port))
+        listeners = [
+            Listener(sock, _session_factory(endpoint.service, local_host), admission.admit, admission.release)
+            for sock, endpoint in zip(sockets, endpoints, strict=True)
+        ]
+        names = [_name(sock) for sock in sockets]
+        if port_file is not None:
+            write_port_file(port_file, names)
+        if on_listening is not None:
+            on_listening(names)
+        _run(driver, loop, listeners, grace, _reporter(log))
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def _session_factory(service: Service, local_host: str) -> Callable[[Connection], SessionCoroutine]:
+    def make(connection: Connection) -> SessionCoroutine:
+        return service.session(connection, facts(connection, local_host))
+
+    return make
+
+
+def _reporter(log: Callable[[str], None]) -> Callable[[BaseException], None]:
+    def report(error: BaseException) -> None:
+        where = ""
+        trace = error.__traceback__
+        while trace is not None:
+            where = f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})"
+            trace = trace.tb_next
+        log(f"Error: {type(error).__name__}: {error}{where}")
+
+    return report
+
+
+def _run(
+    driver: str, loop: str, listeners: list[Listener], grace: float, report: Callable[[BaseException], None]
+) -> None:
+    if driver in ("blocking", "fork"):
+        from mailfront_io.drivers import blocking
+
+        blocking.run_server(listeners, fork=driver == "fork", stop_grace=grace, report=report)
+        return
+    try:
+        if driver == "trio":
+            from mailfront_io.drivers import trio
+
+            trio.run_server(listeners, stop_grace=grace, report=report)
+        else:
+            from mailfront_io.drivers import asyncio
+
+            asyncio.run_server(listeners, loop=loop, stop_grace=grace, report=report)
+    except ModuleNotFoundError as error:
+        extra = {"uvloop": "fast", "anyio": driver}.get(error.name or "", driver)
+        raise ConfigurationError(
+            f"the {driver} driver needs the package {error.name}: pip install 'mailfront[{extra}]'"
+        ) from error
+
+
+def _name(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def write_port_file(path: str, names: Sequence[str]) -> None:
+    """Write one name a line, so that a reader sees all or nothing. Raises `ConfigurationError`."""
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        with open(temporary, "w", encoding="ascii") as file:
+            file.write("".join(name + "\n" for name in names))
+        os.rename(temporary, path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--port-file {path}: {error.strerror}: name a file in a directory that can be written"
+        ) from error
+
+
+def _arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="mailfront serve",
+        usage="mailfront serve [OPTIONS] [PROTOCOL BACKEND [PLUGINS...]]",
+        description="A server of its own for a mailfront line.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--driver", choices=DRIVERS, default="asyncio", help="default: asyncio")
+    parser.add_argument(
+        "--loop", choices=LOOPS, default="auto", help="asyncio's event loop; auto: uvloop if installed"
+    )
+    parser.add_argument(
+        "--listen", metavar="HOST:PORT", help="default: 127.0.0.1 and the development port; port 0: any free"
+    )
+    parser.add_argument("--port-file", metavar="FILE", help="gets one HOST:PORT line per listener")
+    parser.add_argument(
+        "--grace", type=float, default=30.0, metavar="SECONDS", help="for sessions at SIGTERM; default: 30"
+    )
+    parser.add_argument(
+        "--max-connections", type=int, default=MAX_CONNECTIONS, metavar="N", help="default: 1000"
+    )
+    parser.add_argument(
+        "--max-per-client", type=int, default=MAX_PER_CLIENT, metavar="N", help="IPv4 or IPv6 /64; default: 20"
+    )
+    parser.add_argument(
+        "--data", default="mailfront-data", metavar="DIR", help="of the development server; default: mailfront-data"
+    )
+    parser.add_argument("line", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser.parse_args(words)
+
+
+def main(words: list[str]) -> int:
+    """``mailfront serve``; returns the exit code."""
+    arguments = _arguments(words)
+    environment: Mapping[str, str] = dict(os.environ)
+    log = line_log("mailfront", environment.get("MAILFRONT_PROFILE") == "compat")
+    on_listening: Callable[[list[str]], None] | None = None
+    try:
+        if arguments.line:
+            if len(arguments.line) < 2:
+                raise ConfigurationError("a line is PROTOCOL BACKEND [PLUGINS...], such as: smtp echo accept")
+            service = service_from_line(arguments.line, environment, log)
+            if service.load_error is not None:
+                raise ConfigurationError(f"{service.load_error}: see mailfront --help for the names")
+            default_port = DEVELOPMENT_PORTS[service.protocol]
+            host, port = parse_address(arguments.listen or f"127.0.0.1:{default_port}", default_port)
+            endpoints = [Endpoint(service, host, port)]
+        else:
+            from mailfront_io.demo import Demo
+
+            demo = Demo(arguments.data, environment, log)
+            endpoints = demo.endpoints(arguments.listen)
+            on_listening = demo.announce
+        serve(
+            endpoints,
+            log,
+            driver=arguments.driver,
+            loop=arguments.loop,
+            grace=arguments.grace,
+            port_file=arguments.port_file,
+            admission=Admission(log, arguments.max_connections, arguments.max_per_client),
+            on_listening=on_listening,
+        )
+    except ConfigurationError as error:
+        sys.stderr.write(f"mailfront serve: {error}\n")
+        return EX_CONFIG
+    return 0
