@@ -11,7 +11,8 @@ from dataclasses import dataclass
 MAX_REPLY_LINE = 512
 """Octets in a reply line that we send, CRLF included (RFC 5321 section 4.5.3.1.5)."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
+# Control bytes, and surrogates that stand for no byte
+_UNSENDABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
 _ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)", re.ASCII)
 
 
@@ -58,21 +59,26 @@ class Reply:
         """The wire form: lines over `max_line` octets (CRLF included; None: no limit) are wrapped, and
         control bytes become ``?`` (a tab stays)."""
         code, text = self.code, self.text
-        if "\n" not in text:
-            # isprintable() is false for surrogates and some spaces too: the slow path sorts those out
-            if len(text) < 500 and text.isascii() and text.isprintable():
-                return f"{code} {text}\r\n".encode("ascii")
+        # isprintable() is false for line feeds, surrogates and some spaces too: the slow path sorts those out
+        if len(text) < 500 and text.isascii() and text.isprintable():
+            return f"{code} {text}\r\n".encode("ascii")
         enhanced = _ENHANCED.match(text)
+        # each line of a multi-line reply repeats it (RFC 2034 section 4)
+        prefix = enhanced.group().encode() + b" " if enhanced else b""
         room = max_line - 6 if max_line is not None else None
         pieces: list[bytes] = []
         for line in text.split("\n"):
-            raw = _CONTROL.sub("?", line).encode("utf-8", "surrogateescape")
+            raw = _UNSENDABLE.sub("?", line).encode("utf-8", "surrogateescape")
             while room is not None and len(raw) > room:
-                cut = raw.rfind(b" ", 1, room) if b" " in raw[1:room] else room
+                # not at the blank behind the prefix: what is left must get shorter each time
+                start = len(prefix) if raw.startswith(prefix) else 1
+                cut = raw.rfind(b" ", max(start, 1), room)
+                if cut < 0:
+                    cut = room
+                    while cut > room - 3 and raw[cut] & 0xC0 == 0x80:  # nor inside a character
+                        cut -= 1
                 pieces.append(raw[:cut])
-                raw = raw[cut:].removeprefix(b" ")
-                if enhanced:  # each line of a multi-line reply repeats it (RFC 2034 section 4)
-                    raw = enhanced.group().encode() + b" " + raw
+                raw = prefix + raw[cut:].removeprefix(b" ")
             pieces.append(raw)
         head = str(code).encode()
         return b"".join(
