@@ -3,19 +3,13 @@
 import re
 from collections.abc import Callable, Collection
 
+from mailfront_proto.smtp.answers import BAD_PARAMETER, REPEATED_PARAMETER, TOO_BIG, UNKNOWN_PARAMETER
 from mailfront_proto.smtp.replies import Reply
 
 # esmtp-keyword [ "=" esmtp-value ], RFC 5321 section 4.1.2; a value is any CHAR but "=", SP and controls
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~]+))?\Z", re.ASCII)
 _SIZE = re.compile(r"[0-9]{1,20}\Z", re.ASCII)  # RFC 1870 section 4: up to 20 digits
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+\Z", re.ASCII)  # RFC 3461 section 4
-
-UNKNOWN_PARAMETER = Reply(555, "5.5.4 MAIL or RCPT parameter not recognized or not implemented")
-BAD_PARAMETER = Reply(501, "5.5.4 Syntax error in parameter")
-REPEATED_PARAMETER = Reply(501, "5.5.4 Parameter given twice")
-TOO_MANY_PARAMETERS = Reply(501, "5.5.4 Too many parameters")
-TOO_BIG = Reply(552, "5.3.4 Message size exceeds fixed maximum message size")
-
 
 def _is_size(value: str) -> bool:
     return _SIZE.match(value) is not None

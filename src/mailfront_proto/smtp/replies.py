@@ -48,45 +48,53 @@ class Reply:
         return match.group() if match else ""
 
     def with_enhanced_code(self) -> "Reply":
-        """This reply with ``x.0.0`` in front of the text of a 2yz, 4yz or 5yz without an enhanced code
-        (RFC 2034 section 4: every such reply carries one)."""
-        if 300 <= self.code < 400 or _ENHANCED.match(self.text):
-            return self
-        prefix = f"{self.code // 100}.0.0"
-        return Reply(self.code, f"{prefix} {self.text}" if self.text else prefix)
+        """This reply with an enhanced code, see `with_enhanced_code`."""
+        return Reply(self.code, with_enhanced_code(self.code, self.text))
 
     def encode(self, max_line: int | None = MAX_REPLY_LINE) -> bytes:
-        """The wire form: lines over `max_line` octets (CRLF included; None: no limit) are wrapped, and
-        control bytes become ``?`` (a tab stays)."""
-        code, text = self.code, self.text
-        # isprintable() is false for line feeds, surrogates and some spaces too: the slow path sorts those out
-        if len(text) < 500 and text.isascii() and text.isprintable():
-            return f"{code} {text}\r\n".encode("ascii")
-        enhanced = _ENHANCED.match(text)
-        # each line of a multi-line reply repeats it (RFC 2034 section 4)
-        prefix = enhanced.group().encode() + b" " if enhanced else b""
-        room = max_line - 6 if max_line is not None else None
-        pieces: list[bytes] = []
-        for line in text.split("\n"):
-            raw = _UNSENDABLE.sub("?", line).encode("utf-8", "surrogateescape")
-            while room is not None and len(raw) > room:
-                # not at the blank behind the prefix: what is left must get shorter each time
-                start = len(prefix) if raw.startswith(prefix) else 1
-                cut = raw.rfind(b" ", max(start, 1), room)
-                if cut < 0:
-                    cut = room
-                    while cut > room - 3 and raw[cut] & 0xC0 == 0x80:  # nor inside a character
-                        cut -= 1
-                pieces.append(raw[:cut])
-                raw = prefix + raw[cut:].removeprefix(b" ")
-            pieces.append(raw)
-        head = str(code).encode()
-        return b"".join(
-            [head + b"-" + piece + b"\r\n" for piece in pieces[:-1]] + [head + b" " + pieces[-1] + b"\r\n"]
-        )
+        """The wire form; see `encode_reply`."""
+        return encode_reply(self.code, self.text, max_line)
 
     def __str__(self) -> str:
         return f"{self.code} {self.text}"
+
+
+def with_enhanced_code(code: int, text: str) -> str:
+    """`text` with ``x.0.0`` in front where a 2yz, 4yz or 5yz has no enhanced code yet (RFC 2034 section 4:
+    every such reply carries one)."""
+    if 300 <= code < 400 or (text[1:2] == "." and _ENHANCED.match(text)):
+        return text
+    return f"{code // 100}.0.0 {text}" if text else f"{code // 100}.0.0"
+
+
+def encode_reply(code: int, text: str, max_line: int | None = MAX_REPLY_LINE, enhanced: bool = False) -> bytes:
+    """The wire form of a reply: lines over `max_line` octets (CRLF included; None: no limit) are wrapped,
+    and control bytes become ``?`` (a tab stays). `enhanced`: add an enhanced code where there is none."""
+    if enhanced:
+        text = with_enhanced_code(code, text)
+    # isprintable() is false for a line feed, and for surrogates and some spaces: the long way sorts those out
+    if text.isascii() and text.isprintable() and (max_line is None or len(text) <= max_line - 6):
+        return f"{code} {text}\r\n".encode("ascii")
+    repeated = _ENHANCED.match(text)
+    # each line of a multi-line reply repeats it (RFC 2034 section 4)
+    prefix = repeated.group().encode() + b" " if repeated else b""
+    room = max_line - 6 if max_line is not None else None
+    pieces: list[bytes] = []
+    for line in text.split("\n"):
+        raw = _UNSENDABLE.sub("?", line).encode("utf-8", "surrogateescape")
+        while room is not None and len(raw) > room:
+            # not at the blank behind the prefix: what is left must get shorter each time
+            start = len(prefix) if raw.startswith(prefix) else 1
+            cut = raw.rfind(b" ", max(start, 1), room)
+            if cut < 0:
+                cut = room
+                while cut > room - 3 and raw[cut] & 0xC0 == 0x80:  # nor inside a character
+                    cut -= 1
+            pieces.append(raw[:cut])
+            raw = prefix + raw[cut:].removeprefix(b" ")
+        pieces.append(raw)
+    head = str(code).encode()
+    return b"".join([head + b"-" + piece + b"\r\n" for piece in pieces[:-1]] + [head + b" " + pieces[-1] + b"\r\n"])
 
 
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])([^\r\n]*))?\r?\n\Z")

@@ -9,7 +9,7 @@ here; everything else becomes an event and waits for the application's answer. A
     while not isinstance(event := machine.next_event(), ConnectionClosed):
         if event is NEED_DATA:
             sock.sendall(machine.data_to_send())
-            machine.receive_data(sock.recv(65536)) # or receive_eof() for b""
+            machine.receive_data(sock.recv(65536))  # or receive_eof() for b""
         elif isinstance(event, Body):
             message += event.data
         elif machine.answer_owed:
@@ -36,9 +36,11 @@ from mailfront_proto.sasl import (
     Undecodable,
 )
 from mailfront_proto.sasl.exchange import encode_base64
-from mailfront_proto.smtp import states
+from mailfront_proto.smtp import answers
 from mailfront_proto.smtp.addresses import AddressError, parse_path, split_parameters
+from mailfront_proto.smtp.answers import NOT_IMPLEMENTED
 from mailfront_proto.smtp.body import DotDecoder
+from mailfront_proto.smtp.budgets import Budgets
 from mailfront_proto.smtp.events import (
     Body,
     Connected,
@@ -59,36 +61,12 @@ from mailfront_proto.smtp.events import (
     Verify,
     VerifyPassword,
 )
-from mailfront_proto.smtp.parameters import TOO_BIG, TOO_MANY_PARAMETERS, check_parameters
+from mailfront_proto.smtp.parameters import check_parameters
 from mailfront_proto.smtp.profile import DEFAULT, LineEnds, Profile
-from mailfront_proto.smtp.replies import Reply
-from mailfront_proto.smtp.states import NOT_IMPLEMENTED, State, after_message, command_table
+from mailfront_proto.smtp.replies import Reply, encode_reply
+from mailfront_proto.smtp.states import COMMAND_STATES, COMMANDS, Row, State, after_message, command_table
 
-LINE_TOO_LONG = Reply(500, "5.5.2 Line too long")
-RESPONSE_TOO_LONG = Reply(500, "5.5.6 Authentication exchange line is too long")  # RFC 4954 section 4
-BARE_LINE_END = Reply(500, "5.5.2 Bare CR or LF in a command is not allowed")
-BARE_LINE_END_IN_MESSAGE = Reply(554, "5.6.0 Bare CR or LF in a message is not allowed")
-BAD_COMMAND = Reply(500, "5.5.2 Syntax error in command")
-BAD_ADDRESS = Reply(501, "5.5.2 Syntax error in address parameter.")
-BAD_HELO = Reply(501, "5.5.2 HELO and EHLO take a host name")
-PARAMETER_NEEDED = Reply(501, "5.5.2 Syntax error, command requires a parameter.")
-PARAMETER_NOT_ALLOWED = Reply(501, "5.5.2 Syntax error, no parameters allowed.")
-TOO_MANY_UNKNOWN = Reply(503, "5.5.0 Too many unimplemented commands.\n5.5.0 Closing connection.")
-TOO_MANY_ERRORS = Reply(421, "4.7.0 Too many errors, closing connection")
-TOO_MANY_IDLE_COMMANDS = Reply(421, "4.7.0 Too many commands without a message, closing connection")
-TOO_MANY_REFUSED = Reply(421, "4.7.0 Too many refused recipients, closing connection")
-TOO_MANY_RECIPIENTS = Reply(452, "4.5.3 Too many recipients")
-TOO_MANY_AUTH_FAILURES = Reply(421, "4.7.0 Too many failed authentications, closing connection")
-NOT_SMTP = Reply(421, "4.7.0 This is an SMTP server, closing connection")
-TLS_ALREADY = Reply(503, "5.5.1 TLS is already in use")
-TLS_NO_PARAMETER = Reply(501, "5.5.4 STARTTLS takes no parameter")
-TLS_PIPELINED = Reply(554, "5.5.0 Unexpected pipelined commands following STARTTLS")
-ALREADY_AUTHENTICATED = Reply(503, "5.5.1 You are already authenticated.")
-NO_SUCH_MECHANISM = Reply(504, "Unrecognized authentication mechanism.")
-AUTHORIZATION_REFUSED = Reply(535, "5.7.8 Acting for another identity is not allowed")
-UNDECODABLE_RESPONSE = Reply(501, "Could not decode the response.")
-NOOP_DONE = Reply(250, "2.3.0 OK")
-
+# The usual answer to each event that accept() answers.
 _USUAL: Final[dict[type[Event], Reply]] = {
     Mail: Reply(250, "2.1.0 Sender accepted."),
     Recipient: Reply(250, "2.1.5 Recipient accepted."),
@@ -102,13 +80,17 @@ _USUAL: Final[dict[type[Event], Reply]] = {
     VerifyPassword: Reply(235, "2.7.0 Authentication succeeded."),
 }
 
-_VERBS: Final = {verb.encode(): verb for verb in states.COMMANDS}
-_HTTP_VERBS: Final = frozenset(b"GET POST PUT HEAD CONNECT OPTIONS".split())
-_IDLE_VERBS: Final = frozenset(["NOOP", "RSET", "VRFY", "HELO", "EHLO", "LHLO", "STARTTLS"])
-_COMMAND: Final = re.compile(rb"([^ \t]*)[ \t]*(.*)\Z", re.DOTALL)
+_HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"))
+_IDLE_VERBS: Final = frozenset(("NOOP", "RSET", "VRFY", "HELO", "EHLO", "LHLO", "STARTTLS"))
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _CONTROL_BUT_TAB: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _MASK: Final = "XXXXXXXX"
+
+# Bound once: an attribute of an Enum costs a descriptor call each time.
+_CONNECTED: Final = State.CONNECTED
+_READY: Final = State.READY
+_BODY: Final = State.BODY
+_CLOSED: Final = State.CLOSED
 
 
 class SMTPServer:
@@ -121,7 +103,10 @@ class SMTPServer:
 
     - `offers_starttls`: TLS can be had, and is not in use yet;
     - `mechanisms`: the SASL mechanisms that AUTH offers now, in order (``PLAIN`` and ``LOGIN``; empty:
-      AUTH is an unknown command).
+      AUTH is an unknown command);
+    - `allows_authorization_identity`: hand on an authorization identity that differs from the user name,
+      instead of refusing it;
+    - `message_size`: the largest message taken, in octets as RFC 1870 counts; None: no limit.
     """
 
     def __init__(
@@ -139,33 +124,27 @@ class SMTPServer:
         self.offers_starttls = False
         self.mechanisms: Sequence[str] = ()
         self.allows_authorization_identity = False
-        """Hand on an authorization identity that differs from the user name, instead of refusing it."""
         self.message_size = profile.limits.message_size
-        """The largest message taken, in octets as RFC 1870 counts; None: no limit. May be lowered."""
+        self.in_tls = False
+        """TLS is in use."""
+
+        self._strict_lines = profile.line_ends is not LineEnds.ACCEPT
+        self._max_wire_line = 512 if profile.wraps_replies else None
+        self._frame_limit = max(profile.limits.command_line, profile.limits.auth_line)
+        self._table = _dispatch_table(profile, lmtp)
+        self._vendor: dict[bytes, str] = {}
+        self._budgets = Budgets(profile.limits)
 
         self._buffer = ReceiveBuffer()
         self._eof = False
         self._output: list[bytes] = []
         self._output_size = 0
-        table = command_table(profile, lmtp)
-        self._rows = {s: {v: table[s, v] for v in states.COMMANDS} for s in states.COMMAND_STATES}
-        self._vendor: dict[bytes, str] = {}
-        self._frame_limit = max(profile.limits.command_line, profile.limits.auth_line)
         self._closed: ConnectionClosed | None = None
         self._secrets_may_follow = False
-
         self._state = State.GREETING
         self._pending: Event | None = None
-        self._next_state = State.CONNECTED
+        self._next_state = _CONNECTED
         self._forget_client()
-
-        self._errors_in_row = self._errors = 0
-        self._unknown_in_row = 0
-        self._idle_commands = 0
-        self._refused_recipients = 0
-        self._auth_failures = 0
-        self.in_tls = False
-        """TLS is in use."""
 
     def _forget_client(self) -> None:
         """What TLS start makes us forget (RFC 3207 section 4.2)."""
@@ -174,19 +153,19 @@ class SMTPServer:
         """EHLO was given: the protocol's name is ESMTP for the rest of the session."""
         self.authenticated = False
         self._advertised: frozenset[str] = frozenset()
-        self._drop_transaction()
         self._exchange: ServerExchange | None = None
         self._mechanism = ""
-        self._state_before_auth = State.CONNECTED
+        self._state_before_auth = _CONNECTED
+        self._drop_transaction()
 
     def _drop_transaction(self) -> None:
         self._recipients = 0
         self._decoder: DotDecoder | None = None
+        self._size = 0
         self._refusal: Reply | None = None
         self._body_ended = False
-        self._size = 0
 
-    # -- what the application calls ----------------------------------------------------------------------
+    # -- what the application asks -----------------------------------------------------------------------
 
     @property
     def state(self) -> State:
@@ -232,13 +211,15 @@ class SMTPServer:
         """Take `verb` back: the built-in command, or none, is in force again."""
         self._vendor.pop(verb.upper().encode(), None)
 
+    # -- bytes and events --------------------------------------------------------------------------------
+
     def receive_data(self, data: bytes) -> None:
         """Store bytes from the peer. Call `next_event` next. Bytes after the end are dropped."""
         if not data:
             raise LocalProtocolError('receive_data(b""): call receive_eof() when the peer has closed')
         if self._state is State.TLS:
             raise LocalProtocolError("a TLS handshake is awaited: feed the bytes to TLS, then tls_established()")
-        if self._closed is None and self._state is not State.CLOSED:
+        if self._state is not _CLOSED:
             self._buffer.feed(data)
 
     def receive_eof(self) -> None:
@@ -257,47 +238,62 @@ class SMTPServer:
 
     def next_event(self) -> Event | NeedData | Paused:
         """The next event, `NEED_DATA`, or `PAUSED` while an answer is owed or output is undrained."""
-        if self._pending is not None or self._output_size > MAX_PENDING_OUTPUT:
+        if self._pending is not None:
             return PAUSED
         while True:
+            if self._output_size > MAX_PENDING_OUTPUT:
+                return PAUSED
             state = self._state
-            if state is State.BODY:
+            event: Event | NeedData | None
+            if state is _BODY:
                 event = self._next_of_body()
-            elif state is State.CLOSED:
-                return self._closed_event()
+            elif state is _CLOSED:
+                assert self._closed is not None
+                return self._closed
             elif state is State.GREETING:
-                event = self._owe(Connected(early_talker=len(self._buffer) > 0), State.CONNECTED)
+                event = self._owe(Connected(early_talker=len(self._buffer) > 0), _CONNECTED)
+            elif state is State.AUTH:
+                event = self._next_auth_response()
             elif state is State.TLS:
                 if not self._eof:
                     return PAUSED
                 event = self._end_of_input()
-            elif state is State.AUTH:
-                event = self._next_auth_response()
             else:
                 event = self._next_command()
             if event is not None:
                 return event
-            if self._output_size > MAX_PENDING_OUTPUT:
-                return PAUSED
+
+    def _end_of_input(self) -> ConnectionClosed:
+        closed = ConnectionClosed("EOF", in_message=self._state in (_BODY, State.AUTH, State.TLS))
+        self._close(closed)
+        return closed
+
+    def _close(self, closed: ConnectionClosed) -> None:
+        """No more input is read; what is queued still goes out."""
+        self._closed = closed
+        self._state = _CLOSED
+        self._buffer.clear()
+
+    # -- answers -----------------------------------------------------------------------------------------
 
     def accept(self, text: str | None = None, *, capabilities: Iterable[str] = ()) -> None:
         """Answer the last event with its usual positive reply; `text` takes the place of the usual text.
 
         `capabilities`: for `Helo`, capability lines of the application, in front of the machine's own.
         """
-        event = self._pending
-        if isinstance(event, Helo):
-            self._accept_helo(event, capabilities)
-        elif isinstance(event, Connected):
-            self.reply(220, text if text is not None else f"{self.greeting} {'LMTP' if self.lmtp else 'ESMTP'}")
-        elif event is None or isinstance(event, VendorCommand):
-            raise LocalProtocolError("accept() needs an event with a usual reply; reply(code, text) is for others")
+        kind = type(self._pending)
+        usual = _USUAL.get(kind)  # type: ignore[arg-type]  # None is in no dict
+        if usual is not None:
+            self.reply(usual.code, usual.text if text is None else text)
+        elif kind is Helo:
+            self._accept_helo(capabilities)
+        elif kind is Connected:
+            self.reply(220, f"{self.greeting} {'LMTP' if self.lmtp else 'ESMTP'}" if text is None else text)
         else:
-            usual = _USUAL[type(event)]
-            self.reply(usual.code, text if text is not None else usual.text)
+            raise LocalProtocolError("accept() needs an event with a usual reply; reply(code, text) is for others")
 
     def reply(self, code: int, text: str = "") -> None:
-        """Answer the last event with `code` and `text` (lines separated by ``\\n``).
+        r"""Answer the last event with `code` and `text` (lines separated by ``\n``).
 
         A code below 400 accepts. Raises `LocalProtocolError` when no answer is owed, or the code makes no
         sense (3yz is 354 for `Data` and nothing else).
@@ -305,19 +301,45 @@ class SMTPServer:
         event = self._pending
         if event is None:
             raise LocalProtocolError("no answer is owed: call next_event() and answer the event it returns")
-        if not 200 <= code <= 599 or (300 <= code < 400) != (code < 400 and type(event) is Data):
-            raise LocalProtocolError(f"{code} is no possible answer to {type(event).__name__}")
+        kind = type(event)
+        if not 200 <= code <= 599 or (300 <= code < 400) != (code < 400 and kind is Data):
+            raise LocalProtocolError(f"{code} is no possible answer to {kind.__name__}")
         self._pending = None
-        reply = Reply(code, text)
-        if type(event) is MessageEnd:
+        if kind is MessageEnd:
             for _ in range(self._recipients if self.lmtp else 1):
-                self._send(reply)
+                self._send(code, text)
             self._message_done(code < 400)
         else:
-            self._send(reply)
-            self._answered(event, code)
-        if code == 421 and self.profile.closes_on_421 and self._state is not State.CLOSED:
-            self._close(reply)
+            self._send(code, text)
+            if code < 400:
+                self._state = self._next_state
+            if kind is Recipient:
+                if code < 400:
+                    self._recipients += 1
+                elif code >= 500:
+                    self._end_with(self._budgets.refused_recipient())
+            elif kind is not Mail:
+                self._answered(kind, code, text)
+        if code == 421 and self.profile.closes_on_421 and self._state is not _CLOSED:
+            self._close_with(Reply(code, text))
+
+    def _answered(self, kind: type[Event], code: int, text: str) -> None:
+        """What an answer changes, for the rarer events."""
+        if kind is Data:
+            if code < 400:
+                self._decoder = DotDecoder(self.profile.line_ends)
+                self._size = 0
+        elif kind is VerifyPassword:
+            self._state = self._state_before_auth
+            if code < 400:
+                self.authenticated = True
+            else:
+                self._secrets_may_follow = True
+                self._end_with(self._budgets.auth_failure())
+        elif kind is Quit:
+            self._close(ConnectionClosed("QUIT"))
+        elif kind is Connected and code >= 400:
+            self._close_with(Reply(code, text))
 
     def reply_each(self, replies: Sequence[Reply]) -> None:
         """Answer `MessageEnd` in LMTP: one reply for each accepted recipient, in order (RFC 2033 4.2)."""
@@ -328,7 +350,7 @@ class SMTPServer:
             )
         self._pending = None
         for reply in replies:
-            self._send(reply)
+            self._send(reply.code, reply.text)
         self._message_done(any(reply.code < 400 for reply in replies))
 
     def abort(self, reply: Reply | None = None) -> None:
@@ -336,14 +358,13 @@ class SMTPServer:
 
         An answer that was owed is owed no more. Drain ``data_to_send()``, then close.
         """
-        if self._state is State.CLOSED:
+        if self._state is _CLOSED:
             return
-        in_message = self._state in (State.BODY, State.AUTH, State.TLS)
+        in_message = self._state in (_BODY, State.AUTH, State.TLS)
         self._pending = None
         if reply is not None:
-            self._send(reply)
-        self._close(reply)
-        self._closed = ConnectionClosed("aborted", in_message, reply)
+            self._send(reply.code, reply.text)
+        self._close(ConnectionClosed("aborted", in_message, reply))
 
     def tls_established(self) -> None:
         """The handshake behind `StartTLS` is done: everything known of the client is forgotten, and the
@@ -356,39 +377,16 @@ class SMTPServer:
         self.in_tls = True
         if self._state is State.TLS:
             self._forget_client()
-            self._state = State.CONNECTED
-
-    # -- answers -----------------------------------------------------------------------------------------
+            self._state = _CONNECTED
 
     def _owe(self, event: Event, next_state: State) -> Event:
         self._pending = event
         self._next_state = next_state
         return event
 
-    def _answered(self, event: Event, code: int) -> None:
-        accepted = code < 400
-        kind = type(event)
-        if accepted:
-            self._state = self._next_state
-        if kind is Recipient:
-            if accepted:
-                self._recipients += 1
-            elif code >= 500:
-                self._count_refused_recipient()
-        elif kind is VerifyPassword:
-            self._state = self._state_before_auth
-            if accepted:
-                self.authenticated = True
-            else:
-                self._count_auth_failure()
-        elif kind is Data:
-            if accepted:
-                self._decoder = DotDecoder(self.profile.line_ends)
-                self._size = 0
-        elif kind is Quit or (kind is Connected and not accepted):
-            self._close(None if kind is Quit else Reply(code))
-
-    def _accept_helo(self, event: Helo, capabilities: Iterable[str]) -> None:
+    def _accept_helo(self, capabilities: Iterable[str]) -> None:
+        event = self._pending
+        assert isinstance(event, Helo)
         self._pending = None
         lines = [self.hostname]
         if event.verb != "HELO":
@@ -400,8 +398,8 @@ class SMTPServer:
         else:
             self._advertised = frozenset()
         self.helo_host = event.host
-        self._state = State.READY
-        self._put(Reply(250, "\n".join(lines)).encode(None))
+        self._state = _READY
+        self._put(encode_reply(250, "\n".join(lines)))
 
     def _message_done(self, accepted: bool) -> None:
         recipients = self._recipients
@@ -410,33 +408,24 @@ class SMTPServer:
         if self._state is State.RECIPIENTS:
             self._recipients = recipients
         if accepted:
-            self._idle_commands = 0
+            self._budgets.message_accepted()
 
-    def _send(self, reply: Reply) -> None:
-        if self.profile.enhanced_codes and self._state is not State.GREETING:
-            reply = reply.with_enhanced_code()
-        self._put(reply.encode() if self.profile.wraps_replies else reply.encode(None))
+    def _send(self, code: int, text: str) -> None:
+        enhanced = self.profile.enhanced_codes and self._state is not State.GREETING
+        self._put(encode_reply(code, text, self._max_wire_line, enhanced))
 
     def _put(self, data: bytes) -> None:
         self._output.append(data)
         self._output_size += len(data)
 
-    def _close(self, reply: Reply | None) -> None:
-        """No more input is read; what is queued still goes out."""
-        self._closed = ConnectionClosed("QUIT" if reply is None else str(reply).split("\n", 1)[0], reply=reply)
-        self._state = State.CLOSED
-        self._buffer.clear()
+    def _close_with(self, reply: Reply) -> None:
+        self._close(ConnectionClosed(str(reply).split("\n", 1)[0], reply=reply))
 
-    def _closed_event(self) -> ConnectionClosed:
-        assert self._closed is not None
-        return self._closed
-
-    def _end_of_input(self) -> Event | None:
-        in_message = self._state in (State.BODY, State.AUTH, State.TLS)
-        self._closed = ConnectionClosed("EOF", in_message)
-        self._state = State.CLOSED
-        self._buffer.clear()
-        return None
+    def _end_with(self, reply: Reply | None) -> None:
+        """Say `reply` and close, if a budget is spent and it is not said yet."""
+        if reply is not None and self._state is not _CLOSED:
+            self._send(reply.code, reply.text)
+            self._close_with(reply)
 
     # -- commands ----------------------------------------------------------------------------------------
 
@@ -445,100 +434,110 @@ class SMTPServer:
         if line is None:
             return self._end_of_input() if self._eof else NEED_DATA
         if line == OVERSIZED:
-            return self._refuse("", "", LINE_TOO_LONG)
-        command = line[:-2] if line.endswith(b"\r\n") else line[:-1]
-        policy = self.profile.line_ends
-        if policy is not LineEnds.ACCEPT:
-            if b"\r" in command or b"\0" in command:
-                return self._refuse_line_end(BAD_COMMAND if policy is LineEnds.NORMALIZE else BARE_LINE_END)
-            if policy is LineEnds.REJECT and not line.endswith(b"\r\n"):
-                return self._refuse_line_end(BARE_LINE_END)
-        match = _COMMAND.match(command)
-        assert match is not None  # the pattern takes any bytes
-        raw_verb, argument = match.groups()
+            return self._refuse("", "", answers.LINE_TOO_LONG)
+        command = line[:-2] if line[-2:] == b"\r\n" else line[:-1]
+        if self._strict_lines:
+            refusal = self._bare_line_end(line, command)
+            if refusal is not None:
+                return refusal
+        raw_verb, _, argument = command.partition(b" ")
+        if b"\t" in raw_verb:  # the command ends at the first space or tab
+            raw_verb, _, argument = command.partition(b"\t")
+        if argument[:1] in (b" ", b"\t"):
+            argument = argument.lstrip(b" \t")
         upper = raw_verb.upper()
-        if self._vendor and upper in self._vendor:
+        if upper in self._vendor:
             return self._vendor_command(upper, argument)
-        verb = _VERBS.get(upper)
-        if len(line) > self.profile.limits.command_line and verb != "AUTH":
-            return self._refuse("", "", LINE_TOO_LONG)
-        if verb is None:
+        entry = self._table[self._state].get(upper)
+        if len(line) > self.profile.limits.command_line and upper != b"AUTH":
+            return self._refuse("", "", answers.LINE_TOO_LONG)
+        if entry is None:
             return self._unknown(raw_verb, argument)
-        if verb == "STARTTLS" and not (self.offers_starttls and not self.in_tls):
+        verb, handler, row = entry
+        if verb == "AUTH" and not self.mechanisms:
+            return self._unknown(raw_verb, argument)
+        if verb == "STARTTLS" and (self.in_tls or not self.offers_starttls):
             # Neither counted nor told as an unknown command.
-            refusal = TLS_ALREADY if self.in_tls and self.profile.helo_required else NOT_IMPLEMENTED
-            return self._refuse(verb, "", refusal)
-        row = self._rows[self._state][verb]
-        if row is NOT_IMPLEMENTED or (verb == "AUTH" and not self.mechanisms):
-            return self._unknown(raw_verb, argument)
-        self._errors_in_row = self._unknown_in_row = 0
+            already = self.in_tls and self.profile.helo_required
+            return self._refuse(verb, "", answers.TLS_ALREADY if already else NOT_IMPLEMENTED)
+        self._budgets.known()
         self._secrets_may_follow = False
-        if verb in _IDLE_VERBS and self._idle_budget_is_spent():
-            return self._refuse(verb, "", TOO_MANY_IDLE_COMMANDS)
+        if verb in _IDLE_VERBS:
+            spent = self._budgets.idle()
+            if spent is not None:
+                return self._refuse(verb, "", spent)
         if isinstance(row, Reply):
             return self._refuse(verb, self._shown(verb, argument), row)
-        return _HANDLERS[verb](self, verb, argument, row)
+        return handler(self, verb, argument, row)
+
+    def _bare_line_end(self, line: bytes, command: bytes) -> Event | None:
+        """The refusal of a CR, LF or NUL that has no place in a command, or None."""
+        if b"\r" in command or b"\0" in command:
+            if self.profile.line_ends is LineEnds.NORMALIZE:
+                return self._refuse("", "", answers.BAD_COMMAND)
+        elif self.profile.line_ends is LineEnds.NORMALIZE or line[-2:] == b"\r\n":
+            return None
+        event = self._refuse("", "", answers.BARE_LINE_END)
+        if self._state is not _CLOSED:
+            self._close_with(answers.BARE_LINE_END)
+        return event
 
     def _mail(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        if self._state is not State.CONNECTED:
-            self._state = State.READY
+        if self._state is not _CONNECTED:
+            self._state = _READY
         self._drop_transaction()
         return self._path(Mail, verb, b"FROM", argument, next_state)
 
     def _rcpt(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         limit = self.profile.limits.recipients
         if limit is not None and self._recipients >= limit:
-            return self._refuse(verb, _text(argument), TOO_MANY_RECIPIENTS)
+            return self._refuse(verb, _text(argument), answers.TOO_MANY_RECIPIENTS)
         return self._path(Recipient, verb, b"TO", argument, next_state)
 
     def _path(
-        self,
-        kind: type[Mail] | type[Recipient],
-        verb: str,
-        keyword: bytes,
-        argument: bytes,
-        next_state: State,
+        self, kind: type[Mail] | type[Recipient], verb: str, keyword: bytes, argument: bytes, next_state: State
     ) -> Event | None:
         profile = self.profile
         try:
             address, rest = parse_path(argument, keyword, profile.addresses)
         except AddressError as error:
             return self._refuse_path(verb, argument, error.reply)
-        text = _text(argument)
+        text = argument.decode("utf-8", "surrogateescape")
         if not rest:
-            return self._owe(kind(address, [], text), next_state)
+            event = kind(address, [], text)
+            self._pending = event
+            self._next_state = next_state
+            return event
         parameters = [_text(parameter) for parameter in split_parameters(rest, profile.addresses)]
         refusal: Reply | None = None
         if len(parameters) > profile.limits.parameters:
-            refusal = TOO_MANY_PARAMETERS
+            refusal = answers.TOO_MANY_PARAMETERS
         elif profile.parameters_checked:
             refusal = check_parameters(verb, parameters, self._advertised, self.message_size)
         elif any(_CONTROL_BUT_TAB.search(parameter) for parameter in parameters):
-            refusal = BAD_ADDRESS
+            refusal = answers.BAD_ADDRESS
         if refusal is not None:
             return self._refuse_path(verb, argument, refusal)
         return self._owe(kind(address, parameters, text), next_state)
 
     def _refuse_path(self, verb: str, argument: bytes, reply: Reply) -> Event:
+        event = self._refuse(verb, _text(argument), reply, transaction_dropped=verb == "MAIL")
         if verb == "RCPT" and reply.code >= 500:
-            event = self._refuse(verb, _text(argument), reply)
-            if self._state is not State.CLOSED:
-                self._count_refused_recipient()
-            return event
-        return self._refuse(verb, _text(argument), reply, transaction_dropped=verb == "MAIL")
+            self._end_with(self._budgets.refused_recipient())
+        return event
 
     def _helo(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         host = _text(argument)
         if _CONTROL.search(host) or (not host.strip() and self.profile.helo_argument_required):
-            return self._refuse(verb, host, BAD_HELO)
+            return self._refuse(verb, host, answers.BAD_HELO)
         self._drop_transaction()
-        if self._state is not State.CONNECTED:
-            self._state = State.READY
+        if self._state is not _CONNECTED:
+            self._state = _READY
         return self._owe(Helo(verb, host), next_state)
 
     def _data(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         if argument and self.profile.parameters_checked:
-            return self._refuse(verb, _text(argument), PARAMETER_NOT_ALLOWED)
+            return self._refuse(verb, _text(argument), answers.PARAMETER_NOT_ALLOWED)
         return self._owe(Data(), next_state)
 
     def _rset(self, verb: str, argument: bytes, next_state: State) -> Event | None:
@@ -547,7 +546,7 @@ class SMTPServer:
         return self._owe(Reset(), next_state)
 
     def _noop(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        self._send(NOOP_DONE)
+        self._send(answers.NOOP_DONE.code, answers.NOOP_DONE.text)
         return None
 
     def _vrfy(self, verb: str, argument: bytes, next_state: State) -> Event | None:
@@ -561,29 +560,31 @@ class SMTPServer:
 
     def _starttls(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         if argument and self.profile.parameters_checked:
-            return self._refuse(verb, _text(argument), TLS_NO_PARAMETER)  # RFC 3207 section 4
+            return self._refuse(verb, _text(argument), answers.TLS_NO_PARAMETER)  # RFC 3207 section 4
         if len(self._buffer):
             # Plain text behind the command would be read as if it came inside TLS.
-            self._close(TLS_PIPELINED)
-            return self._refuse(verb, "", TLS_PIPELINED)
+            event = self._refuse(verb, "", answers.TLS_PIPELINED)
+            self._close_with(answers.TLS_PIPELINED)
+            return event
         return self._owe(StartTLS(), next_state)
 
     def _vendor_command(self, upper: bytes, argument: bytes) -> Event | None:
         wanted = self._vendor[upper]
         verb = upper.decode("ascii")
-        self._errors_in_row = self._unknown_in_row = 0
+        text = _text(argument)
+        self._budgets.known()
         if (wanted == "required" and not argument) or (wanted == "forbidden" and argument):
-            return self._refuse(verb, _text(argument), self._wrong_parameter(needed=wanted == "required"))
-        if _CONTROL_BUT_TAB.search(_text(argument)):
-            return self._refuse(verb, _text(argument), BAD_COMMAND)
-        return self._owe(VendorCommand(verb, _text(argument)), self._state)
+            return self._refuse(verb, text, self._wrong_parameter(needed=wanted == "required"))
+        if _CONTROL_BUT_TAB.search(text):
+            return self._refuse(verb, text, answers.BAD_COMMAND)
+        return self._owe(VendorCommand(verb, text), self._state)
 
     def _wrong_parameter(self, needed: bool) -> Reply:
         if needed != self.profile.swapped_parameter_texts:
-            return PARAMETER_NEEDED
-        return PARAMETER_NOT_ALLOWED
+            return answers.PARAMETER_NEEDED
+        return answers.PARAMETER_NOT_ALLOWED
 
-    # -- refusals and limits -----------------------------------------------------------------------------
+    # -- refusals ----------------------------------------------------------------------------------------
 
     def _refuse(
         self,
@@ -596,66 +597,37 @@ class SMTPServer:
         mechanism: str = "",
         cause: str = "",
     ) -> Event:
-        """Answer with `reply`, count it, and tell the application."""
-        if reply.code in (500, 501, 555) and self._errors_are_too_many():
-            reply = TOO_MANY_ERRORS
-        self._send(reply)
+        """Answer with `reply`, count it, and tell the application. 421 closes."""
+        if reply.code in (500, 501, 555):
+            reply = self._budgets.error() or reply
+        self._send(reply.code, reply.text)
         if reply.code == 421:
-            self._close(reply)
+            self._close_with(reply)
         return Refused(verb, argument, reply, unknown, transaction_dropped, mechanism, cause)
-
-    def _refuse_line_end(self, reply: Reply) -> Event:
-        event = self._refuse("", "", reply)
-        if reply is BARE_LINE_END and self._state is not State.CLOSED:
-            self._close(reply)
-        return event
 
     def _unknown(self, raw_verb: bytes, argument: bytes) -> Event:
         verb, text = _text(raw_verb), _text(argument)
-        if self.profile.refuses_http and raw_verb.upper() in _HTTP_VERBS:
-            return self._refuse(verb, "", NOT_SMTP, unknown=True)
-        if raw_verb.upper() == b"AUTH":
+        upper = raw_verb.upper()
+        if self.profile.refuses_http and upper in _HTTP_VERBS:
+            return self._refuse(verb, "", answers.NOT_SMTP, unknown=True)
+        if upper == b"AUTH":
             text = self._shown("AUTH", argument)
             self._secrets_may_follow = True
         elif self._secrets_may_follow:
             # What follows a refused AUTH may be its response, a password in base64.
             verb, text = _MASK, ""
-        reply = NOT_IMPLEMENTED
-        self._unknown_in_row += 1
-        limit = self.profile.limits.unknown_in_row
-        if limit is not None and self._unknown_in_row > limit:
-            reply = TOO_MANY_UNKNOWN
-        event = self._refuse(verb, text, reply, unknown=True)
-        if reply is TOO_MANY_UNKNOWN and self._state is not State.CLOSED:
-            self._close(reply)
+        too_many = self._budgets.unknown()
+        event = self._refuse(verb, text, too_many or NOT_IMPLEMENTED, unknown=True)
+        if too_many is not None and self._state is not _CLOSED:
+            self._close_with(too_many)
         return event
 
-    def _errors_are_too_many(self) -> bool:
-        limits = self.profile.limits
-        self._errors += 1
-        self._errors_in_row += 1
-        return (limits.errors is not None and self._errors > limits.errors) or (
-            limits.errors_in_row is not None and self._errors_in_row > limits.errors_in_row
-        )
-
-    def _idle_budget_is_spent(self) -> bool:
-        self._idle_commands += 1
-        limit = self.profile.limits.idle_commands
-        return limit is not None and self._idle_commands > limit
-
-    def _count_refused_recipient(self) -> None:
-        self._refused_recipients += 1
-        limit = self.profile.limits.refused_recipients
-        if limit is not None and self._refused_recipients >= limit:
-            self._send(TOO_MANY_REFUSED)
-            self._close(TOO_MANY_REFUSED)
-
-    def _count_auth_failure(self) -> None:
-        self._auth_failures += 1
-        limit = self.profile.limits.auth_failures
-        if limit is not None and self._auth_failures >= limit and self._state is not State.CLOSED:
-            self._send(TOO_MANY_AUTH_FAILURES)
-            self._close(TOO_MANY_AUTH_FAILURES)
+    def _shown(self, verb: str, argument: bytes) -> str:
+        """An argument for the log, without what may be secret in it."""
+        text = _text(argument)
+        if verb == "AUTH" and " " in text:
+            return f"{text.split(' ', 1)[0]} {_MASK}"
+        return text
 
     # -- AUTH (RFC 4954) ---------------------------------------------------------------------------------
 
@@ -663,17 +635,16 @@ class SMTPServer:
         if not argument:
             return self._refuse(verb, "", self._wrong_parameter(needed=True))
         if self.authenticated:
-            return self._refuse(verb, self._shown(verb, argument), ALREADY_AUTHENTICATED)
+            self._secrets_may_follow = True
+            return self._refuse(verb, self._shown(verb, argument), answers.ALREADY_AUTHENTICATED)
         name, _, response = argument.partition(b" ")
         self._mechanism = _text(name)
         self._state_before_auth = self._state
         mechanism = self._new_mechanism(self._mechanism.upper())
         if mechanism is None:
-            self._secrets_may_follow = True
-            return self._auth_refused(NO_SUCH_MECHANISM, "no such mechanism")
+            return self._auth_refused(answers.NO_SUCH_MECHANISM, "no such mechanism")
         self._exchange = ServerExchange(mechanism)
-        initial_response = response.strip(b" ") if response.strip(b" ") else None
-        return self._auth_step(self._exchange.start(initial_response), initial=True)
+        return self._auth_step(self._exchange.start(response.strip(b" ") or None), initial=True)
 
     def _new_mechanism(self, name: str) -> ServerMechanism | None:
         if name not in self.mechanisms:
@@ -687,7 +658,7 @@ class SMTPServer:
         if line is None:
             return self._end_of_input() if self._eof else NEED_DATA
         if line == OVERSIZED:
-            return self._auth_refused(RESPONSE_TOO_LONG, "bad response")
+            return self._auth_refused(answers.RESPONSE_TOO_LONG, "bad response")
         assert self._exchange is not None
         return self._auth_step(self._exchange.line(line[:-2] if line.endswith(b"\r\n") else line[:-1]))
 
@@ -699,29 +670,28 @@ class SMTPServer:
         if isinstance(step, PasswordRequest):
             authorization = step.authorization_identity
             if authorization not in ("", step.username) and not self.allows_authorization_identity:
-                return self._auth_refused(AUTHORIZATION_REFUSED, "failed")
+                return self._auth_refused(answers.AUTHORIZATION_REFUSED, "failed")
             self._state = self._state_before_auth
+            name = self._mechanism
             return self._owe(
-                VerifyPassword(
-                    self._mechanism.upper(), self._mechanism, step.username, step.password, authorization
-                ),
-                self._state,
+                VerifyPassword(name.upper(), name, step.username, step.password, authorization), self._state
             )
         if isinstance(step, Aborted):
-            return self._auth_refused(Reply(501, "Authentication failed."), "aborted")
+            return self._auth_refused(answers.AUTH_CANCELLED, "aborted")
         assert isinstance(step, Undecodable | Malformed)
         cause = "failed"
         if isinstance(step, Undecodable):
             cause = "bad initial response" if initial else "bad response"
-        return self._auth_refused(UNDECODABLE_RESPONSE, cause)
+        return self._auth_refused(answers.UNDECODABLE_RESPONSE, cause)
 
     def _auth_refused(self, reply: Reply, cause: str) -> Event:
         """End the exchange; what was not cancelled, and reached a mechanism, counts as a failure."""
         self._exchange = None
         self._state = self._state_before_auth
+        self._secrets_may_follow = True
         event = self._refuse("AUTH", "", reply, mechanism=self._mechanism, cause=cause)
-        if cause not in ("aborted", "no such mechanism") and self._state is not State.CLOSED:
-            self._count_auth_failure()
+        if cause not in ("aborted", "no such mechanism"):
+            self._end_with(self._budgets.auth_failure())
         return event
 
     # -- the message -------------------------------------------------------------------------------------
@@ -732,7 +702,7 @@ class SMTPServer:
             if refusal is None:
                 return self._owe(MessageEnd(), after_message(self.profile))
             for _ in range(self._recipients if self.lmtp else 1):
-                self._send(refusal)
+                self._send(refusal.code, refusal.text)
             self._message_done(False)
             return MessageRefused(refusal)
         data = self._buffer.read_all()
@@ -746,27 +716,21 @@ class SMTPServer:
         if self._refusal is not None:
             return None
         if self._decoder.has_bare_line_ends and self.profile.line_ends is LineEnds.REJECT:
-            self._refusal = BARE_LINE_END_IN_MESSAGE
-        room = None if self.message_size is None else self.message_size - self._size
-        if room is not None and len(decoded) > room:
-            decoded = decoded[:room]
-            self._refusal = TOO_BIG
+            self._refusal = answers.BARE_LINE_END_IN_MESSAGE
+        if self.message_size is not None and self._size + len(decoded) > self.message_size:
+            decoded = decoded[: self.message_size - self._size]
+            self._refusal = answers.TOO_BIG
         self._size += len(decoded)
         return Body(decoded) if decoded else None
-
-    def _shown(self, verb: str, argument: bytes) -> str:
-        """An argument for the log, without what may be secret in it."""
-        text = _text(argument)
-        if verb == "AUTH" and " " in text:
-            return f"{text.split(' ', 1)[0]} {_MASK}"
-        return text
 
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-_HANDLERS: Final[dict[str, Callable[[SMTPServer, str, bytes, State], Event | None]]] = {
+Handler = Callable[[SMTPServer, str, bytes, State], Event | None]
+
+_HANDLERS: Final[dict[str, Handler]] = {
     "HELO": SMTPServer._helo,
     "EHLO": SMTPServer._helo,
     "LHLO": SMTPServer._helo,
@@ -776,8 +740,28 @@ _HANDLERS: Final[dict[str, Callable[[SMTPServer, str, bytes, State], Event | Non
     "RSET": SMTPServer._rset,
     "NOOP": SMTPServer._noop,
     "VRFY": SMTPServer._vrfy,
+    "EXPN": SMTPServer._vrfy,
     "HELP": SMTPServer._help,
     "QUIT": SMTPServer._quit,
     "STARTTLS": SMTPServer._starttls,
     "AUTH": SMTPServer._auth,
 }
+
+_dispatch_tables: dict[tuple[Profile, bool], dict[State, dict[bytes, tuple[str, Handler, Row]]]] = {}
+
+
+def _dispatch_table(profile: Profile, lmtp: bool) -> dict[State, dict[bytes, tuple[str, Handler, Row]]]:
+    """The order table of `mailfront_proto.smtp.states` with the handlers beside it, for one lookup by what
+    came in. Commands that are not there are unknown. Made once for each profile: profiles do not change."""
+    found = _dispatch_tables.get((profile, lmtp))
+    if found is None:
+        table = command_table(profile, lmtp)
+        found = _dispatch_tables[profile, lmtp] = {
+            state: {
+                verb.encode(): (verb, _HANDLERS[verb], table[state, verb])
+                for verb in COMMANDS
+                if table[state, verb] is not NOT_IMPLEMENTED
+            }
+            for state in COMMAND_STATES
+        }
+    return found

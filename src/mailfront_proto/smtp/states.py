@@ -10,6 +10,7 @@ or the `State` that follows when the application accepts it.
 
 from enum import Enum
 
+from mailfront_proto.smtp.answers import NEED_HELO, NEED_MAIL, NEED_RECIPIENT, NO_AUTH_IN_TRANSACTION, NOT_IMPLEMENTED
 from mailfront_proto.smtp.profile import Profile
 from mailfront_proto.smtp.replies import Reply
 
@@ -47,13 +48,6 @@ COMMANDS = (
 
 COMMAND_STATES = (State.CONNECTED, State.READY, State.MAIL, State.RECIPIENTS)
 """The states in which lines are commands."""
-
-NOT_IMPLEMENTED = Reply(500, "5.5.1 Not implemented.")
-NEED_HELO = Reply(503, "5.5.1 Send HELO or EHLO first")
-NEED_MAIL = Reply(503, "5.5.1 You must send MAIL FROM: first")
-NEED_RECIPIENT = Reply(503, "5.5.1 You must send RCPT TO: first")
-NO_AUTH_IN_TRANSACTION = Reply(503, "5.5.1 AUTH is not permitted during a mail transaction")
-
 
 def command_table(profile: Profile, lmtp: bool = False) -> dict[tuple[State, str], Row]:
     """The table for `profile`; `lmtp`: LHLO takes the place of HELO and EHLO (RFC 2033 section 4.1)."""
