@@ -1,0 +1,123 @@
+"""A scripted server for the client machine: what the client must send, what it gets, which events follow.
+
+A script is a list of (bytes the client sends, bytes the server answers), one pair for each time that the
+client must wait; splits do not cross these marks. The same script plays whole and in every cutting.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mailfront_proto.errors import RemoteProtocolError
+from mailfront_proto.pull import NEED_DATA, PAUSED
+from mailfront_proto.smtp.client import SMTPClient
+from mailfront_proto.smtp.client_events import (
+    Authenticated,
+    AuthenticationFailed,
+    ClientEvent,
+    Greeting,
+    HelloDone,
+    MessageDone,
+    ReadyForBody,
+    ReadyForTLS,
+    ReplyReceived,
+)
+from mailfront_proto.smtp.events import ConnectionClosed
+from tests.strategies import cuttings
+
+EOF = b"<EOF>"
+"""In place of the server's bytes, or at their end: the connection is lost."""
+
+App = Callable[[SMTPClient, ClientEvent], None]
+"""Reacts to an event with the client's next calls."""
+
+
+@dataclass
+class Script:
+    """One session and the events it must give (as `show` writes them). `new_app` makes the application."""
+
+    new_app: Callable[[], App]
+    steps: Sequence[tuple[bytes, bytes]]
+    events: Sequence[str]
+    lmtp: bool = False
+
+
+def show(event: ClientEvent) -> str:
+    """An event on one short line."""
+    match event:
+        case Greeting(reply):
+            return f"greeting {reply.code}"
+        case HelloDone(reply, capabilities):
+            return " ".join(["hello", str(reply.code), *capabilities])
+        case ReadyForTLS():
+            return "tls"
+        case Authenticated(reply):
+            return f"authenticated {reply.code}"
+        case AuthenticationFailed(reply, cancelled):
+            return f"authentication failed {reply.code}" + (f" ({cancelled})" if cancelled else "")
+        case ReplyReceived(command, reply):
+            return f"{command} {reply.code}"
+        case ReadyForBody():
+            return "body"
+        case MessageDone(results):
+            return " ".join(["done", *(f"{r.stage.value}:{r.reply.code}" for r in results)])
+        case ConnectionClosed(reason, in_message):
+            return f"closed {reason}" + (" in message" if in_message else "")
+
+
+def pull(client: SMTPClient, app: App, seen: list[str]) -> None:
+    """Pull events, and let `app` react, until the client wants something from outside."""
+    while True:
+        try:
+            event = client.next_event()
+        except RemoteProtocolError as error:
+            seen.append(f"error: {error}")
+            continue
+        if event is NEED_DATA or event is PAUSED:
+            return
+        if isinstance(event, ConnectionClosed):
+            if not seen or seen[-1] != show(event):  # it is returned ever after
+                seen.append(show(event))
+            return
+        seen.append(show(event))
+        app(client, event)
+
+
+def play(script: Script, marks: frozenset[int] = frozenset()) -> list[str]:
+    """Play `script` with the server's stream cut at the offsets `marks`; returns the events."""
+    client = SMTPClient("client.example", lmtp=script.lmtp)
+    app = script.new_app()
+    seen: list[str] = []
+    pull(client, app, seen)
+    sent = client.data_to_send()
+    offset = 0
+    for number, (expected, answer) in enumerate(script.steps):
+        assert sent == expected, f"step {number}"
+        data = answer.removesuffix(EOF)
+        start = 0
+        sent = b""
+        for end in range(1, len(data) + 1):
+            if end == len(data) or offset + end in marks:
+                client.receive_data(data[start:end])
+                pull(client, app, seen)
+                sent += client.data_to_send()
+                start = end
+        offset += len(data)
+        if data != answer:
+            client.receive_eof()
+            pull(client, app, seen)
+            sent += client.data_to_send()
+    assert sent == b"", "more was sent than the script says"
+    return seen
+
+
+def play_every_way(script: Script) -> None:
+    """Whole, in every two pieces, byte by byte, and in 200 random cuttings: always the same."""
+    assert play(script) == script.events
+    stream = b"".join(answer.removesuffix(EOF) for _, answer in script.steps)
+    for pieces in cuttings(stream):
+        marks = []
+        at = 0
+        for piece in pieces[:-1]:
+            at += len(piece)
+            marks.append(at)
+        assert play(script, frozenset(marks)) == script.events, f"cut at {marks}"
