@@ -7,9 +7,12 @@ recorded sessions, `EXPLAINED_INPUTS` for the rest, which the generated sessions
 
 import itertools
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -328,7 +331,7 @@ def _outcome(run: Run, directory: Path) -> Outcome:
     place = str(directory)
     return Outcome(
         stdout=with_stand_ins(run.stdout, place),
-        stderr=with_log_stand_ins(_escaped(run.stderr), place, run.pid),
+        stderr=with_log_stand_ins(run.stderr, place, run.pid),
         exit=run.exit,
         files=files_in(directory),
     )
@@ -336,7 +339,7 @@ def _outcome(run: Run, directory: Path) -> Outcome:
 
 def _escaped(log: bytes) -> bytes:
     """A log as we write it: the original's goes out raw (a fault that is not copied)."""
-    return log
+    return re.sub(rb"[\x00-\x08\x0b-\x1f\x7f]", b"?", log)
 
 
 def _compare(one_shot: OneShot, arguments: list[str], env: dict[str, str], said: bytes) -> None:
@@ -352,10 +355,24 @@ def _compare(one_shot: OneShot, arguments: list[str], env: dict[str, str], said:
                 run = one_shot.run(["mailfront", *arguments], whole_env, directory, said)
             else:
                 run = _run_theirs(arguments, whole_env, directory, said)
+                run = run._replace(stderr=_escaped(run.stderr))
             outcomes.append(_outcome(run, directory))
     theirs, ours_ = outcomes
     event(f"exit {theirs.exit}")
+    if "echo" in arguments and theirs.stdout.count(b"\r\n354 ") > 1:
+        theirs = replace(theirs, stderr=_without_leftovers(theirs.stderr, ours_.stderr))
     assert ours_ == theirs
+
+
+def _without_leftovers(theirs: tuple[bytes, ...], ours: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """The original's log without the ends that its echo backend puts behind the only line of a message: what
+    an earlier message left in the buffer there (a fault that is not copied)."""
+    logged_by_protocol = re.compile(rb"mailfront\[PID\]: (MAIL |RCPT |[245]\d\d )")
+    return tuple(
+        our_line if line.startswith(our_line) and not logged_by_protocol.match(line) else line
+        for line, our_line in zip_longest(theirs, ours, fillvalue=b"no such line")
+        if line != b"no such line"
+    )
 
 
 def _run_theirs(arguments: list[str], env: dict[str, str], directory: Path, said: bytes) -> Run:
@@ -457,6 +474,12 @@ EXPLAINED_INPUTS = {
         b"FOO \x1b[2J\r\n",
         b"[PID]: FOO \x1b[2J",
         b"[PID]: FOO ",
+    ),
+    "leftovers-in-log": Explained(
+        "the original's echo backend reads behind a message of one line: into what the last one left there",
+        (_ENVELOPE + b"DATA\r\nabcdef\r\nghi\r\n.\r\n") + (_ENVELOPE + b"DATA\r\nxy\r\n.\r\n"),
+        b"[PID]: xydef\n",
+        b"[PID]: xy\n",
     ),
     "echo-of-no-line": Explained(
         "the original's echo backend crashes on a first block without a line end",

@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Any
 
-from mailfront_io import cli
+from mailfront_io.cli import main as program
 
 
 def run(request: dict[str, Any]) -> int:
@@ -34,7 +34,7 @@ def run(request: dict[str, Any]) -> int:
         os.environ.update(request["env"])
         sys.argv = request["argv"]
         try:
-            status = cli.main() or 0
+            status = program() or 0
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         sys.stdout.flush()
