@@ -11,15 +11,18 @@ from mailfront_proto.smtp.replies import Reply
 class Budgets:
     """The counts of one connection, against `limits`. They last through RSET, EHLO and STARTTLS."""
 
-    __slots__ = ("_auth_failures", "_errors", "_errors_in_row", "_idle", "_limits", "_refused", "_unknown_in_row")
+    __slots__ = ("_auth_failures", "_errors", "_errors_in_row", "_idle", "_limits", "_refused", "_unknown_in_row", "in_row")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._errors = self._errors_in_row = self._unknown_in_row = 0
         self._idle = self._refused = self._auth_failures = 0
+        self.in_row = False
+        """A row of errors has begun: `known` is worth a call."""
 
     def error(self) -> Reply | None:
         """An unknown or malformed command."""
+        self.in_row = True
         self._errors += 1
         self._errors_in_row += 1
         over = _over(self._errors, self._limits.errors) or _over(self._errors_in_row, self._limits.errors_in_row)
@@ -27,12 +30,14 @@ class Budgets:
 
     def unknown(self) -> Reply | None:
         """An unknown command, as the original counts them."""
+        self.in_row = True
         self._unknown_in_row += 1
         return answers.TOO_MANY_UNKNOWN if _over(self._unknown_in_row, self._limits.unknown_in_row) else None
 
     def known(self) -> None:
         """A command that is known: the rows end."""
         self._errors_in_row = self._unknown_in_row = 0
+        self.in_row = False
 
     def idle(self) -> Reply | None:
         """A command that brings no message nearer."""

@@ -18,7 +18,7 @@ here; everything else becomes an event and waits for the application's answer. A
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from mailfront_proto.buffer import OVERSIZED, ReceiveBuffer
 from mailfront_proto.errors import LocalProtocolError
@@ -66,8 +66,9 @@ from mailfront_proto.smtp.profile import DEFAULT, LineEnds, Profile
 from mailfront_proto.smtp.replies import Reply, encode_reply
 from mailfront_proto.smtp.states import COMMAND_STATES, COMMANDS, Row, State, after_message, command_table
 
-# The usual answer to each event that accept() answers.
-_USUAL: Final[dict[type[Event], Reply]] = {
+# The usual answer to each event that accept() answers. All have enhanced codes: the wire form is the same in
+# every profile.
+_USUAL_REPLIES: Final[dict[type[Event], Reply]] = {
     Mail: Reply(250, "2.1.0 Sender accepted."),
     Recipient: Reply(250, "2.1.5 Recipient accepted."),
     Data: Reply(354, "End your message with a period on a line by itself."),
@@ -80,8 +81,11 @@ _USUAL: Final[dict[type[Event], Reply]] = {
     VerifyPassword: Reply(235, "2.7.0 Authentication succeeded."),
 }
 
+_USUAL: Final = {kind: (reply, reply.encode()) for kind, reply in _USUAL_REPLIES.items()}
+
 _HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"))
 _IDLE_VERBS: Final = frozenset(("NOOP", "RSET", "VRFY", "HELO", "EHLO", "LHLO", "STARTTLS"))
+_CHECKED_VERBS: Final = _IDLE_VERBS | {"AUTH"}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _CONTROL_BUT_TAB: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _MASK: Final = "XXXXXXXX"
@@ -130,6 +134,7 @@ class SMTPServer:
 
         self._strict_lines = profile.line_ends is not LineEnds.ACCEPT
         self._max_wire_line = 512 if profile.wraps_replies else None
+        self._command_limit = profile.limits.command_line
         self._frame_limit = max(profile.limits.command_line, profile.limits.auth_line)
         self._table = _dispatch_table(profile, lmtp)
         self._vendor: dict[bytes, str] = {}
@@ -243,25 +248,19 @@ class SMTPServer:
         while True:
             if self._output_size > MAX_PENDING_OUTPUT:
                 return PAUSED
-            state = self._state
-            event: Event | NeedData | None
-            if state is _BODY:
-                event = self._next_of_body()
-            elif state is _CLOSED:
-                assert self._closed is not None
-                return self._closed
-            elif state is State.GREETING:
-                event = self._owe(Connected(early_talker=len(self._buffer) > 0), _CONNECTED)
-            elif state is State.AUTH:
-                event = self._next_auth_response()
-            elif state is State.TLS:
-                if not self._eof:
-                    return PAUSED
-                event = self._end_of_input()
-            else:
-                event = self._next_command()
+            event = _READERS[self._state](self)
             if event is not None:
                 return event
+
+    def _next_of_greeting(self) -> Event:
+        return self._owe(Connected(early_talker=len(self._buffer) > 0), _CONNECTED)
+
+    def _next_of_tls(self) -> Event | Paused:
+        return self._end_of_input() if self._eof else PAUSED
+
+    def _next_of_closed(self) -> Event:
+        assert self._closed is not None
+        return self._closed
 
     def _end_of_input(self) -> ConnectionClosed:
         closed = ConnectionClosed("EOF", in_message=self._state in (_BODY, State.AUTH, State.TLS))
@@ -284,7 +283,13 @@ class SMTPServer:
         kind = type(self._pending)
         usual = _USUAL.get(kind)  # type: ignore[arg-type]  # None is in no dict
         if usual is not None:
-            self.reply(usual.code, usual.text if text is None else text)
+            reply, wire = usual
+            if text is not None:
+                self.reply(reply.code, text)
+            elif kind is MessageEnd:
+                self.reply(reply.code, reply.text)
+            else:
+                self._answer(kind, reply.code, reply.text, wire)
         elif kind is Helo:
             self._accept_helo(capabilities)
         elif kind is Connected:
@@ -304,26 +309,34 @@ class SMTPServer:
         kind = type(event)
         if not 200 <= code <= 599 or (300 <= code < 400) != (code < 400 and kind is Data):
             raise LocalProtocolError(f"{code} is no possible answer to {kind.__name__}")
-        self._pending = None
+        enhanced = self.profile.enhanced_codes and kind is not Connected
+        wire = encode_reply(code, text, self._max_wire_line, enhanced)
         if kind is MessageEnd:
+            self._pending = None
             for _ in range(self._recipients if self.lmtp else 1):
-                self._send(code, text)
+                self._put(wire)
             self._message_done(code < 400)
         else:
-            self._send(code, text)
-            if code < 400:
-                self._state = self._next_state
-            if kind is Recipient:
-                if code < 400:
-                    self._recipients += 1
-                elif code >= 500:
-                    self._end_with(self._budgets.refused_recipient())
-            elif kind is not Mail:
-                self._answered(kind, code, text)
+            self._answer(kind, code, text, wire)
         if code == 421 and self.profile.closes_on_421 and self._state is not _CLOSED:
             self._close_with(Reply(code, text))
 
-    def _answered(self, kind: type[Event], code: int, text: str) -> None:
+    def _answer(self, kind: type[Event | None], code: int, text: str, wire: bytes) -> None:
+        """Every answer but those to `Helo` and `MessageEnd`."""
+        self._pending = None
+        self._output.append(wire)
+        self._output_size += len(wire)
+        if code < 400:
+            self._state = self._next_state
+        if kind is Recipient:
+            if code < 400:
+                self._recipients += 1
+            elif code >= 500:
+                self._end_with(self._budgets.refused_recipient())
+        elif kind is not Mail:
+            self._answered(kind, code, text)
+
+    def _answered(self, kind: type[Event | None], code: int, text: str) -> None:
         """What an answer changes, for the rarer events."""
         if kind is Data:
             if code < 400:
@@ -436,39 +449,47 @@ class SMTPServer:
         if line == OVERSIZED:
             return self._refuse("", "", answers.LINE_TOO_LONG)
         command = line[:-2] if line[-2:] == b"\r\n" else line[:-1]
-        if self._strict_lines:
+        if self._strict_lines and (b"\r" in command or b"\0" in command or line[-2:] != b"\r\n"):
             refusal = self._bare_line_end(line, command)
             if refusal is not None:
                 return refusal
         raw_verb, _, argument = command.partition(b" ")
         if b"\t" in raw_verb:  # the command ends at the first space or tab
             raw_verb, _, argument = command.partition(b"\t")
-        if argument[:1] in (b" ", b"\t"):
+        if argument[:1].isspace():
             argument = argument.lstrip(b" \t")
         upper = raw_verb.upper()
-        if upper in self._vendor:
+        if self._vendor and upper in self._vendor:
             return self._vendor_command(upper, argument)
         entry = self._table[self._state].get(upper)
-        if len(line) > self.profile.limits.command_line and upper != b"AUTH":
+        if len(line) > self._command_limit and upper != b"AUTH":
             return self._refuse("", "", answers.LINE_TOO_LONG)
         if entry is None:
             return self._unknown(raw_verb, argument)
         verb, handler, row = entry
-        if verb == "AUTH" and not self.mechanisms:
-            return self._unknown(raw_verb, argument)
+        if verb in _CHECKED_VERBS:
+            refusal = self._check_verb(verb, raw_verb, argument)
+            if refusal is not None:
+                return refusal
+        if self._budgets.in_row:
+            self._budgets.known()
+        self._secrets_may_follow = False
+        return handler(self, verb, argument, row)
+
+    def _check_verb(self, verb: str, raw_verb: bytes, argument: bytes) -> Event | None:
+        """The refusal of a command that is not always there, or idle once too often; or None."""
+        if verb == "AUTH":
+            return None if self.mechanisms else self._unknown(raw_verb, argument)
         if verb == "STARTTLS" and (self.in_tls or not self.offers_starttls):
             # Neither counted nor told as an unknown command.
             already = self.in_tls and self.profile.helo_required
             return self._refuse(verb, "", answers.TLS_ALREADY if already else NOT_IMPLEMENTED)
-        self._budgets.known()
-        self._secrets_may_follow = False
-        if verb in _IDLE_VERBS:
-            spent = self._budgets.idle()
-            if spent is not None:
-                return self._refuse(verb, "", spent)
-        if isinstance(row, Reply):
-            return self._refuse(verb, self._shown(verb, argument), row)
-        return handler(self, verb, argument, row)
+        spent = self._budgets.idle()
+        return None if spent is None else self._refuse(verb, "", spent)
+
+    def _out_of_order(self, verb: str, argument: bytes, refusal: Row) -> Event:
+        assert isinstance(refusal, Reply)
+        return self._refuse(verb, self._shown(verb, argument), refusal)
 
     def _bare_line_end(self, line: bytes, command: bytes) -> Event | None:
         """The refusal of a CR, LF or NUL that has no place in a command, or None."""
@@ -483,9 +504,9 @@ class SMTPServer:
         return event
 
     def _mail(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        if self._state is not _CONNECTED:
+        if self._state is not _CONNECTED and self._state is not _READY:
             self._state = _READY
-        self._drop_transaction()
+            self._drop_transaction()
         return self._path(Mail, verb, b"FROM", argument, next_state)
 
     def _rcpt(self, verb: str, argument: bytes, next_state: State) -> Event | None:
@@ -603,6 +624,9 @@ class SMTPServer:
         self._send(reply.code, reply.text)
         if reply.code == 421:
             self._close_with(reply)
+        if verb == "AUTH":
+            # What follows may be the responses of a client that did not wait.
+            self._secrets_may_follow = True
         return Refused(verb, argument, reply, unknown, transaction_dropped, mechanism, cause)
 
     def _unknown(self, raw_verb: bytes, argument: bytes) -> Event:
@@ -611,8 +635,7 @@ class SMTPServer:
         if self.profile.refuses_http and upper in _HTTP_VERBS:
             return self._refuse(verb, "", answers.NOT_SMTP, unknown=True)
         if upper == b"AUTH":
-            text = self._shown("AUTH", argument)
-            self._secrets_may_follow = True
+            verb, text = "AUTH", self._shown("AUTH", argument)
         elif self._secrets_may_follow:
             # What follows a refused AUTH may be its response, a password in base64.
             verb, text = _MASK, ""
@@ -625,9 +648,11 @@ class SMTPServer:
     def _shown(self, verb: str, argument: bytes) -> str:
         """An argument for the log, without what may be secret in it."""
         text = _text(argument)
-        if verb == "AUTH" and " " in text:
-            return f"{text.split(' ', 1)[0]} {_MASK}"
-        return text
+        if verb != "AUTH":
+            return text
+        mechanism, blank, _ = text.partition(" ")
+        shown = _shown_mechanism(mechanism)
+        return f"{shown} {_MASK}" if blank and not shown.endswith(_MASK) else shown
 
     # -- AUTH (RFC 4954) ---------------------------------------------------------------------------------
 
@@ -635,13 +660,13 @@ class SMTPServer:
         if not argument:
             return self._refuse(verb, "", self._wrong_parameter(needed=True))
         if self.authenticated:
-            self._secrets_may_follow = True
             return self._refuse(verb, self._shown(verb, argument), answers.ALREADY_AUTHENTICATED)
         name, _, response = argument.partition(b" ")
         self._mechanism = _text(name)
         self._state_before_auth = self._state
         mechanism = self._new_mechanism(self._mechanism.upper())
         if mechanism is None:
+            self._mechanism = _shown_mechanism(self._mechanism)
             return self._auth_refused(answers.NO_SUCH_MECHANISM, "no such mechanism")
         self._exchange = ServerExchange(mechanism)
         return self._auth_step(self._exchange.start(response.strip(b" ") or None), initial=True)
@@ -688,7 +713,6 @@ class SMTPServer:
         """End the exchange; what was not cancelled, and reached a mechanism, counts as a failure."""
         self._exchange = None
         self._state = self._state_before_auth
-        self._secrets_may_follow = True
         event = self._refuse("AUTH", "", reply, mechanism=self._mechanism, cause=cause)
         if cause not in ("aborted", "no such mechanism"):
             self._end_with(self._budgets.auth_failure())
@@ -724,11 +748,29 @@ class SMTPServer:
         return Body(decoded) if decoded else None
 
 
+def _shown_mechanism(name: str) -> str:
+    """The name of a mechanism, for the log. What cannot be one (RFC 4422 section 3.1: at most 20 letters,
+    digits, ``-`` and ``_``) may be a password in the wrong place."""
+    head, tab, _ = name.partition("\t")
+    shown = _MASK if len(head) > 20 or "=" in head else head
+    return f"{shown} {_MASK}" if tab and shown != _MASK else shown
+
+
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-Handler = Callable[[SMTPServer, str, bytes, State], Event | None]
+_READERS: Final[dict[State, Callable[[SMTPServer], Event | NeedData | Paused | None]]] = {
+    **dict.fromkeys(COMMAND_STATES, SMTPServer._next_command),
+    State.GREETING: SMTPServer._next_of_greeting,
+    State.AUTH: SMTPServer._next_auth_response,
+    State.BODY: SMTPServer._next_of_body,
+    State.TLS: SMTPServer._next_of_tls,
+    State.CLOSED: SMTPServer._next_of_closed,
+}
+
+# A handler takes the verb, the argument, and the state that follows.
+Handler = Callable[[SMTPServer, str, bytes, Any], Event | None]
 
 _HANDLERS: Final[dict[str, Handler]] = {
     "HELO": SMTPServer._helo,
@@ -758,7 +800,11 @@ def _dispatch_table(profile: Profile, lmtp: bool) -> dict[State, dict[bytes, tup
         table = command_table(profile, lmtp)
         found = _dispatch_tables[profile, lmtp] = {
             state: {
-                verb.encode(): (verb, _HANDLERS[verb], table[state, verb])
+                verb.encode(): (
+                    verb,
+                    SMTPServer._out_of_order if isinstance(table[state, verb], Reply) else _HANDLERS[verb],
+                    table[state, verb],
+                )
                 for verb in COMMANDS
                 if table[state, verb] is not NOT_IMPLEMENTED
             }
