@@ -15,7 +15,9 @@ class Budgets:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._errors = self._errors_in_row = self._unknown_in_row = 0
+        self._errors = self._unknown_in_row = 0
+        self.errors_in_row = 0
+        """Put it to 0 for every command that was well formed."""
         self._idle = self._refused = self._auth_failures = 0
         self.in_row = False
         """A row of errors has begun: `known` is worth a call."""
@@ -24,8 +26,8 @@ class Budgets:
         """An unknown or malformed command."""
         self.in_row = True
         self._errors += 1
-        self._errors_in_row += 1
-        over = _over(self._errors, self._limits.errors) or _over(self._errors_in_row, self._limits.errors_in_row)
+        self.errors_in_row += 1
+        over = _over(self._errors, self._limits.errors) or _over(self.errors_in_row, self._limits.errors_in_row)
         return answers.TOO_MANY_ERRORS if over else None
 
     def unknown(self) -> Reply | None:
@@ -35,8 +37,8 @@ class Budgets:
         return answers.TOO_MANY_UNKNOWN if _over(self._unknown_in_row, self._limits.unknown_in_row) else None
 
     def known(self) -> None:
-        """A command that is known: the rows end."""
-        self._errors_in_row = self._unknown_in_row = 0
+        """A command that is known. (The row of errors ends only when it was well formed, too.)"""
+        self._unknown_in_row = 0
         self.in_row = False
 
     def idle(self) -> Reply | None:

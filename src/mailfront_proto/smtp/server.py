@@ -395,6 +395,7 @@ class SMTPServer:
     def _owe(self, event: Event, next_state: State) -> Event:
         self._pending = event
         self._next_state = next_state
+        self._budgets.errors_in_row = 0
         return event
 
     def _accept_helo(self, capabilities: Iterable[str]) -> None:
@@ -567,6 +568,7 @@ class SMTPServer:
         return self._owe(Reset(), next_state)
 
     def _noop(self, verb: str, argument: bytes, next_state: State) -> Event | None:
+        self._budgets.errors_in_row = 0
         self._send(answers.NOOP_DONE.code, answers.NOOP_DONE.text)
         return None
 
@@ -621,6 +623,8 @@ class SMTPServer:
         """Answer with `reply`, count it, and tell the application. 421 closes."""
         if reply.code in (500, 501, 555):
             reply = self._budgets.error() or reply
+        else:
+            self._budgets.errors_in_row = 0
         self._send(reply.code, reply.text)
         if reply.code == 421:
             self._close_with(reply)
