@@ -482,7 +482,10 @@ class SMTPServer:
         if verb == "AUTH":
             return None if self.mechanisms else self._unknown(raw_verb, argument)
         if verb == "STARTTLS" and (self.in_tls or not self.offers_starttls):
-            # Neither counted nor told as an unknown command.
+            # Neither counted nor told as an unknown command (but it may not go on for ever).
+            spent = self._budgets.idle()
+            if spent is not None:
+                return self._refuse(verb, "", spent)
             already = self.in_tls and self.profile.helo_required
             return self._refuse(verb, "", answers.TLS_ALREADY if already else NOT_IMPLEMENTED)
         spent = self._budgets.idle()
