@@ -735,6 +735,8 @@ class SMTPServer:
             for _ in range(self._recipients if self.lmtp else 1):
                 self._send(refusal.code, refusal.text)
             self._message_done(False)
+            if refusal is answers.BARE_LINE_END_IN_MESSAGE:
+                self._close_with(refusal)
             return MessageRefused(refusal)
         data = self._buffer.read_all()
         if not data:
