@@ -599,6 +599,8 @@ class SMTPServer:
         verb = upper.decode("ascii")
         text = _text(argument)
         self._budgets.known()
+        if len(upper) + len(argument) + 3 > self.profile.limits.command_line:
+            return self._refuse(verb, "", answers.LINE_TOO_LONG)
         if (wanted == "required" and not argument) or (wanted == "forbidden" and argument):
             return self._refuse(verb, text, self._wrong_parameter(needed=wanted == "required"))
         if _CONTROL_BUT_TAB.search(text):
