@@ -11,7 +11,16 @@ from mailfront_proto.smtp.replies import Reply
 class Budgets:
     """The counts of one connection, against `limits`. They last through RSET, EHLO and STARTTLS."""
 
-    __slots__ = ("_auth_failures", "_errors", "_errors_in_row", "_idle", "_limits", "_refused", "_unknown_in_row", "in_row")
+    __slots__ = (
+        "_auth_failures",
+        "_errors",
+        "_idle",
+        "_limits",
+        "_refused",
+        "_unknown_in_row",
+        "errors_in_row",
+        "in_row",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -20,7 +29,7 @@ class Budgets:
         """Put it to 0 for every command that was well formed."""
         self._idle = self._refused = self._auth_failures = 0
         self.in_row = False
-        """A row of errors has begun: `known` is worth a call."""
+        """A row of unknown commands has begun: `known` is worth a call."""
 
     def error(self) -> Reply | None:
         """An unknown or malformed command."""

@@ -84,7 +84,7 @@ _USUAL_REPLIES: Final[dict[type[Event], Reply]] = {
 _USUAL: Final = {kind: (reply, reply.encode()) for kind, reply in _USUAL_REPLIES.items()}
 
 _HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"))
-_IDLE_VERBS: Final = frozenset(("NOOP", "RSET", "VRFY", "HELO", "EHLO", "LHLO", "STARTTLS"))
+_IDLE_VERBS: Final = frozenset(("NOOP", "RSET", "VRFY", "HELP", "HELO", "EHLO", "LHLO", "STARTTLS"))
 _CHECKED_VERBS: Final = _IDLE_VERBS | {"AUTH"}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _CONTROL_BUT_TAB: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
