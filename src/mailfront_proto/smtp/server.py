@@ -309,6 +309,11 @@ class SMTPServer:
         kind = type(event)
         if not 200 <= code <= 599 or (300 <= code < 400) != (code < 400 and kind is Data):
             raise LocalProtocolError(f"{code} is no possible answer to {kind.__name__}")
+        if kind is StartTLS and code < 400 and len(self._buffer):
+            # Plain text came in the meantime: as if it had come with the command.
+            self._pending = None
+            self._end_with(answers.TLS_PIPELINED)
+            return
         enhanced = self.profile.enhanced_codes and kind is not Connected
         wire = encode_reply(code, text, self._max_wire_line, enhanced)
         if kind is MessageEnd:
