@@ -7,6 +7,7 @@ on the wire, so no text, wherever it is from, can add a reply line by itself (CR
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 MAX_REPLY_LINE = 512
 """Octets in a reply line that we send, CRLF included (RFC 5321 section 4.5.3.1.5)."""
@@ -62,9 +63,14 @@ class Reply:
 def with_enhanced_code(code: int, text: str) -> str:
     """`text` with ``x.0.0`` in front where a 2yz, 4yz or 5yz has no enhanced code yet (RFC 2034 section 4:
     every such reply carries one)."""
-    if 300 <= code < 400 or (text[1:2] == "." and _ENHANCED.match(text)):
+    if _begins_with_code(text.partition(" ")[0]) or 300 <= code < 400:
         return text
     return f"{code // 100}.0.0 {text}" if text else f"{code // 100}.0.0"
+
+
+@lru_cache(maxsize=256)
+def _begins_with_code(word: str) -> bool:
+    return _ENHANCED.match(word) is not None
 
 
 def encode_reply(code: int, text: str, max_line: int | None = MAX_REPLY_LINE, enhanced: bool = False) -> bytes:

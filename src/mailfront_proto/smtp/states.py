@@ -37,6 +37,8 @@ class State(Enum):
     CLOSED = "closed"
     """Nothing more is read."""
 
+    __hash__ = object.__hash__  # members are singletons; Enum's own hash is a call of Python code each time
+
 
 Row = Reply | State
 
