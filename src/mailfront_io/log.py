@@ -7,7 +7,8 @@ from collections.abc import Callable
 MAX_LINE = 2000
 """Characters of a line; what is over is cut. A client cannot fill a disk with one command."""
 
-_UNSAFE_TO_TERMINALS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\udc80-\udc9f]")
+# Control bytes, in ASCII, in Unicode and as bytes that are no UTF-8; and surrogates that stand for no byte
+_UNSAFE_TO_TERMINALS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udc9f\udd00-\udfff]")
 
 
 def line_log(program: str, compat: bool, descriptor: int = 2) -> Callable[[str], None]:
