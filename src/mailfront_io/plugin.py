@@ -13,23 +13,24 @@ from typing import Any, ClassVar
 
 from mailfront_io.session import Session
 
-_BAD_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_BAD_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 
 
 class Response:
     r"""An answer of a hook: a reply `code`, a `text` (lines separated by ``\n``; empty: the usual text),
     and whether it is `final`, so that no later plugin is asked.
 
-    Codes of 400 and above refuse, 400 to 499 for now. Control bytes in the text become ``?``.
+    Codes of 400 and above refuse, 400 to 499 for now; there is no 3yz. Control bytes in the text, and lone
+    surrogates that stand for no byte, become ``?``.
     """
 
     __slots__ = ("code", "final", "text")
 
     def __init__(self, code: int, text: str = "", final: bool = False) -> None:
-        if not 200 <= code <= 599:
-            raise ValueError(f"a response code is 200 to 599, not {code}")
+        if not (200 <= code <= 299 or 400 <= code <= 599):
+            raise ValueError(f"a response code is 200 to 299 or 400 to 599, not {code}")
         self.code = code
-        self.text = _BAD_TEXT.sub("?", text) if text and not text.isprintable() else text
+        self.text = _BAD_TEXT.sub("?", text) if text and not text.isprintable() else text or ""
         self.final = final
 
     @property
@@ -91,6 +92,12 @@ class Command:
     verb: str
     handler: "Callable[[str], Response | Coroutine[Any, Any, Response]]"
     parameter: str = "optional"
+
+    def __post_init__(self) -> None:
+        if not (self.verb.isascii() and self.verb.isalnum()):
+            raise ValueError(f"a command's verb is ASCII letters and digits, not {self.verb!r}")
+        if self.parameter not in ("required", "forbidden", "optional"):
+            raise ValueError(f"a command's parameter is required, forbidden or optional, not {self.parameter!r}")
 
 
 Hook = Callable[..., Any]
