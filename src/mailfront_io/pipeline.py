@@ -67,15 +67,23 @@ class Pipeline:
 
     def mechanisms(self) -> list[str]:
         """All SASL mechanisms that are offered now, in order."""
-        return [mechanism for hooks in (*self.plugins, self.backend) for mechanism in hooks.mechanisms()]
+        found: list[str] = []
+        for hooks in (*self.plugins, self.backend):
+            try:
+                found += hooks.mechanisms()
+            except Exception as error:
+                self._failed(hooks, error)
+        return found
 
     def commands(self) -> dict[str, tuple[Hooks, Command]]:
         """All commands that are offered now; the backend's and earlier plugins' win."""
-        return {
-            command.verb.upper(): (hooks, command)
-            for hooks in (*reversed(self.plugins), self.backend)
-            for command in hooks.commands()
-        }
+        found: dict[str, tuple[Hooks, Command]] = {}
+        for hooks in (*reversed(self.plugins), self.backend):
+            try:
+                found.update({command.verb.upper(): (hooks, command) for command in hooks.commands()})
+            except Exception as error:
+                self._failed(hooks, error)
+        return found
 
     async def command(self, hooks: Hooks, command: Command, argument: str) -> Response:
         """Run a command of a plugin's own."""
