@@ -26,6 +26,7 @@ from mailfront_proto.smtp import events
 from mailfront_proto.smtp.profile import LineEnds
 from mailfront_proto.smtp.replies import Reply
 from mailfront_proto.smtp.server import SMTPServer
+from mailfront_proto.smtp.states import State
 
 HANDSHAKE_SECONDS = 30.0
 AUTH_FAILURE_DELAY = 1.0
@@ -76,6 +77,8 @@ class SMTPFrontend:
         self._message_start = 0.0
         self._message_bytes = 0
         self._exit_code = 0
+        self._lost = False
+        """A write has failed: the peer is gone, or does not read."""
         self._last_logged: Reply | None = None
         self._strips_cr = machine.profile.line_ends is not LineEnds.ACCEPT
 
@@ -100,7 +103,8 @@ class SMTPFrontend:
             event = machine.next_event()
             if event is NEED_DATA:
                 await self._flush()
-                await self._receive()
+                if not self._lost:
+                    await self._receive()
             elif event is PAUSED:
                 await self._flush()
             elif type(event) is events.Body:
@@ -115,11 +119,13 @@ class SMTPFrontend:
 
     async def _flush(self) -> None:
         data = self.machine.data_to_send()
-        if data:
+        if data and not self._lost:
             self.session.bytes_out += len(data)
             try:
                 await Send(data, self._session_end_or(self._now() + self.deadlines.command))
             except (ConnectionLost, TLSFailed, DeadlineExceeded):
+                # What is here already is still done; nothing more is read, nor written.
+                self._lost = True
                 self.machine.receive_eof()
             self._command_end = self._now() + self.deadlines.command
 
@@ -173,7 +179,7 @@ class SMTPFrontend:
             self.session.log("Connection dropped")
             self._exit_code = 1
         elif event.reply is not None and event.reason != "aborted":
-            if event.reply is not self._last_logged:
+            if event.reply != self._last_logged:
                 self._log_reply(event.reply)
             self._exit_code = 1
         await self._flush()
@@ -208,6 +214,8 @@ class SMTPFrontend:
 
     def _offer(self) -> None:
         """Tell the machine what plugins and TLS offer now."""
+        for verb in self._commands:
+            self.machine.unregister_command(verb)
         self._commands = self.pipeline.commands()
         for verb, (_, command) in self._commands.items():
             self.machine.register_command(verb, command.parameter)
@@ -400,6 +408,8 @@ class SMTPFrontend:
     async def _start_tls(self) -> bool:
         self.machine.accept()
         await self._flush()
+        if self.machine.state is not State.TLS:  # plain text had come already: refused
+            return True
         if not await self._handshake():
             self.machine.receive_eof()
             self._exit_code = 1
@@ -408,7 +418,8 @@ class SMTPFrontend:
         session = self.session
         for name in [name for name in session.strings if name == "helo_domain" or name.startswith("auth_")]:
             del session.strings[name]
-        session.numbers.pop("authenticated", None)
+        for name in ("authenticated", "auth_uid", "auth_gid"):
+            session.numbers.pop(name, None)
         session.protocol_name = "SMTP"
         self._offer()
         return True
