@@ -1,0 +1,138 @@
+"""Message framing in DATA: the decoder against a reference that goes byte by byte, exhaustively over the four
+bytes that matter, under every policy and every split."""
+
+import itertools
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailfront_proto.smtp.body import DotDecoder
+from mailfront_proto.smtp.body_encoder import DotEncoder
+from mailfront_proto.smtp.profile import LineEnds
+from tests.proto.dot_reference import decode
+
+POLICIES = list(LineEnds)
+END = b"\r\n.\r\n"
+
+
+def run(pieces: list[bytes], policy: LineEnds) -> tuple[bytes, bytes | None, bool]:
+    """(content, what follows the end, bare line ends seen) of a decoder that is fed `pieces`."""
+    decoder = DotDecoder(policy)
+    content = b""
+    for number, piece in enumerate(pieces):
+        if policy is LineEnds.REJECT and decoder.has_bare_line_ends:
+            # The machine has refused the message by now and only looks for the end.
+            _, rest = decoder.feed(piece)
+        else:
+            decoded, rest = decoder.feed(piece)
+            content += decoded
+        if rest is not None:
+            return content, rest + b"".join(pieces[number + 1 :]), decoder.has_bare_line_ends
+    return content, None, decoder.has_bare_line_ends
+
+
+def every_cutting(data: bytes) -> list[list[bytes]]:
+    """All 2 ** (n - 1) of them."""
+    found = []
+    for cuts in range(1 << (len(data) - 1) if data else 0):
+        pieces, start = [], 0
+        for at in range(1, len(data)):
+            if cuts >> (at - 1) & 1:
+                pieces.append(data[start:at])
+                start = at
+        found.append([*pieces, data[start:]])
+    return found or [[]]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=[p.value for p in POLICIES])
+@pytest.mark.parametrize("length", range(7))
+def test_every_message_of_up_to_six_bytes_in_every_cutting(policy: LineEnds, length: int) -> None:
+    # Without an end of their own the bytes are held in part; the end behind them shows all of them. It is
+    # in a piece of its own, except in the byte-by-byte cutting.
+    for letters in itertools.product((b"\r", b"\n", b".", b"x"), repeat=length):
+        data = b"".join(letters)
+        with_end = data + END
+        expected = decode(with_end, policy)
+        assert expected.consumed is not None
+        rest = with_end[expected.consumed :]
+        wanted = expected.content, rest, expected.bare
+        for pieces in every_cutting(data):
+            assert run([*pieces, END], policy) == wanted, (data, pieces)
+        assert run([with_end], policy) == wanted, data
+        assert run([bytes([b]) for b in with_end], policy) == wanted, data
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=[p.value for p in POLICIES])
+def test_the_shortest_cut_is_never_late(policy: LineEnds) -> None:
+    """The end is found with its last byte, not only when more follows."""
+    for length in range(6):
+        for letters in itertools.product((b"\r", b"\n", b".", b"x"), repeat=length):
+            data = b"".join(letters)
+            expected = decode(data, policy)
+            content, rest, _ = run([data] if data else [], policy)
+            if expected.consumed is None:
+                assert rest is None, data
+                # What is held back is at most what could begin an end.
+                assert expected.content.startswith(content), data
+                assert len(expected.content) - len(content) <= 5, data
+            else:
+                assert (content, rest) == (expected.content, data[expected.consumed :]), data
+
+
+WORDS = st.sampled_from(
+    [b"\r\n", b"\n", b"\r", b".", b"\r\n.", b"\n.", b"\r\n.\r\n", b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"x", b"\0"]
+)
+
+
+@given(st.lists(WORDS, max_size=24), st.randoms(use_true_random=False), st.sampled_from(POLICIES))
+def test_longer_messages_against_the_reference(words: list[bytes], dice: random.Random, policy: LineEnds) -> None:
+    data = b"".join(words) + END + b"NOOP\r\n"
+    expected = decode(data, policy)
+    assert expected.consumed is not None
+    cuts = sorted(dice.sample(range(len(data) + 1), min(len(data), dice.randint(0, 6))))
+    pieces = [data[a:b] for a, b in itertools.pairwise([0, *cuts, len(data)]) if a < b]
+    assert run(pieces, policy) == (expected.content, data[expected.consumed :], expected.bare)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=[p.value for p in POLICIES])
+def test_no_slice_ends_between_cr_and_lf(policy: LineEnds) -> None:
+    data = b"a\r\nb\r\n\r\n..c\r\n.d\r\n" + END
+    for at in range(1, len(data)):
+        decoder = DotDecoder(policy)
+        first, _ = decoder.feed(data[:at])
+        second, _ = decoder.feed(data[at:])
+        assert not (first.endswith(b"\r") and second.startswith(b"\n")), at
+
+
+@pytest.mark.parametrize("policy", [LineEnds.NORMALIZE, LineEnds.REJECT], ids=["normalize", "reject"])
+@pytest.mark.parametrize(
+    "smuggled",
+    [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r.\n", b"\r\n.\r", b"\r\n.\0\r\n", b"\r\n.\r\r\n", b"\n\r.\n"],
+    ids=repr,
+)
+def test_only_crlf_dot_crlf_ends_data(policy: LineEnds, smuggled: bytes) -> None:
+    data = b"first" + smuggled + b"MAIL FROM:<evil@example.net>" + END
+    for at in range(1, len(data)):
+        _, rest, _ = run([data[:at], data[at:]], policy)
+        assert rest == b"", at
+
+
+def test_what_is_held_back_is_bounded() -> None:
+    for policy in POLICIES:
+        for data in (b"\r" * 5000, b"\n" * 5000, b"." * 5000, b"\n\r" * 2500, b"\r\n." * 2000, b"\n\r." * 2000):
+            decoder = DotDecoder(policy)
+            for byte in data:
+                decoder.feed(bytes([byte]))
+                assert len(decoder._held) <= 6
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=[p.value for p in POLICIES])
+@given(message=st.lists(st.sampled_from([b".", b"..", b"x", b"", b".x", b"\xff"]), max_size=20))
+def test_what_the_encoder_writes_comes_back(policy: LineEnds, message: list[bytes]) -> None:
+    data = b"".join(line + b"\r\n" for line in message)
+    encoder = DotEncoder()
+    wire = encoder.feed(data) + encoder.finish()
+    content, rest, bare = run([wire], policy)
+    assert (content, rest, bare) == (data, b"", False)
