@@ -2,18 +2,15 @@
 
 The rules: an error response stops the chain and is the result; a final acceptance stops it too; otherwise
 the first response given is kept and the chain goes on. Without any response a sender or recipient is
-refused, so that a chain nobody configured relays for nobody.
-
-A hook that raises, awaits something that is no operation, or answers nonsense costs 451 and a log line,
-never the session; one that hangs in an operation costs the same when its deadline passes.
+refused, so that a chain nobody configured relays for nobody. How hooks are called, and what one costs that
+fails, is in `mailfront_io.calling`.
 """
 
-import os
-from collections.abc import Awaitable, Generator, Iterable
+from collections.abc import Iterable
 from types import CoroutineType
 from typing import Any
 
-from mailfront_io.ops import DeadlineExceeded, Operation
+from mailfront_io.calling import INTERNAL_ERROR, Answer, Caller, Chain
 from mailfront_io.plugin import Backend, Command, Hook, Hooks, Plugin, Response
 from mailfront_io.session import Envelope, Path, Session
 from mailfront_io.spool import Spool
@@ -24,16 +21,8 @@ NO_RECIPIENT = Response(550, "5.1.0 Mail system is not configured to accept that
 SENDER_ACCEPTED = "2.1.0 Sender accepted."
 RECIPIENT_ACCEPTED = "2.1.5 Recipient accepted."
 MESSAGE_ACCEPTED = Response(250, "2.6.0 Message accepted.")
-INTERNAL_ERROR = Response(451, "4.3.0 Internal error.")
-
-HOOK_SECONDS = 120.0
-"""Seconds that one plugin's hook may take in all its operations before it counts as hung. RFC 5321 section
-4.5.3.2 gives the server 5 minutes for MAIL and RCPT; a chain of two that hang stays below."""
 
 _HOOKS = ("connect", "helo", "auth", "sender", "recipient", "data_start", "data_block", "message_end", "reset")
-_ORIGINAL_NAMES = {"connect": "init"}
-
-Chain = list[tuple[Hooks, Hook]]
 
 
 class Pipeline:
@@ -43,16 +32,9 @@ class Pipeline:
         self.session = session
         self.plugins = list(plugins)
         self.backend = backend
-        self._debug = session.getenv("MSG_DEBUG") is not None and session.getenv("MSG_DEBUG") != "0"
-        self._chains: dict[str, Chain] = {
-            hook: [(plugin, getattr(plugin, hook)) for plugin in self.plugins if hasattr(plugin, hook)]
-            for hook in _HOOKS
-        }
-        self._backend_hooks: dict[str, Hook | None] = {
-            hook: getattr(backend, hook, None) for hook in _HOOKS
-        }
-        self._data_block_hooks = self._chains["data_block"]
-        self._backend_data_block = self._backend_hooks["data_block"]
+        self._caller = Caller(session, session.getenv("MSG_DEBUG") not in (None, "0"))
+        self._chains = {hook: Chain(hook, [*self.plugins]) for hook in _HOOKS}
+        self._backend_hooks: dict[str, Hook | None] = {hook: getattr(backend, hook, None) for hook in _HOOKS}
         self._spools = backend.spools or any(plugin.spools for plugin in self.plugins)
         self._spools_in_file = any(plugin.spools for plugin in self.plugins)
         self._spool: Spool | None = None
@@ -72,7 +54,7 @@ class Pipeline:
             try:
                 found += hooks.mechanisms()
             except Exception as error:
-                self._failed(hooks, error)
+                self._caller.failed(hooks, error)
         return found
 
     def commands(self) -> dict[str, tuple[Hooks, Command]]:
@@ -82,12 +64,15 @@ class Pipeline:
             try:
                 found.update({command.verb.upper(): (hooks, command) for command in hooks.commands()})
             except Exception as error:
-                self._failed(hooks, error)
+                self._caller.failed(hooks, error)
         return found
 
     async def command(self, hooks: Hooks, command: Command, argument: str) -> Response:
         """Run a command of a plugin's own."""
-        return await self._call(hooks, command.handler, argument) or INTERNAL_ERROR
+        response = self._caller.call(hooks, command.handler, argument)
+        if response is not None and type(response) is not Response:
+            response = await response
+        return response or INTERNAL_ERROR
 
     async def helo(self, host: str, capabilities: list[str]) -> Response | None:
         """The error, or None; hooks have added to `capabilities`."""
@@ -96,8 +81,10 @@ class Pipeline:
 
     async def auth(self, request: VerifyPassword) -> Response | None:
         """The first response; None when nobody has one."""
-        for hooks, hook in self._chains["auth"]:
-            response = await self._call(hooks, hook, request)
+        for hooks, hook in self._chains["auth"].calls:
+            response = self._caller.call(hooks, hook, request)
+            if response is not None and type(response) is not Response:
+                response = await response
             if response is not None:
                 return response
         return None
@@ -131,9 +118,13 @@ class Pipeline:
                 self.session.log(f"Cannot create a spool file in {directory}: {error.strerror}; set $TMPDIR")
                 await self.reset()
                 return INTERNAL_ERROR
-        response = await self._backend("data_start", self._spool)
+        response = self._backend("data_start", self._spool)
+        if response is not None and type(response) is not Response:
+            response = await response
         if response is None or not response.refuses:
-            response = await self._run("data_start", self._spool)
+            response = self._caller.run(self._chains["data_start"], self._spool)
+            if response is not None and type(response) is not Response:
+                response = await response
         if response is not None and response.refuses:
             await self.reset()
             return response
@@ -146,13 +137,10 @@ class Pipeline:
         """A slice of the message. The first error is kept for `message_end`; what follows is dropped."""
         if self._data_error is not None:
             return
-        for hooks, hook in self._data_block_hooks:
-            try:
-                response = hook(data)
-                if response is not None:
-                    response = await self._result(hooks, response)
-            except Exception as error:
-                response = self._failed(hooks, error)
+        if self._chains["data_block"].calls:
+            response = self._caller.run(self._chains["data_block"], data)
+            if response is not None and type(response) is not Response:
+                response = await response
             if response is not None and response.refuses:
                 await self._fail_data(response)
                 return
@@ -163,7 +151,9 @@ class Pipeline:
         try:
             if self._data_error is not None:
                 return [self._data_error]
-            response = await self._run("message_end", self._spool)
+            response = self._caller.run(self._chains["message_end"], self._spool)
+            if response is not None and type(response) is not Response:
+                response = await response
             if response is not None and response.refuses:
                 await self.reset()
                 return [response]
@@ -177,8 +167,12 @@ class Pipeline:
         """Drop the transaction: the backend's reset, then every plugin's. The first error, or None."""
         self._close_spool()
         self.session.envelope = Envelope()
-        response = await self._backend("reset")
-        from_plugins = await self._run("reset", stop_at_error=False)
+        response = self._backend("reset")
+        if response is not None and type(response) is not Response:
+            response = await response
+        from_plugins = self._caller.run_all(self._chains["reset"])
+        if from_plugins is not None and type(from_plugins) is not Response:
+            from_plugins = await from_plugins
         for candidate in (response, from_plugins):
             if candidate is not None and candidate.refuses:
                 return candidate
@@ -190,91 +184,49 @@ class Pipeline:
         for hooks in (*self.plugins, self.backend):
             hook = getattr(hooks, "disconnect", None)
             if hook is not None:
-                await self._call(hooks, hook)
+                response = self._caller.call(hooks, hook)
+                if response is not None and type(response) is not Response:
+                    await response
 
-    # -- how hooks are called ----------------------------------------------------------------------------
+    # -- plugins, then the backend -----------------------------------------------------------------------
 
     async def _verdict(self, name: str, path: Path, nobody: Response) -> Response:
-        response = await self._run(name, path)
+        response = self._caller.run(self._chains[name], path)
+        if response is not None and type(response) is not Response:
+            response = await response
         if response is None:
             return nobody
-        if response.refuses:
+        if response.code >= 400:
             return response
-        backend = await self._backend(name, path)
-        if backend is not None and (backend.refuses or not response.text):
+        backend = self._backend(name, path)
+        if backend is not None and type(backend) is not Response:
+            backend = await backend
+        if backend is not None and (backend.code >= 400 or not response.text):
             return backend
         return response
 
     async def _plugins_then_backend(self, name: str, *arguments: Any) -> Response | None:
-        response = await self._run(name, *arguments)
+        response = self._caller.run(self._chains[name], *arguments)
+        if response is not None and type(response) is not Response:
+            response = await response
         if response is not None and response.refuses:
             return response
-        return await self._backend(name, *arguments)
+        response = self._backend(name, *arguments)
+        return response if response is None or type(response) is Response else await response
 
-    async def _run(self, name: str, *arguments: Any, stop_at_error: bool = True) -> Response | None:
-        """The plugins' part of a hook, by the rules of this module's head."""
-        if self._debug:
-            self.session.log(f"Debug: Calling plugin hook: {_ORIGINAL_NAMES.get(name, name)}")
-        kept: Response | None = None
-        for hooks, hook in self._chains[name]:
-            if self._debug:
-                self.session.log(f"Debug: Calling plugin: {hooks.name}")
-            try:
-                response = hook(*arguments)
-                if response is not None and type(response) is not Response:
-                    response = await self._result(hooks, response)
-            except Exception as error:
-                response = self._failed(hooks, error)
-            if response is None:
-                continue
-            if self._debug:
-                code = response.code + (1024 if response.final else 0)
-                self.session.log(f"Debug: Plugin {hooks.name} returned {code}:{response.text or '(null)'}")
-            if response.refuses and (stop_at_error or kept is None):
-                kept = response
-                if stop_at_error:
-                    break
-            elif response.final:
-                kept = response
-                break
-            elif kept is None:
-                kept = response
-        return kept
-
-    async def _backend(self, name: str, *arguments: Any) -> Response | None:
+    def _backend(self, name: str, *arguments: Any) -> Answer:
         hook = self._backend_hooks[name]
-        return None if hook is None else await self._call(self.backend, hook, *arguments)
-
-    async def _call(self, hooks: Hooks, hook: Hook, *arguments: Any) -> Response | None:
-        try:
-            response = hook(*arguments)
-            return response if response is None else await self._result(hooks, response)
-        except Exception as error:
-            return self._failed(hooks, error)
-
-    async def _result(self, hooks: Hooks, response: Any) -> Response | None:
-        """What a hook returned, awaited where it is a coroutine."""
-        if isinstance(response, CoroutineType):
-            response = await _Bounded(hooks, response, self.session.clock.monotonic() + HOOK_SECONDS)
-        if response is not None and not isinstance(response, Response):
-            raise TypeError(f"a hook answers with a Response or None, not {type(response).__name__}")
-        return response
-
-    def _failed(self, hooks: Hooks, error: Exception) -> Response:
-        """A hook that raised: the client learns nothing, the log all, under an id."""
-        kind = "backend" if isinstance(hooks, Backend) else "plugin"
-        what = "its deadline passed" if isinstance(error, DeadlineExceeded) else f"{type(error).__name__}: {error}"
-        self.session.log(f"Error {os.urandom(4).hex()}: {kind} {hooks.name or type(hooks).__name__}: {what}")
-        return INTERNAL_ERROR
+        return None if hook is None else self._caller.call(self.backend, hook, *arguments)
 
     # -- the message's way -------------------------------------------------------------------------------
 
     async def _to_backend_and_spool(self, data: bytes) -> None:
-        if self._backend_data_block is not None:
-            response = await self._call(self.backend, self._backend_data_block, data)
-            if response is not None and response.refuses:
-                await self._fail_data(response)
-                return
+        response = self._backend("data_block", data)
+        if response is not None and type(response) is not Response:
+            response = await response
+        if response is not None and response.refuses:
+            await self._fail_data(response)
+            return
         if self._spool is not None:
             try:
                 self._spool.write(data)
@@ -293,12 +245,12 @@ class Pipeline:
         try:
             answer = hook(self._spool)
             if isinstance(answer, CoroutineType):
-                answer = await _Bounded(self.backend, answer, None)
+                answer = await self._caller.bounded(self.backend, answer, None)
             responses = answer if isinstance(answer, list) else [answer]
             if not responses or not all(r is None or isinstance(r, Response) for r in responses):
                 raise TypeError("message_end answers with a Response, None, or a list of them")
         except Exception as error:
-            responses = [self._failed(self.backend, error)]
+            responses = [self._caller.failed(self.backend, error)]
         responses = [
             r if r is not None and r.text else Response(r.code if r else 250, MESSAGE_ACCEPTED.text)
             for r in responses
@@ -311,38 +263,6 @@ class Pipeline:
         if self._spool is not None:
             self._spool.close()
             self._spool = None
-
-
-class _Bounded(Awaitable[Any]):
-    """Awaits a hook's coroutine, and holds each of its operations to the hook's deadline."""
-
-    def __init__(self, hooks: Hooks, coroutine: "CoroutineType[Any, Any, Any]", deadline: float | None) -> None:
-        self._hooks = hooks
-        self._coroutine = coroutine
-        self._deadline = deadline
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        coroutine, deadline = self._coroutine, self._deadline
-        try:
-            operation = coroutine.send(None)
-            while True:
-                if not isinstance(operation, Operation):
-                    problem = TypeError(
-                        f"{self._hooks.name or type(self._hooks).__name__} awaited {operation!r}, which is no "
-                        "operation of mailfront_io.ops; no event loop runs here"
-                    )
-                    operation = coroutine.throw(problem)
-                    continue
-                if deadline is not None and (operation.deadline is None or operation.deadline > deadline):
-                    operation.deadline = deadline
-                try:
-                    answer = yield operation
-                except BaseException as error:
-                    operation = coroutine.throw(error)
-                else:
-                    operation = coroutine.send(answer)
-        except StopIteration as stop:
-            return stop.value
 
 
 def fold(responses: list[Response]) -> Response:

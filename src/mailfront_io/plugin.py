@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 from mailfront_io.session import Session
 
 _BAD_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 
 
+@final
 class Response:
     r"""An answer of a hook: a reply `code`, a `text` (lines separated by ``\n``; empty: the usual text),
     and whether it is `final`, so that no later plugin is asked.

@@ -1,0 +1,180 @@
+"""Calling hooks: plain functions straight away, coroutines only where there is one to await.
+
+Most hooks are plain functions, and a chain of those costs no coroutine at all. So `Caller.call` and
+`Caller.run` return either the response itself or, from the first hook that returned a coroutine on, a
+coroutine that finishes the job. The caller writes::
+
+    response = caller.run(chain, path)
+    if response is not None and type(response) is not Response:
+        response = await response
+
+A hook that raises, awaits something that is no operation, or answers nonsense costs 451 and a log line,
+never the session; one that hangs in an operation costs the same when its deadline passes.
+"""
+
+import os
+from collections.abc import Awaitable, Coroutine, Generator
+from types import CoroutineType
+from typing import Any
+
+from mailfront_io.ops import DeadlineExceeded, Operation
+from mailfront_io.plugin import Backend, Hook, Hooks, Response
+from mailfront_io.session import Session
+
+INTERNAL_ERROR = Response(451, "4.3.0 Internal error.")
+
+HOOK_SECONDS = 120.0
+"""Seconds that one plugin's hook may take in all its operations before it counts as hung. RFC 5321 section
+4.5.3.2 gives the server 5 minutes for MAIL and RCPT; a chain of two that hang stays below."""
+
+Answer = Response | None | Coroutine[Any, Any, Response | None]
+
+
+class Chain:
+    """One hook of all plugins that have it, in order."""
+
+    __slots__ = ("calls", "name")
+
+    def __init__(self, name: str, plugins: list[Hooks]) -> None:
+        self.name = name
+        self.calls: list[tuple[Hooks, Hook]] = [(p, getattr(p, name)) for p in plugins if hasattr(p, name)]
+
+
+class Caller:
+    """Calls the hooks of one connection. `debug`: log each call, in the original's words (``$MSG_DEBUG``)."""
+
+    __slots__ = ("_debug", "_session")
+
+    def __init__(self, session: Session, debug: bool) -> None:
+        self._session = session
+        self._debug = debug
+
+    def call(self, hooks: Hooks, hook: Hook, *arguments: Any) -> Answer:
+        """Call one hook."""
+        try:
+            response = hook(*arguments)
+        except Exception as error:
+            return self.failed(hooks, error)
+        if response is None or type(response) is Response:
+            return response
+        return self._settle(hooks, response)
+
+    def run(self, chain: Chain, *arguments: Any) -> Answer:
+        """Call a chain. An error response stops it and is the result; a final acceptance stops it too;
+        otherwise the first response given is kept and the chain goes on."""
+        if self._debug and chain.name != "data_block":  # the original does not log those
+            return self._run_on(chain, arguments, 0, None, None)
+        kept: Response | None = None
+        for position, (hooks, hook) in enumerate(chain.calls):
+            try:
+                response = hook(*arguments)
+            except Exception as error:
+                response = self.failed(hooks, error)
+            if response is None:
+                continue
+            if type(response) is not Response:
+                return self._run_on(chain, arguments, position, response, kept)
+            if response.code >= 400 or response.final:
+                return response
+            if kept is None:
+                kept = response
+        return kept
+
+    async def _run_on(
+        self, chain: Chain, arguments: tuple[Any, ...], start: int, begun: Any, kept: Response | None
+    ) -> Response | None:
+        """`run` from the hook at `start` on; `begun`: what that one has returned already, None if it has
+        not been called."""
+        log = self._session.log
+        if self._debug and not start and begun is None:
+            log(f"Debug: Calling plugin hook: {'init' if chain.name == 'connect' else chain.name}")
+        for hooks, hook in chain.calls[start:]:
+            if self._debug:
+                log(f"Debug: Calling plugin: {hooks.name}")
+            answer = self._settle(hooks, begun) if begun is not None else self.call(hooks, hook, *arguments)
+            begun = None
+            response = answer if answer is None or type(answer) is Response else await answer
+            if response is None:
+                continue
+            if self._debug:
+                code = response.code + (1024 if response.final else 0)
+                log(f"Debug: Plugin {hooks.name} returned {code}:{response.text or '(null)'}")
+            if response.refuses or response.final:
+                return response
+            kept = kept or response
+        return kept
+
+    def run_all(self, chain: Chain) -> Answer:
+        """Call a chain to its end, whatever its hooks answer; the first error, or None. For ``reset``,
+        which leaves nobody out."""
+        if not chain.calls and not self._debug:
+            return None
+        return self._run_all(chain)
+
+    async def _run_all(self, chain: Chain) -> Response | None:
+        refusal: Response | None = None
+        if self._debug:
+            self._session.log(f"Debug: Calling plugin hook: {chain.name}")
+        for hooks, hook in chain.calls:
+            if self._debug:
+                self._session.log(f"Debug: Calling plugin: {hooks.name}")
+            answer = self.call(hooks, hook)
+            response = answer if answer is None or type(answer) is Response else await answer
+            if response is not None and response.refuses:
+                refusal = refusal or response
+        return refusal
+
+    async def _settle(self, hooks: Hooks, response: Any) -> Response | None:
+        """The response of a hook that returned no `Response`: a coroutine's is awaited."""
+        try:
+            response = await self.bounded(hooks, response, self._session.clock.monotonic() + HOOK_SECONDS)
+            if response is not None and not isinstance(response, Response):
+                raise TypeError(f"a hook answers with a Response or None, not {type(response).__name__}")
+        except Exception as error:
+            return self.failed(hooks, error)
+        return response
+
+    async def bounded(self, hooks: Hooks, answer: Any, deadline: float | None) -> Any:
+        """`answer`, awaited where it is a coroutine, each of its operations held to `deadline`."""
+        return await _Bounded(hooks, answer, deadline) if isinstance(answer, CoroutineType) else answer
+
+    def failed(self, hooks: Hooks, error: Exception) -> Response:
+        """A hook that raised: the client learns nothing, the log all, under an id."""
+        kind = "backend" if isinstance(hooks, Backend) else "plugin"
+        what = "its deadline passed" if isinstance(error, DeadlineExceeded) else f"{type(error).__name__}: {error}"
+        self._session.log(f"Error {os.urandom(4).hex()}: {kind} {hooks.name or type(hooks).__name__}: {what}")
+        return INTERNAL_ERROR
+
+
+class _Bounded(Awaitable[Any]):
+    """Awaits a hook's coroutine, and holds each of its operations to the hook's deadline."""
+
+    __slots__ = ("_coroutine", "_deadline", "_hooks")
+
+    def __init__(self, hooks: Hooks, coroutine: "CoroutineType[Any, Any, Any]", deadline: float | None) -> None:
+        self._hooks = hooks
+        self._coroutine = coroutine
+        self._deadline = deadline
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        coroutine, deadline = self._coroutine, self._deadline
+        try:
+            operation = coroutine.send(None)
+            while True:
+                if not isinstance(operation, Operation):
+                    problem = TypeError(
+                        f"{self._hooks.name or type(self._hooks).__name__} awaited {operation!r}, which is no "
+                        "operation of mailfront_io.ops; no event loop runs here"
+                    )
+                    operation = coroutine.throw(problem)
+                    continue
+                if deadline is not None and (operation.deadline is None or operation.deadline > deadline):
+                    operation.deadline = deadline
+                try:
+                    answer = yield operation
+                except BaseException as error:
+                    operation = coroutine.throw(error)
+                else:
+                    operation = coroutine.send(answer)
+        except StopIteration as stop:
+            return stop.value
