@@ -326,9 +326,7 @@ class _TLSClient:
         self._want_read = ssl.SSLWantReadError
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = start.context.wrap_bio(
-            self._incoming, self._outgoing, server_hostname=start.server_hostname
-        )
+        self._tls = start.context.wrap_bio(self._incoming, self._outgoing, server_hostname=start.server_hostname)
         self.handshaking = True
         self._shake()
 

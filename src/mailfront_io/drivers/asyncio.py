@@ -28,7 +28,7 @@ from mailfront_io.drivers.listener import (
     report_to_stderr,
 )
 from mailfront_io.drivers.stepper import CLOCK
-from mailfront_io.ops import CLEANUP_SECONDS, Cancelled, Connection, Operation, SessionFactory, Stopping
+from mailfront_io.ops import Cancelled, Connection, Operation, SessionFactory, Stopping
 
 T = TypeVar("T")
 
@@ -252,9 +252,7 @@ class _Server:
         del self._resting[listener]
         self._loop.add_reader(listener.socket.fileno(), self._accept, listener)
 
-    async def _connected(
-        self, listener: Listener, connection: socket.socket, remote: Address | None
-    ) -> None:
+    async def _connected(self, listener: Listener, connection: socket.socket, remote: Address | None) -> None:
         def ended(session: SessionProtocol) -> None:
             self.sessions.discard(session)
             listener.release(remote)

@@ -24,10 +24,10 @@ import time
 import weakref
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mailfront_io.drivers.listener import LINGER_SECONDS
-from mailfront_io.drivers.stepper import CLOCK, Steps, not_an_operation
+from mailfront_io.drivers.stepper import CLOCK, not_an_operation
 from mailfront_io.drivers.threads import POOL, Call
 from mailfront_io.ops import (
     CLEANUP_SECONDS,
@@ -42,6 +42,9 @@ from mailfront_io.ops import (
     Stopping,
     Thread,
 )
+
+if TYPE_CHECKING:
+    from mailfront_io.drivers.stepper import Steps
 
 FLUSH_SECONDS = 30.0
 """How long the transport may take to send what a session has sent last."""
@@ -72,6 +75,8 @@ class SessionProtocol(asyncio.BufferedProtocol):
         "_buffer",
         "_call",
         "_cancelled",
+        "_committing",
+        "_cut_short",
         "_deadline",
         "_ended",
         "_eof",
@@ -85,11 +90,11 @@ class SessionProtocol(asyncio.BufferedProtocol):
         "_socket",
         "_step_in",
         "_stopping",
+        "_stuck",
         "_timer",
         "_timer_at",
         "_transport",
         "_waiting",
-        "_wake_error",
         "error",
         "result",
     )
@@ -119,7 +124,10 @@ class SessionProtocol(asyncio.BufferedProtocol):
         self._deadline: float | None = None  # of what is waited in
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._call: Call | None = None  # the Thread that is waited in, unless it commits
+        self._call: Call | None = None  # the Thread that is waited in
+        self._committing = False  # and it is one that commits
+        self._cut_short = False  # the Sleep that is waited in ends with the clean-up's time
+        self._stuck = False  # the peer did not read what we sent in time
         self._paused = False  # the transport's buffer is above its high-water mark
         self._attention = False  # something of the following is set
         self._held = b""  # arrived while nobody was waiting; reading is paused
@@ -133,8 +141,7 @@ class SessionProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the session."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by descent
         self._step(None)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -192,9 +199,7 @@ class SessionProtocol(asyncio.BufferedProtocol):
         if self._cancelled:
             return
         self._cancelled = self._attention = True
-        if self._waiting is _THREAD and self._call is None:
-            return
-        if self._waiting is not _NOTHING:
+        if self._waiting is not _NOTHING and not (self._waiting is _THREAD and self._committing):
             self._abandon()
             self._step(None, self._begin_cleanup())
 
@@ -205,10 +210,7 @@ class SessionProtocol(asyncio.BufferedProtocol):
         self._waiting = _NOTHING
         while True:
             try:
-                if error is None:
-                    operation = self._step_in(answer)
-                else:
-                    operation = self._session.throw(error)
+                operation: Any = self._step_in(answer) if error is None else self._session.throw(error)
             except StopIteration as end:
                 self.result = end.value
                 self._close()
@@ -221,62 +223,54 @@ class SessionProtocol(asyncio.BufferedProtocol):
                 return
             finally:
                 error = None  # its traceback holds this frame: leave no cycle
-            answer = None
             kind = type(operation)
-            if kind is Recv:
-                if self._attention:
-                    answer, error = self._unusual_recv(operation)
-                    if answer is not None or error is not None:
-                        continue
-                    self._wait(_RECV, operation.deadline, operation.idle)
+            if not self._attention:
+                if kind is Recv:
+                    self._deadline = deadline = operation.deadline
+                    if deadline is not None and (self._timer is None or deadline < self._timer_at):
+                        self._set_timer(deadline)
+                    self._idle = operation.idle
+                    self._waiting = _RECV
                     return
-                self._deadline = deadline = operation.deadline
-                if deadline is not None and (self._timer is None or deadline < self._timer_at):
-                    self._set_timer(deadline)
-                self._idle = operation.idle
-                self._waiting = _RECV
-                return
-            if kind is Send:
-                if self._attention:
-                    error = self._unusual_send()
-                    if error is not None:
-                        continue
-                self._transport.write(operation.data)
-                if self._paused:
-                    self._wait(_SEND, operation.deadline)
-                    return
-            elif kind is StartTLS:
-                from mailfront_io.drivers.tls import tls_layer
-
-                self._session = tls_layer(self._session, operation, CLOCK)
-                self._step_in = self._session.send
-            else:
-                error = self._interruption()
-                if error is None:
-                    if kind is Sleep:
-                        self._sleep(operation)
+                if kind is Send:
+                    self._transport.write(operation.data)
+                    if self._paused:
+                        self._wait(_SEND, operation.deadline)
                         return
-                    if kind is Thread:
-                        error = self._thread(operation)
-                        if error is None:
-                            return
-                    else:
-                        error = not_an_operation(operation, self._session)
+                    answer = None
+                    continue
+            elif self._limit is not None and self._limit <= time.monotonic():
+                self._give_up()
+                return
+            outcome = self._perform(kind, operation)
+            if outcome is None:
+                return
+            answer, error = outcome
 
-    def _wait(self, what: _Wait, deadline: float | None, idle: bool = False) -> None:
-        if self._limit is not None:
-            deadline = self._limit if deadline is None else min(deadline, self._limit)
-        self._deadline = deadline
-        if deadline is not None and (self._timer is None or deadline < self._timer_at):
-            self._set_timer(deadline)
-        self._idle = idle
-        self._waiting = what
+    def _perform(self, kind: type, operation: Any) -> "_Outcome | None":
+        """Do what is cold or needs attention: its answer or error, or None when that must be waited for."""
+        if kind is StartTLS:
+            from mailfront_io.drivers.tls import tls_layer
 
-    def _unusual_recv(self, operation: Recv) -> tuple[bytes | None, BaseException | None]:
-        """Answer or error of a Recv when there is something to consider; neither: it must wait."""
-        error = self._interruption()
-        if error is not None:
-            return None, error
+            self._session = tls_layer(self._session, operation, CLOCK)
+            self._step_in = self._session.send
+            return None, None
+        if self._cancelled and self._limit is None:
+            return None, self._begin_cleanup()
+        if kind is Recv:
+            return self._recv(operation)
+        if kind is Send:
+            return self._send(operation)
+        if kind is Sleep:
+            end = time.monotonic() + operation.seconds
+            self._cut_short = self._limit is not None and self._limit < end
+            self._wait(_SLEEP, end)
+            return None
+        if kind is Thread:
+            return self._thread(operation)
+        return None, not_an_operation(operation, self._session)
+
+    def _recv(self, operation: Recv) -> "_Outcome | None":
         if self._stopping and operation.idle and self._limit is None:
             return None, Stopping()
         if operation.deadline is not None and operation.deadline <= time.monotonic():
@@ -289,52 +283,57 @@ class SessionProtocol(asyncio.BufferedProtocol):
             return data, None
         if self._lost is not None:
             return None, ConnectionLost(self._lost)
-        return (b"" if self._eof else None), None
+        if self._eof:
+            return b"", None
+        self._wait(_RECV, operation.deadline, operation.idle)
+        return None
 
-    def _unusual_send(self) -> BaseException | None:
+    def _send(self, operation: Send) -> "_Outcome | None":
         if self._lost is not None:
-            return ConnectionLost(self._lost)
-        return self._interruption()
+            return None, ConnectionLost(self._lost)
+        self._transport.write(operation.data)
+        if self._paused:
+            self._wait(_SEND, operation.deadline)
+            return None
+        return None, None
 
-    # Cold operations
-
-    def _sleep(self, operation: Sleep) -> None:
-        end = time.monotonic() + operation.seconds
-        self._wake_error = self._limit is not None and self._limit < end
-        self._wait(_SLEEP, end)
-
-    def _thread(self, operation: "Thread[Any]") -> BaseException | None:
+    def _thread(self, operation: "Thread[Any]") -> "_Outcome | None":
         loop = self._loop
 
         def done(result: Any, error: BaseException | None) -> None:  # in the worker thread
             try:
                 loop.call_soon_threadsafe(self._called, call, result, error)
             except RuntimeError:
-                pass  # the loop was closed over it
+                pass  # the loop was closed meanwhile, which it is not over a commit
 
         call = Call(operation.function, operation.arguments, done)
         try:
             POOL.start(call)
         except Exception as error:
-            return error
-        self._call = None if operation.commit else call
-        self._wait(_THREAD, None if operation.commit else operation.deadline)
-        if operation.commit:
-            self._deadline = None
+            return None, error
+        self._call = call
+        self._committing = operation.commit
+        if self._committing:
+            self._deadline = None  # nothing ends this wait but the call itself
+            self._waiting = _THREAD
+        else:
+            self._wait(_THREAD, operation.deadline)
         return None
 
     def _called(self, call: Call, result: Any, error: BaseException | None) -> None:
-        """A Thread has its answer: it is wanted, unless the wait has ended in between."""
-        if self._waiting is _THREAD and (self._call is call or self._call is None):
+        """A call in a thread has ended: tell the session, if it waits for that call still."""
+        if self._call is call:
             self._call = None
             self._step(result, error)
 
-    def _abandon(self) -> None:
-        if self._call is not None:
-            self._call.abandon()
-            self._call = None
-
-    # Time
+    def _wait(self, what: _Wait, deadline: float | None, idle: bool = False) -> None:
+        if self._limit is not None:
+            deadline = self._limit if deadline is None else min(deadline, self._limit)
+        self._deadline = deadline
+        if deadline is not None and (self._timer is None or deadline < self._timer_at):
+            self._set_timer(deadline)
+        self._idle = idle
+        self._waiting = what
 
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:
@@ -351,25 +350,69 @@ class SessionProtocol(asyncio.BufferedProtocol):
             self._set_timer(deadline)  # it has moved on since
         elif self._waiting is _CLOSE:
             self._transport.abort()
-        elif self._waiting is _SLEEP and not self._wake_error:
+        elif self._waiting is _SLEEP and not self._cut_short:
             self._step(None)
         else:
+            self._stuck = self._waiting is _SEND
             self._abandon()
             self._step(None, DeadlineExceeded())
 
     # The end
 
-    def _interruption(self) -> BaseException | None:
-        """What must be thrown before any operation: `Cancelled`, once; an end to endless clean-up."""
-        if self._cancelled and self._limit is None:
-            return self._begin_cleanup()
-        return None
+    def _abandon(self) -> None:
+        if self._call is not None:
+            self._call.abandon()
+            self._call = None
 
     def _begin_cleanup(self) -> Cancelled:
         self._limit = time.monotonic() + CLEANUP_SECONDS
         return Cancelled()
 
+    def _give_up(self) -> None:
+        """The clean-up has had its time and wants more."""
+        self.error = Cancelled()
+        try:
+            self._session.close()
+        except RuntimeError as error:  # it awaited something once more
+            self.error = error
+        self._close()
+
     def _close(self) -> None:
-        """The session has ended: let the transport send what is left, and close."""
+        """The session has ended: let the transport send what is left, then close it.
+
+        Closing over unread input sends a reset, which can overtake our last reply. So when the peer still
+        talks its input is thrown away for a while first.
+        """
         self._waiting = _CLOSE
         self._deadline = None
+        if self._lost is not None:
+            self._over()
+        elif self._stuck:
+            self._transport.abort()  # it did not read in time
+        elif not self._eof and self._unread():
+            self._held = b""
+            self._transport.write_eof()
+            self._transport.resume_reading()
+            self._wait(_CLOSE, time.monotonic() + LINGER_SECONDS)
+        else:
+            self._transport.close()
+            if self._transport.get_write_buffer_size():
+                self._wait(_CLOSE, time.monotonic() + FLUSH_SECONDS)
+
+    def _unread(self) -> bool:
+        if self._held:
+            return True
+        try:
+            return bool(self._socket.recv(1, socket.MSG_DONTWAIT))
+        except OSError:  # nothing there, most of the time
+            return False
+
+    def _over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._ended(self)
+
+
+_Outcome = tuple[Any, BaseException | None]
+"""What is sent into the session, or thrown."""

@@ -39,9 +39,7 @@ RECORD_SIZE = 16 * 1024
 """The plain text of one TLS record at most (RFC 8446 5.1): one `read` of it empties a record."""
 
 
-def tls_layer(
-    session: Coroutine[Operation[Any], Any, T] | Steps[T], start: StartTLS, clock: Clock
-) -> Steps[T]:
+def tls_layer(session: Coroutine[Operation[Any], Any, T] | Steps[T], start: StartTLS, clock: Clock) -> Steps[T]:
     """Do the handshake that `session` asks for with `start`, then step it inside TLS to its end."""
     tls: _TLS | None = None
     answer: Any = None
@@ -105,9 +103,7 @@ class _TLS:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         _prepare(start.context, start.server_side)
-        self._object = start.context.wrap_bio(
-            self._incoming, self._outgoing, start.server_side, start.server_hostname
-        )
+        self._object = start.context.wrap_bio(self._incoming, self._outgoing, start.server_side, start.server_hostname)
 
     def handshake(self, deadline: float | None) -> Generator[Operation[Any], Any, TLSFacts]:
         """Shake hands before `deadline`, with every exception that a raw operation may throw."""
