@@ -76,7 +76,8 @@ class Session:
         self.environment = environment
         self._facts: Mapping[str, str] = facts if facts is not None else {}
         self.profile = profile
-        self._log = log
+        self.log = log
+        """Writes a line to the log; the sink escapes what a terminal must not see."""
         self._assignments: list[tuple[str, str]] = []
 
         self.strings: dict[str, str] = {}
@@ -115,10 +116,6 @@ class Session:
         # its own host name and ident answer.
         value = self.getenv(prefix + name)
         return value if value and not _CONTROL.search(value) else None
-
-    def log(self, text: str) -> None:
-        """Write a line to the log; the sink escapes what a terminal must not see."""
-        self._log(text)
 
     # -- settings ----------------------------------------------------------------------------------------
 

@@ -5,11 +5,15 @@ One message's way: `Recv` → ``machine.receive_data`` → `Mail`, `Recipient` �
 `Send`; `Data` → 354; `Body` slices → pipeline → backend; `MessageEnd` → backend's answer → `Send`.
 """
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from math import inf
+from typing import Any
 
 from mailfront_io.ops import (
     ConnectionLost,
     DeadlineExceeded,
+    Operation,
     Recv,
     Send,
     Sleep,
@@ -58,7 +62,7 @@ class Deadlines:
         whole = parse_number(session.getenv("SESSION_TIMEOUT")) or 0
         if session.profile.name == "compat":
             # In the original a session limit that is not set is none, despite its manual.
-            return cls(idle or 1200.0, idle or 1200.0, whole or None, restarts=True, message=float("inf"))
+            return cls(idle or 1200.0, idle or 1200.0, whole or None, restarts=True, message=inf)
         return cls(idle or 300.0, min(idle or 180.0, 180.0), whole or 86400.0)
 
 
@@ -72,11 +76,16 @@ class SMTPFrontend:
         self.deadlines = Deadlines.from_session(session)
         self._now = session.clock.monotonic
         self._commands: dict[str, tuple[Hooks, Command]] = {}
-        self._session_end: float | None = None
-        self._command_end = 0.0
+        self._command_seconds = self.deadlines.command
+        started = self._now()
+        self._session_end = started + (self.deadlines.session or inf)
+        self._command_end = started + self._command_seconds
+        """When the next command must be here; counted from the last reply."""
+        self._recv = Recv()
         self._message_start = 0.0
         self._message_bytes = 0
         self._exit_code = 0
+        self._over = False
         self._lost = False
         """A write has failed: the peer is gone, or does not read."""
         self._last_logged: Reply | None = None
@@ -84,8 +93,6 @@ class SMTPFrontend:
 
     async def run(self) -> int:
         """The session, from its first byte to its last; the exit code of a one-shot program."""
-        if self.deadlines.session is not None:
-            self._session_end = self._now() + self.deadlines.session
         try:
             immediate = self.session.tls_context is not None and self.session.getenv("TLS_IMMEDIATE") is not None
             if immediate and not await self._handshake():
@@ -98,70 +105,71 @@ class SMTPFrontend:
         return self._exit_code
 
     async def _converse(self) -> None:
-        machine = self.machine
-        while True:
-            event = machine.next_event()
+        next_event = self.machine.next_event
+        while not self._over:
+            event = next_event()
             if event is NEED_DATA:
-                await self._flush()
-                if not self._lost:
-                    await self._receive()
+                await self._exchange()
             elif event is PAUSED:
                 await self._flush()
-            elif type(event) is events.Body:
-                await self._body(event)
-            elif type(event) is events.ConnectionClosed:
-                await self._closed(event)
-                return
-            elif not await self._answer(event):
-                return
+            else:
+                await _HANDLERS[type(event)](self, event)
 
     # -- bytes -------------------------------------------------------------------------------------------
 
     async def _flush(self) -> None:
+        """Write what is to be written."""
         data = self.machine.data_to_send()
         if data and not self._lost:
+            now = self._now()
             self.session.bytes_out += len(data)
+            self._command_end = deadline = now + self._command_seconds
             try:
-                await Send(data, self._session_end_or(self._now() + self.deadlines.command))
+                await Send(data, deadline if deadline < self._session_end else self._session_end)
             except (ConnectionLost, TLSFailed, DeadlineExceeded):
                 # What is here already is still done; nothing more is read, nor written.
                 self._lost = True
                 self.machine.receive_eof()
-            self._command_end = self._now() + self.deadlines.command
 
-    def _session_end_or(self, deadline: float) -> float:
-        end = self._session_end
-        return deadline if end is None or deadline < end else end
-
-    async def _receive(self) -> None:
+    async def _exchange(self) -> None:
+        """Write what is to be written, then read."""
         machine = self.machine
-        in_message = machine.state.value == "body"
-        now = self._now()
+        await self._flush()
+        if self._lost:
+            return
+        in_message = machine.state is State.BODY
+        deadline = self._command_end
         if in_message:
-            allowed = self.deadlines.message + self._message_bytes / 2000
-            deadline = min(now + self.deadlines.block, self._message_start + allowed)
-        elif self.deadlines.restarts or not self._command_end:
-            deadline = now + self.deadlines.command
-        else:
-            deadline = self._command_end
+            now = self._now()
+            deadline = min(
+                now + self.deadlines.block,
+                self._message_start + self.deadlines.message + self._message_bytes / 2000,
+            )
+        elif self.deadlines.restarts:
+            deadline = self._now() + self._command_seconds
+        recv = self._recv
+        recv.deadline = deadline if deadline < self._session_end else self._session_end
+        recv.idle = not machine.in_transaction
         try:
-            data = await Recv(self._session_end_or(deadline), idle=not machine.in_transaction)
+            data = await recv
         except DeadlineExceeded:
             await self._timed_out(in_message)
-            return
         except Stopping:
             await self._say_last(SHUTTING_DOWN)
-            return
         except (ConnectionLost, TLSFailed):
-            data = b""
+            machine.receive_eof()
+        else:
+            self._received(data)
+
+    def _received(self, data: bytes) -> None:
         if data:
             self.session.bytes_in += len(data)
-            machine.receive_data(data)
+            self.machine.receive_data(data)
         else:
-            machine.receive_eof()
+            self.machine.receive_eof()
 
     async def _timed_out(self, in_message: bool) -> None:
-        if in_message or self.machine.state.value == "tls":
+        if in_message or self.machine.state is State.TLS:
             self.session.log("Timed out")
             self._exit_code = 1
         if self.session.profile.name != "compat":
@@ -183,6 +191,7 @@ class SMTPFrontend:
                 self._log_reply(event.reply)
             self._exit_code = 1
         await self._flush()
+        self._over = True
 
     # -- the beginning -----------------------------------------------------------------------------------
 
@@ -191,23 +200,19 @@ class SMTPFrontend:
         delay = parse_number(self.session.getenv("GREETING_DELAY"))
         if delay:
             try:
-                data = await Recv(self._session_end_or(self._now() + delay), idle=True)
+                data = await Recv(min(self._now() + delay, self._session_end), idle=True)
             except DeadlineExceeded:
                 return
             except (ConnectionLost, TLSFailed, Stopping):
                 data = b""
-            if data:
-                self.session.bytes_in += len(data)
-                self.machine.receive_data(data)
-            else:
-                self.machine.receive_eof()
+            self._received(data)
 
     async def _connected(self, event: events.Connected) -> None:
         if event.early_talker:
             self.session.numbers["early_talker"] = 1
         refusal = await self.pipeline.connect()
         if refusal is not None:
-            self._refuse(refusal)
+            self._reply(refusal)
         else:
             self._offer()
             self.machine.accept()
@@ -229,75 +234,47 @@ class SMTPFrontend:
         for line in reply.lines:
             self.session.log(f"{reply.code} {line}")
 
-    def _refuse(self, response: Response) -> None:
-        self._reply(response)
-
     def _reply(self, response: Response) -> None:
         if response.code >= 400:
             reply = Reply(response.code, response.text)
-            greeting = self.machine.state.value == "greeting"
-            if self.machine.profile.enhanced_codes and not greeting:
+            if self.machine.profile.enhanced_codes and self.machine.state is not State.GREETING:
                 reply = reply.with_enhanced_code()
             self._log_reply(reply)
         self.machine.reply(response.code, response.text)
 
-    async def _answer(self, event: events.Event) -> bool:
-        """Whether the session goes on."""
-        machine = self.machine
-        kind = type(event)
-        if kind is events.Mail:
-            assert isinstance(event, events.Mail)
-            self.session.log(f"MAIL {event.argument}")
-            response = await self.pipeline.reset()
-            if response is not None:
-                self._reply(response)
-                return await self._end_by_reset()
+    async def _mail(self, event: events.Mail) -> None:
+        self.session.log(f"MAIL {event.argument}")
+        response = await self.pipeline.reset()
+        if response is None:
             self._reply(await self.pipeline.sender(Path(str(event.address), event.parameters)))
-        elif kind is events.Recipient:
-            assert isinstance(event, events.Recipient)
-            self.session.log(f"RCPT {event.argument}")
-            self._reply(await self.pipeline.recipient(Path(str(event.address), event.parameters)))
-        elif kind is events.Data:
-            await self._data()
-        elif kind is events.MessageEnd:
-            await self._message_end()
-        elif kind is events.Refused:
-            assert isinstance(event, events.Refused)
-            await self._refused(event)
-        elif kind is events.Reset:
-            response = await self.pipeline.reset()
-            if response is not None:
-                self._reply(response)
-                return await self._end_by_reset()
-            machine.accept()
-        elif kind is events.Helo:
-            assert isinstance(event, events.Helo)
-            await self._helo(event)
-        elif kind is events.MessageRefused:
-            assert isinstance(event, events.MessageRefused)
-            await self.pipeline.reset()
-            self._log_reply(event.reply)
-        elif kind is events.VerifyPassword:
-            assert isinstance(event, events.VerifyPassword)
-            await self._verify_password(event)
-        elif kind is events.StartTLS:
-            return await self._start_tls()
-        elif kind is events.VendorCommand:
-            assert isinstance(event, events.VendorCommand)
-            hooks, command = self._commands[event.verb]
-            self._reply(await self.pipeline.command(hooks, command, event.argument))
-        elif kind is events.Connected:
-            assert isinstance(event, events.Connected)
-            await self._connected(event)
-        else:  # Verify, Help, Quit: the machine's own answer will do
-            machine.accept()
-        return True
+        else:
+            await self._end_by_reset(response)
 
-    async def _end_by_reset(self) -> bool:
+    async def _recipient(self, event: events.Recipient) -> None:
+        self.session.log(f"RCPT {event.argument}")
+        self._reply(await self.pipeline.recipient(Path(str(event.address), event.parameters)))
+
+    async def _reset(self, event: events.Reset) -> None:
+        response = await self.pipeline.reset()
+        if response is None:
+            self.machine.accept()
+        else:
+            await self._end_by_reset(response)
+
+    async def _end_by_reset(self, response: Response) -> None:
         """An error from reset, at MAIL and RSET, ends the session."""
+        self._reply(response)
         await self._flush()
         self._exit_code = 1
-        return False
+        self._over = True
+
+    async def _usual(self, event: events.Event) -> None:
+        """Verify, Help, Quit: the machine's own answer will do."""
+        self.machine.accept()
+
+    async def _vendor_command(self, event: events.VendorCommand) -> None:
+        hooks, command = self._commands[event.verb]
+        self._reply(await self.pipeline.command(hooks, command, event.argument))
 
     async def _helo(self, event: events.Helo) -> None:
         response = await self.pipeline.reset()
@@ -316,7 +293,7 @@ class SMTPFrontend:
         if self.machine.esmtp:
             self.session.protocol_name = "LMTP" if self.machine.lmtp else "ESMTP"
 
-    async def _data(self) -> None:
+    async def _data(self, event: events.Data) -> None:
         response = await self.pipeline.data_start()
         if response is not None:
             self._reply(response)
@@ -333,7 +310,11 @@ class SMTPFrontend:
             data.translate(None, b"\r") if self._strips_cr else data.replace(b"\r\n", b"\n")
         )
 
-    async def _message_end(self) -> None:
+    async def _message_refused(self, event: events.MessageRefused) -> None:
+        await self.pipeline.reset()
+        self._log_reply(event.reply)
+
+    async def _message_end(self, event: events.MessageEnd) -> None:
         recipients = len(self.session.envelope.recipients)
         responses = await self.pipeline.message_end()
         if self.machine.lmtp and recipients:
@@ -405,15 +386,16 @@ class SMTPFrontend:
         self.machine.accept()
         self._offer()
 
-    async def _start_tls(self) -> bool:
+    async def _start_tls(self, event: events.StartTLS) -> None:
         self.machine.accept()
         await self._flush()
         if self.machine.state is not State.TLS:  # plain text had come already: refused
-            return True
+            return
         if not await self._handshake():
             self.machine.receive_eof()
             self._exit_code = 1
-            return False
+            self._over = True
+            return
         await self.pipeline.reset()
         session = self.session
         for name in [name for name in session.strings if name == "helo_domain" or name.startswith("auth_")]:
@@ -422,13 +404,12 @@ class SMTPFrontend:
             session.numbers.pop(name, None)
         session.protocol_name = "SMTP"
         self._offer()
-        return True
 
     async def _handshake(self) -> bool:
         session = self.session
         assert session.tls_context is not None
         session.log("Starting TLS handshake")
-        deadline = self._session_end_or(self._now() + HANDSHAKE_SECONDS)
+        deadline = min(self._now() + HANDSHAKE_SECONDS, self._session_end)
         try:
             facts = await StartTLS(session.tls_context, server_side=True, deadline=deadline)
         except (TLSFailed, ConnectionLost, DeadlineExceeded) as error:
@@ -441,6 +422,27 @@ class SMTPFrontend:
         session.strings["tls_cipher"] = facts.cipher
         session.bytes_in = session.bytes_out = 0
         self.machine.tls_established()
-        self._command_end = self._now() + self.deadlines.command
+        self._command_end = self._now() + self._command_seconds
         session.log(f"TLS handshake: {gnutls_names(facts, session.tls_key_type)}")
         return True
+
+
+_HANDLERS: dict[type, Callable[[SMTPFrontend, Any], Coroutine[Operation[Any], Any, None]]] = {
+    events.Connected: SMTPFrontend._connected,
+    events.Helo: SMTPFrontend._helo,
+    events.Mail: SMTPFrontend._mail,
+    events.Recipient: SMTPFrontend._recipient,
+    events.Data: SMTPFrontend._data,
+    events.Body: SMTPFrontend._body,
+    events.MessageEnd: SMTPFrontend._message_end,
+    events.MessageRefused: SMTPFrontend._message_refused,
+    events.Reset: SMTPFrontend._reset,
+    events.Verify: SMTPFrontend._usual,
+    events.Help: SMTPFrontend._usual,
+    events.Quit: SMTPFrontend._usual,
+    events.StartTLS: SMTPFrontend._start_tls,
+    events.VerifyPassword: SMTPFrontend._verify_password,
+    events.VendorCommand: SMTPFrontend._vendor_command,
+    events.Refused: SMTPFrontend._refused,
+    events.ConnectionClosed: SMTPFrontend._closed,
+}

@@ -95,6 +95,7 @@ _CONNECTED: Final = State.CONNECTED
 _READY: Final = State.READY
 _BODY: Final = State.BODY
 _CLOSED: Final = State.CLOSED
+_TRANSACTION_STATES: Final = frozenset((State.MAIL, State.RECIPIENTS, State.BODY))
 
 
 class SMTPServer:
@@ -185,7 +186,7 @@ class SMTPServer:
     @property
     def in_transaction(self) -> bool:
         """A sender was accepted and its message is not done."""
-        return self._state in (State.MAIL, State.RECIPIENTS, State.BODY)
+        return self._state in _TRANSACTION_STATES
 
     @property
     def capabilities(self) -> list[str]:
