@@ -13,7 +13,7 @@ When one passes, the driver throws `DeadlineExceeded` into the coroutine at the 
 
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import ssl
@@ -58,7 +58,7 @@ class Operation(Generic[T]):
     deadline: float | None
 
     def __await__(self) -> Generator["Operation[Any]", Any, T]:
-        return cast(T, (yield self))
+        return (yield self)  # type: ignore[no-any-return]
 
 
 class Recv(Operation[bytes]):
