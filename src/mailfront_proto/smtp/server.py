@@ -287,7 +287,7 @@ class SMTPServer:
             reply, wire = usual
             if text is not None:
                 self.reply(reply.code, text)
-            elif kind is MessageEnd:
+            elif kind is MessageEnd or kind is StartTLS:
                 self.reply(reply.code, reply.text)
             else:
                 self._answer(kind, reply.code, reply.text, wire)
