@@ -204,7 +204,7 @@ def _path_command(draw: st.DrawFn, verb: bytes, keyword: bytes) -> bytes:
 @st.composite
 def _plain_command(draw: st.DrawFn) -> bytes:
     known = [b"NOOP", b"RSET", b"VRFY", b"HELP", b"DATA"]
-    unknown = [b"", b"EXPN", b"FOO", b"NOO", b"NOOPS", b".", b"x\ry", b"Subject:", b"AUTH", b"\xff"]
+    unknown = [b"", b"EXPN", b"FOO", b"NOO", b"NOOPS", b".", b"x\ry", b"Subject:", b"\xff"]
     verb = draw(st.sampled_from(known * 2 + unknown))
     rest = draw(st.sampled_from([b""] * 4 + [b" ", b" x", b"\tx y", b"  x ", b":", b" <a> b"]))
     return draw(_any_case(verb)) + rest + draw(_LINE_END)
@@ -407,7 +407,7 @@ def _run_theirs(arguments: list[str], env: dict[str, str], directory: Path, said
 
 
 @settings(
-    max_examples=400,
+    max_examples=320,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -520,6 +520,12 @@ EXPLAINED_INPUTS = {
         b"FOO \x1b[2J\r\n",
         b"[PID]: FOO \x1b[2J",
         b"[PID]: FOO ",
+    ),
+    "secrets-in-log": Explained(
+        "no secret reaches the log: what follows AUTH, and its mechanism, may be one",
+        b"AUTH PLAIN AGEAYg==\r\nAGMAZA==\r\n",
+        b"[PID]: AGMAZA== \n",
+        b"[PID]: XXXXXXXX \n",
     ),
     "leftovers-in-log": Explained(
         "the original's echo backend reads behind a message of one line: into what the last one left there",
