@@ -8,6 +8,7 @@ import argparse
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,8 +50,7 @@ class Admission:
     """Counts connections, in all and of each client, and turns away those over the limits.
 
     A client is an IPv4 address or an IPv6 /64, which is what one customer of a provider has; loopback is
-    exempt from the second limit. The counts are changed in the accepting thread or that of a session, one
-    bytecode of the interpreter at a time.
+    exempt from the second limit. `admit` and `release` may be called in any thread.
     """
 
     def __init__(
@@ -64,31 +64,37 @@ class Admission:
         self._per_client = per_client
         self._count = 0
         self._clients: dict[str, int] = {}
+        self._lock = threading.Lock()
 
     def admit(self, remote: tuple[str, int] | None) -> bytes | None:
         """None, or the refusal."""
         client = _client(remote)
-        if self._count >= self._total:
-            self._log(f"Refused a connection from {client}: {self._total} connections are open")
-            return b"421 4.7.0 Too many connections, try again later\r\n"
-        if client and self._clients.get(client, 0) >= self._per_client:
-            self._log(f"Refused a connection from {client}: it has {self._per_client} open")
-            return b"421 4.7.0 Too many connections from your network, try again later\r\n"
-        self._count += 1
-        if client:
-            self._clients[client] = self._clients.get(client, 0) + 1
-        return None
+        with self._lock:
+            if self._count >= self._total:
+                reason = f"{self._total} connections are open"
+                refusal = b"421 4.7.0 Too many connections, try again later\r\n"
+            elif client and self._clients.get(client, 0) >= self._per_client:
+                reason = f"it has {self._per_client} open"
+                refusal = b"421 4.7.0 Too many connections from your network, try again later\r\n"
+            else:
+                self._count += 1
+                if client:
+                    self._clients[client] = self._clients.get(client, 0) + 1
+                return None
+        self._log(f"Refused a connection from {client or 'this host'}: {reason}")
+        return refusal
 
     def release(self, remote: tuple[str, int] | None) -> None:
         """An admitted connection has ended."""
-        self._count -= 1
         client = _client(remote)
-        if client:
-            left = self._clients.get(client, 1) - 1
-            if left:
-                self._clients[client] = left
-            else:
-                self._clients.pop(client, None)
+        with self._lock:
+            self._count -= 1
+            if client:
+                left = self._clients.get(client, 1) - 1
+                if left:
+                    self._clients[client] = left
+                else:
+                    self._clients.pop(client, None)
 
 
 def _client(remote: tuple[str, int] | None) -> str:
