@@ -15,9 +15,13 @@ class Echo(Backend):
 
     _bytes = 0
 
+    _first: bytes | None = b""
+    """Beginning of the first block, until that is logged."""
+
     def reset(self) -> None:
-        """The count starts again."""
+        """The count starts again, and the next block is a first one."""
         self._bytes = 0
+        self._first = b""
 
     def sender(self, path: Path) -> Response:
         """``Sender='ADDR'.`` and each parameter in brackets."""
@@ -26,11 +30,6 @@ class Echo(Backend):
     def recipient(self, path: Path) -> Response:
         """``Recipient='ADDR'.`` and each parameter in brackets."""
         return Response(250, f"Recipient='{path.address}'.{_brackets(path)}")
-
-    def data_start(self, spool: Spool | None) -> None:
-        """The first block is not here yet."""
-        self._first: bytes | None = b""
-        self._added = False
 
     def data_block(self, data: bytes) -> None:
         """Counts. Added lines are the first block, when there are any."""
@@ -42,7 +41,7 @@ class Echo(Backend):
             self._first = None
             return
         self._first += data[: _FIRST_BLOCK - len(self._first)]
-        if len(self._first) >= _FIRST_BLOCK or self._first.count(b"\n") > 1:
+        if len(self._first) >= _FIRST_BLOCK:
             self._log_lines(self._first)
             self._first = None
 
@@ -50,10 +49,10 @@ class Echo(Backend):
         """``Received N bytes.``"""
         if self._first:
             self._log_lines(self._first)
-        self._first = None
+            self._first = None
         if spool is not None:
             self._log_lines(next(spool.blocks(), b""))
-        return Response(250, f"Received {self._bytes} bytes.")
+        return Response(250, f"Received {self._bytes if spool is None else spool.size} bytes.")
 
     def _log_lines(self, block: bytes) -> None:
         """The first two lines, joined without a separator; an unended second line is left out."""

@@ -28,7 +28,7 @@ class AddReceived(Plugin):
         when = datetime.fromtimestamp(session.clock.time(), UTC)
         date = f"{when.day:02} {_MONTHS[when.month - 1]} {when:%Y %H:%M:%S} -0000"
         added = session.getenv("HEADER_ADD")
-        lines = self._fixup(date) + (added + "\n" if added else "") + self._received(date)
+        lines = self._fixup(date) + (added + "\n" if added is not None else "") + self._received(date)
         session.add_lines(lines.encode("utf-8", "surrogateescape"))
 
     def _ip(self, address: str) -> str:

@@ -41,12 +41,12 @@ class CheckFQDN(Plugin):
     def _qualify(self, path: Path) -> Response | None:
         if path.address.rfind("@") <= 0:  # one at the start has no local part in front: no host either
             host = self.session.getenv("DEFAULTHOST")
-            if not host:
+            if host is None:
                 return NO_DOMAIN
             path.address += "@" + host
         if "." not in path.domain:
             domain = self.session.getenv("DEFAULTDOMAIN")
-            if not domain:
+            if domain is None:
                 return NOT_QUALIFIED
             path.address += "." + domain
         return None

@@ -73,8 +73,8 @@ class Counters(Plugin):
         size_limit = self.session.numbers["maxdatabytes"]
         if size_limit:
             for parameter in path.parameters:
-                keyword, _, value = parameter.partition("=")
-                if keyword.upper() == "SIZE":
+                keyword, equals, value = parameter.partition("=")
+                if equals and keyword.upper() == "SIZE":
                     match = _SIZE.match(value)
                     # A number that is longer than any limit's is over it, however long.
                     if match is not None and (len(match[1].lstrip("0")) > 19 or int(match[1]) > size_limit):

@@ -650,7 +650,8 @@ class SMTPServer:
         if self.profile.refuses_http and upper in _HTTP_VERBS:
             return self._refuse(verb, "", answers.NOT_SMTP, unknown=True)
         if upper == b"AUTH":
-            verb, text = "AUTH", self._shown("AUTH", argument)
+            text = self._shown("AUTH", argument)
+            self._secrets_may_follow = True
         elif self._secrets_may_follow:
             # What follows a refused AUTH may be its response, a password in base64.
             verb, text = _MASK, ""
