@@ -535,10 +535,7 @@ class SMTPServer:
             return self._refuse_path(verb, argument, error.reply)
         text = argument.decode("utf-8", "surrogateescape")
         if not rest:
-            event = kind(address, [], text)
-            self._pending = event
-            self._next_state = next_state
-            return event
+            return self._owe(kind(address, [], text), next_state)
         parameters = [_text(parameter) for parameter in split_parameters(rest, profile.addresses)]
         refusal: Reply | None = None
         if len(parameters) > profile.limits.parameters:
