@@ -22,7 +22,8 @@ SENDER_ACCEPTED = "2.1.0 Sender accepted."
 RECIPIENT_ACCEPTED = "2.1.5 Recipient accepted."
 MESSAGE_ACCEPTED = Response(250, "2.6.0 Message accepted.")
 
-_HOOKS = ("connect", "helo", "auth", "sender", "recipient", "data_start", "data_block", "message_end", "reset")
+_PLUGIN_HOOKS = ("connect", "helo", "auth", "sender", "recipient", "data_start", "data_block", "message_end", "reset")
+_BACKEND_HOOKS = (*_PLUGIN_HOOKS, "data_end")
 
 
 class Pipeline:
@@ -33,8 +34,8 @@ class Pipeline:
         self.plugins = list(plugins)
         self.backend = backend
         self._caller = Caller(session, session.getenv("MSG_DEBUG") not in (None, "0"))
-        self._chains = {hook: Chain(hook, [*self.plugins]) for hook in _HOOKS}
-        self._backend_hooks: dict[str, Hook | None] = {hook: getattr(backend, hook, None) for hook in _HOOKS}
+        self._chains = {hook: Chain(hook, [*self.plugins]) for hook in _PLUGIN_HOOKS}
+        self._backend_hooks: dict[str, Hook | None] = {hook: getattr(backend, hook, None) for hook in _BACKEND_HOOKS}
         self._spools = backend.spools or any(plugin.spools for plugin in self.plugins)
         self._spools_in_file = any(plugin.spools for plugin in self.plugins)
         self._spool: Spool | None = None
@@ -151,6 +152,12 @@ class Pipeline:
         try:
             if self._data_error is not None:
                 return [self._data_error]
+            response = self._backend("data_end")
+            if response is not None and type(response) is not Response:
+                response = await response
+            if response is not None and response.refuses:
+                await self.reset()
+                return [response]
             response = self._caller.run(self._chains["message_end"], self._spool)
             if response is not None and type(response) is not Response:
                 response = await response

@@ -116,6 +116,7 @@ class Hooks:
     ``recipient(path)``                   RCPT; may change ``path.address``
     ``data_start(spool)``                 DATA; may call ``session.add_lines()``; spool is None without one
     ``data_block(data)``                  a slice of the message (LF line ends)
+    ``data_end()``                        backends only: that was the last slice, and plugins are asked next
     ``message_end(spool)``                the message is complete; may rewrite the spool
     ``reset()``                           the transaction is dropped
     ``disconnect()``                      the session ends

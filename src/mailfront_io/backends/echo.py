@@ -45,11 +45,14 @@ class Echo(Backend):
             self._log_lines(self._first)
             self._first = None
 
-    def message_end(self, spool: Spool | None) -> Response:
-        """``Received N bytes.``"""
+    def data_end(self) -> None:
+        """A message shorter than a block is logged now."""
         if self._first:
             self._log_lines(self._first)
             self._first = None
+
+    def message_end(self, spool: Spool | None) -> Response:
+        """``Received N bytes.``"""
         if spool is not None:
             self._log_lines(next(spool.blocks(), b""))
         return Response(250, f"Received {self._bytes if spool is None else spool.size} bytes.")
