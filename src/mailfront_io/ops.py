@@ -103,11 +103,13 @@ class TLSFacts:
 class StartTLS(Operation[TLSFacts]):
     """Do the TLS handshake on the session's stream; all later `Recv` and `Send` are inside TLS.
 
-    `server_side`: our role. `server_hostname`: client role, the name to ask for and to verify. Throws
-    `TLSFailed`, `DeadlineExceeded`, `ConnectionLost`.
+    `server_side`: our role. `server_hostname`: client role, the name to ask for and to verify. `alpn`: server
+    role, the application protocols that are spoken here; a client that asks for others only is turned away
+    (RFC 7301 section 3.2), one that asks for none is welcome. Throws `TLSFailed`, `DeadlineExceeded`,
+    `ConnectionLost`.
     """
 
-    __slots__ = ("context", "server_hostname", "server_side")
+    __slots__ = ("alpn", "context", "server_hostname", "server_side")
 
     def __init__(
         self,
@@ -115,7 +117,9 @@ class StartTLS(Operation[TLSFacts]):
         server_side: bool,
         server_hostname: str | None = None,
         deadline: float | None = None,
+        alpn: tuple[str, ...] = (),
     ) -> None:
+        self.alpn = alpn
         self.context = context
         self.server_side = server_side
         self.server_hostname = server_hostname

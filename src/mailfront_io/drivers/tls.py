@@ -31,6 +31,7 @@ from mailfront_io.ops import (
     TLSFacts,
     TLSFailed,
 )
+from mailfront_proto.client_hello import NO_APPLICATION_PROTOCOL, offered_protocols
 
 T = TypeVar("T")
 Steps = Generator[Operation[Any], Any, T]
@@ -46,6 +47,8 @@ def tls_layer(session: Coroutine[Operation[Any], Any, T] | Steps[T], start: Star
     error: BaseException | None = None
     try:
         tls = _TLS(start)
+        if start.server_side:
+            yield from tls.check_alpn(start.alpn, start.deadline)
         answer = yield from tls.handshake(start.deadline)
     except GeneratorExit:
         session.close()
@@ -104,6 +107,24 @@ class _TLS:
         self._outgoing = ssl.MemoryBIO()
         _prepare(start.context, start.server_side)
         self._object = start.context.wrap_bio(self._incoming, self._outgoing, start.server_side, start.server_hostname)
+
+    def check_alpn(self, spoken: tuple[str, ...], deadline: float | None) -> Generator[Operation[Any], Any, None]:
+        """Read the ClientHello, and turn away a client that asks for other protocols than `spoken`: OpenSSL
+        as `ssl` sets it up goes on without one, which lets a browser talk to us (ALPACA)."""
+        hello = b""
+        while (offered := offered_protocols(hello)) is None:
+            data = yield Recv(deadline)
+            if not data:
+                raise self._fail("the peer closed the connection during the TLS handshake")
+            hello += data
+        self._incoming.write(hello)
+        if offered and not {name.encode() for name in spoken}.intersection(offered):
+            names = ", ".join(name.decode("ascii", "backslashreplace") for name in offered[:8])
+            try:
+                yield Send(NO_APPLICATION_PROTOCOL, deadline)
+            except (DeadlineExceeded, ConnectionLost):
+                pass  # that it cannot be told changes nothing
+            raise self._fail(f"the client wants to speak {names}, which is not served here")
 
     def handshake(self, deadline: float | None) -> Generator[Operation[Any], Any, TLSFacts]:
         """Shake hands before `deadline`, with every exception that a raw operation may throw."""

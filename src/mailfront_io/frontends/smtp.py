@@ -411,7 +411,7 @@ class SMTPFrontend:
         session.log("Starting TLS handshake")
         deadline = min(self._now() + HANDSHAKE_SECONDS, self._session_end)
         try:
-            facts = await StartTLS(session.tls_context, server_side=True, deadline=deadline)
+            facts = await StartTLS(session.tls_context, server_side=True, deadline=deadline, alpn=("smtp",))
         except (TLSFailed, ConnectionLost, DeadlineExceeded) as error:
             why = "timed out" if isinstance(error, DeadlineExceeded) else str(error) or "connection lost"
             session.log(f"TLS handshake failed: {why}")
