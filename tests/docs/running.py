@@ -1,0 +1,74 @@
+"""Running programs as a reader of the documentation does: pasted, on loopback, with free ports."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+SECONDS = 30
+"""After this a program is taken to hang."""
+
+# Listens on a free port in place of the one that is written, and says which.
+_LISTEN = """
+import socket, sys
+create_server = socket.create_server
+def listening(address, **more):
+    listener = create_server((address[0], 0), **more)
+    print(listener.getsockname()[1], flush=True)
+    return listener
+socket.create_server = listening
+exec(compile(open(sys.argv[1], encoding="utf-8").read(), sys.argv[1], "exec"))
+"""
+
+
+def environment() -> dict[str, str]:
+    """Ours, with the programs of this Python first on the path and no settings of mailfront."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {"PATH": path, "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8", "PYTHONWARNINGS": "default"}
+
+
+def run_python(code: str, directory: Path, *arguments: str) -> str:
+    """Run `code` as a program of its own in `directory`; what it prints."""
+    program = directory / "pasted.py"
+    program.write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(program), *arguments],
+        cwd=directory,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+class Listening:
+    """A pasted server that listens for one connection. `port`: where; `ended`: waits for its end."""
+
+    def __init__(self, code: str, directory: Path) -> None:
+        program = directory / "server.py"
+        program.write_text(code, encoding="utf-8")
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _LISTEN, str(program)],
+            cwd=directory,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self._timer = threading.Timer(SECONDS, self._process.kill)
+        self._timer.start()
+        first = self._process.stdout.readline()
+        if not first:
+            raise AssertionError(self._process.communicate()[1])
+        self.port = int(first)
+
+    def ended(self) -> str:
+        """What it has printed, once it has ended by itself with success."""
+        output, errors = self._process.communicate()
+        self._timer.cancel()
+        assert self._process.returncode == 0, errors
+        return output
