@@ -1,0 +1,107 @@
+"""The programs in docs/examples run."""
+
+import os
+import smtplib
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import ROOT
+from tests.docs.running import SECONDS, environment
+
+EXAMPLES = ROOT / "docs" / "examples"
+
+MESSAGE = "Subject: hello\r\n\r\n.Hello.\r\n"
+
+
+@pytest.mark.parametrize("name", ["embed_blocking_socket.py", "embed_asyncio_protocol.py"])
+def test_an_embedded_server_takes_a_message(name: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, str(EXAMPLES / name), "0"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        timer = threading.Timer(SECONDS, server.kill)
+        timer.start()
+        assert server.stdout is not None
+        listening = server.stdout.readline()
+        with smtplib.SMTP("127.0.0.1", int(listening.rpartition(" ")[2]), timeout=SECONDS) as client:
+            refused = client.sendmail("me@example.net", ["you@example.org"], MESSAGE)
+            assert refused == {}
+            if name == "embed_blocking_socket.py":
+                with pytest.raises(smtplib.SMTPRecipientsRefused):
+                    client.sendmail("me@example.net", ["you@example.com"], MESSAGE)
+        output, errors = server.communicate()
+        timer.cancel()
+    assert server.returncode == 0 and errors == "", errors
+    assert output == MESSAGE.replace("\r\n", "\n")
+
+
+CAPTURE = (
+    b"EHLO client.example\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n"
+    b"Subject: x\r\n\r\nhello\n.\n\r\n.\r\nQUIT\r\n"
+)
+
+
+def replay(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / "capture_replay.py"), *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+
+
+def test_a_capture_is_replayed(tmp_path: Path) -> None:
+    capture = tmp_path / "capture"
+    capture.write_bytes(CAPTURE)
+    lines = replay(str(capture)).stdout.splitlines()
+    assert "S: 250 2.6.0 Message accepted." in lines
+    assert "   MessageEnd()" in lines and lines[-1].startswith("   ConnectionClosed(reason='QUIT'")
+    assert not any("Refused" in line for line in lines)
+
+
+def test_the_profiles_see_another_end_of_the_message(tmp_path: Path) -> None:
+    """In the compat profile the bare LF . LF ends it, and what follows is commands."""
+    capture = tmp_path / "capture"
+    capture.write_bytes(CAPTURE)
+    assert any("Refused" in line for line in replay("--compat", str(capture)).stdout.splitlines())
+
+
+def test_the_replay_says_how_it_is_used() -> None:
+    assert replay().returncode == 2
+
+
+def test_the_plugin_and_its_test() -> None:
+    options = ["-q", "-c", os.devnull, "--rootdir", str(EXAMPLES), "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, str(EXAMPLES / "test_policy_plugin.py")],
+        cwd=EXAMPLES,
+        env=environment() | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_plugin_is_found_by_its_name(tmp_path: Path) -> None:
+    policy = tmp_path / "policy"
+    policy.write_text("* bob@example.org accept\n")
+    done = subprocess.run(
+        ["mailfront", "smtp", "discard", "policy_plugin:Policy"],
+        input="EHLO me\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<bob@example.org>\r\nRCPT TO:<eve@example.org>\r\n"
+        "QUIT\r\n",
+        env=environment() | {"PYTHONPATH": str(EXAMPLES), "POLICY_FILE": str(policy)},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line[:9] for line in done.stdout.splitlines()[-4:]] == ["250 2.1.0", "250 2.1.5", "550 5.1.0", "221 2.0.0"]
