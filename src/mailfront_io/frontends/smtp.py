@@ -39,6 +39,9 @@ AUTH_FAILURE_DELAY = 1.0
 IDLE_TIMEOUT = Reply(421, "4.4.2 Timed out, closing connection")
 SHUTTING_DOWN = Reply(421, "4.3.2 The server is shutting down, closing connection")
 
+_BEFORE_SECRETS = frozenset(("PASS", "PLAIN", "LOGIN", "CRAM-MD5"))
+"""Words behind which a mistyped or misplaced command has a password."""
+
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
@@ -347,9 +350,8 @@ class SMTPFrontend:
         argument = event.argument
         if not argument or event.verb.upper() == "AUTH":
             return argument
-        words = argument.split(" ")
-        secret = event.verb.upper() == "PASS" or words[0].upper() in ("PLAIN", "LOGIN", "CRAM-MD5")
-        if self.session.profile.name != "compat" or secret:
+        words = {event.verb.upper(), argument.split(" ")[0].upper()}
+        if self.session.profile.name != "compat" or not words.isdisjoint(_BEFORE_SECRETS):
             return "XXXXXXXX"
         return argument
 

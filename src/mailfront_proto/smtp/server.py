@@ -350,10 +350,10 @@ class SMTPServer:
                 self._size = 0
         elif kind is VerifyPassword:
             self._state = self._state_before_auth
+            self._secrets_may_follow = True
             if code < 400:
                 self.authenticated = True
             else:
-                self._secrets_may_follow = True
                 self._end_with(self._budgets.auth_failure())
         elif kind is Quit:
             self._close(ConnectionClosed("QUIT"))
