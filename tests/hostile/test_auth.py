@@ -1,0 +1,205 @@
+"""Authentication: H39 to H43, H47, H48."""
+
+import base64
+import os
+from pathlib import Path
+
+import pytest
+
+from mailfront_io.auth.static import StaticStore
+from mailfront_io.auth.store import Identity
+from mailfront_io.log import line_log
+from mailfront_io.plugin import Plugin, Response
+from mailfront_io.testing import EOF, Action, PeerTLS, WaitFor
+from mailfront_proto.secret import Secret
+from mailfront_proto.smtp import SMTPServer, VerifyPassword
+from tests.certificates import client_context, server_context
+from tests.front import Front, codes
+from tests.hostile.every import COMPAT, DEFAULT, HELLO, split_outcome
+from tests.proto.server_script import accept_all, play
+
+SECRET = "hunter2-secret"
+STORE = StaticStore({"joe": Secret(SECRET.encode())})
+CLEAR = {"AUTH_REQUIRES_TLS": "0"}
+
+
+def plain(user: bytes, password: bytes, other: bytes = b"") -> bytes:
+    """An AUTH PLAIN line."""
+    return b"AUTH PLAIN " + base64.b64encode(other + b"\0" + user + b"\0" + password) + b"\r\n"
+
+
+GOOD = plain(b"joe", SECRET.encode())
+BAD = plain(b"joe", b"wrong")
+
+
+def front(*plugins: type[Plugin], env: dict[str, str] | None = None, **options: object) -> Front:
+    return Front("authenticate", *plugins, "accept", credentials=STORE, env=CLEAR if env is None else env, **options)  # type: ignore[arg-type]
+
+
+def test_h39_no_password_without_tls_unless_configured() -> None:
+    closed = front(env={})
+    output = closed.say(HELLO + GOOD)
+    assert b"AUTH" not in output and codes(output)[-1] == 500
+    output = front().say(HELLO + GOOD)
+    assert b"250-AUTH LOGIN PLAIN\r\n" in output and codes(output)[-1] == 235
+
+
+@pytest.mark.parametrize("immediate", [False, True], ids=["STARTTLS", "immediate"])
+def test_h39_but_under_tls(immediate: bool) -> None:
+    server = front(env={"TLS_IMMEDIATE": "1"} if immediate else {}, tls=server_context())
+    start: list[Action] = [] if immediate else [HELLO + b"STARTTLS\r\n", WaitFor(b"220 2.0.0")]
+    script: list[Action] = [*start, PeerTLS(client_context(), "mx.example.org"), HELLO + GOOD + b"QUIT\r\n"]
+    output = server.play(script, all_read=False).output
+    assert codes(output)[-2:] == [235, 221]
+
+
+def test_h40_another_authorization_identity_is_refused() -> None:
+    wire = HELLO + plain(b"joe", SECRET.encode(), b"ann") + plain(b"joe", SECRET.encode(), b"joe")
+    outcome = split_outcome([wire], mechanisms=("PLAIN",))
+    assert outcome.codes() == [220, 250, 535, 235]
+    assert codes(front().say(wire)) == [220, 250, 535, 235]
+
+
+def test_h40_plugins_see_both_where_it_is_allowed() -> None:
+    seen = []
+
+    class Sees(Plugin):
+        def auth(self, request: VerifyPassword) -> Response:
+            seen.append((request.username, request.authorization_identity))
+            return Response(250)
+
+    machine = SMTPServer("x")
+    machine.mechanisms = ("PLAIN",)
+    machine.allows_authorization_identity = True
+    outcome = play(machine, [[HELLO + plain(b"joe", b"pw", b"ann")]], accept_all)
+    event = next(e for e in outcome.events if isinstance(e, VerifyPassword))
+    assert (event.username, event.authorization_identity) == ("joe", "ann")
+    server = Front("authenticate", Sees, "accept", credentials=STORE, env=CLEAR)
+    server.service._plugins.reverse()
+    server.say(HELLO + plain(b"joe", b"pw", b"joe"))
+    assert seen == [("joe", "joe")]
+
+
+CONTROLS = [b"\r", b"\n", b"\r\n", b"\x00", b"\x1b", b"\x7f", b"\x01", b"\t"]
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=repr)
+def test_h41_control_bytes_in_names_and_passwords_go_nowhere(control: bytes) -> None:
+    asked = []
+
+    class Store:
+        async def verify_password(self, username: str, password: Secret) -> Identity | None:
+            asked.append(username)
+            return Identity(username)
+
+    server = Front("authenticate", "accept", credentials=Store(), env=CLEAR)
+    encode = base64.b64encode
+    name, password = b"jo" + control + b"e", b"sec" + control + b"ret"
+    login = [b"AUTH LOGIN", encode(name), b"AUTH LOGIN", encode(b"joe"), encode(password), b""]
+    output = server.say(HELLO + plain(name, b"x") + plain(b"joe", password) + b"\r\n".join(login))
+    assert [code for code in codes(output)[2:] if code != 334] == [501] * 4
+    assert asked == []
+    assert not any(set(line) & {"\r", "\n", "\0", "\x1b", "\x7f", "\x01", "\t"} for line in server.log)
+    outcome = split_outcome([HELLO + plain(name, b"x")], mechanisms=("PLAIN",), few=True)
+    assert not any(isinstance(event, VerifyPassword) for event in outcome.events)
+
+
+BAD_RESPONSES = [
+    (b"!", 501), (b"AAA", 501), (b"=", 501), (b"==", 501), (b"", 501), (b"*", 501), (b"* ", 501), (b"**", 501),
+    (b"\xff\xfe", 501), (b"AA AA", 501), (b" AAAA", 501), (b"A" * 12_284, 501), (b"A" * 12_289, 500),
+    (b"A" * 200_000, 500), (b"QUIT", 501), (b"\0", 501),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("response", "code"), BAD_RESPONSES, ids=[repr(r[:9]) for r, _ in BAD_RESPONSES])
+@pytest.mark.parametrize("mechanism", [b"PLAIN", b"LOGIN"])
+def test_h42_any_response_fails_properly_and_the_session_goes_on(mechanism: bytes, response: bytes, code: int) -> None:
+    wire = [HELLO + b"AUTH " + mechanism + b"\r\n", response + b"\r\n" + b"NOOP\r\n"]
+    outcome = split_outcome(wire, mechanisms=("PLAIN", "LOGIN"), few=len(response) > 100)
+    if mechanism == b"LOGIN" and response == b"A" * 12_284:
+        code = 501  # NULs are no name
+    assert outcome.codes() == [220, 250, 334, code, 250]
+
+
+@pytest.mark.parametrize("argument", [b"=", b"!", b"A", b"*", b"==", b"AA==AA==", b"\xff", b"= =", b"AGE= x"])
+def test_h42_any_initial_response_too(argument: bytes) -> None:
+    wire = HELLO + b"AUTH PLAIN " + argument + b"\r\nNOOP\r\n"
+    assert split_outcome([wire], mechanisms=("PLAIN",)).codes() == [220, 250, 501, 250]
+    assert split_outcome([wire], COMPAT, mechanisms=("PLAIN",)).codes() == [220, 250, 501, 250]
+
+
+def test_h43_attempts_are_counted_delayed_and_ended() -> None:
+    played = front().play([HELLO, *[BAD] * 9], all_read=False)
+    assert codes(played.output) == [220, 250, 535, 535, 535, 535, 535, 421]
+    assert played.elapsed == 5.0  # one second each
+    cancelled = b"AUTH LOGIN\r\n*\r\nAUTH NTLM\r\n"
+    output = front().say(HELLO, *[cancelled] * 3, *[BAD] * 4, GOOD)
+    assert codes(output)[-1] == 235  # what was cancelled, or met no mechanism, was no attempt
+    assert DEFAULT.limits.auth_failures == 5
+
+
+def test_h43_a_malformed_response_is_an_attempt_too() -> None:
+    outcome = split_outcome([HELLO + b"AUTH PLAIN !\r\n" * 9], mechanisms=("PLAIN",))
+    assert outcome.codes() == [220, 250, *[501] * 5, 421]
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"\xc3", b"jo\x80e", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"])
+def test_h47_invalid_utf8_in_a_name_fails_and_nothing_else(name: bytes) -> None:
+    wire = HELLO + plain(name, b"x") + b"AUTH LOGIN " + base64.b64encode(name) + b"\r\nNOOP\r\n"
+    assert split_outcome([wire], mechanisms=("PLAIN", "LOGIN")).codes() == [220, 250, 501, 501, 250]
+    assert codes(front().say(wire)) == [220, 250, 501, 501, 250]
+
+
+ENCODED = base64.b64encode(b"\0joe\0" + SECRET.encode())
+WORD = base64.b64encode(SECRET.encode())
+LEAKS: dict[str, bytes] = {
+    "accepted": b"AUTH PLAIN " + ENCODED,
+    "refused for lack of TLS": b"AUTH PLAIN " + ENCODED,
+    "with a tab": b"AUTH PLAIN\t" + ENCODED,
+    "unknown mechanism": b"AUTH XPLAIN " + ENCODED,
+    "in place of the mechanism": b"AUTH " + ENCODED,
+    "no base64": b"AUTH PLAIN " + SECRET.encode(),
+    "responses that were not asked for": b"AUTH LOGIN\r\nam9l\r\n" + WORD + b"\r\n" + WORD,
+    "in a transaction": b"MAIL FROM:<a@b.example>\r\nAUTH LOGIN\r\nam9l\r\n" + WORD,
+    "mistyped PASS": b"USER joe\r\nPASS " + SECRET.encode(),
+    "mistyped pass with a tab": b"pass\t" + SECRET.encode(),
+    "mistyped AUTH": b"AUHT PLAIN " + ENCODED,
+    "the mechanism alone": b"PLAIN " + ENCODED,
+    "malformed": b"AUTH PLAIN " + base64.b64encode(b"joe\0" + SECRET.encode()),
+    "control byte": b"AUTH PLAIN " + base64.b64encode(b"\0joe\0" + SECRET.encode() + b"\n"),
+    "two blanks": b"AUTH  PLAIN   " + ENCODED,
+    "after being authenticated": b"AUTH PLAIN " + ENCODED + b"\r\nAUTH PLAIN " + ENCODED,
+    "too long": b"AUTH PLAIN " + ENCODED * 2000,
+    "cancelled half way": b"AUTH LOGIN\r\nam9l\r\n*" + WORD,
+}
+
+
+@pytest.mark.parametrize("profile", ["default", "compat"])
+@pytest.mark.parametrize("offered", [True, False], ids=["offered", "not offered"])
+@pytest.mark.parametrize("name", LEAKS)
+def test_h48_no_password_in_any_log_or_answer(name: str, offered: bool, profile: str, tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT, 0o600)
+    server = Front(
+        "authenticate", "accept", credentials=STORE,
+        env={"MAILFRONT_PROFILE": profile, "MSG_DEBUG": "1", **(CLEAR if offered else {})},
+        log=line_log("mailfront", profile == "compat", descriptor),
+    )  # fmt: skip
+    output = server.say(HELLO + LEAKS[name] + b"\r\nNOOP\r\nQUIT\r\n")
+    os.close(descriptor)
+    log = (tmp_path / "log").read_bytes()
+    assert b"bytes in: " in log
+    for hidden in (SECRET.encode(), ENCODED, WORD, ENCODED.rstrip(b"="), WORD.rstrip(b"=")):
+        assert hidden not in log
+        assert hidden not in output
+
+
+def test_h48_nor_in_an_exception_of_a_store(tmp_path: Path) -> None:
+    class Broken:
+        async def verify_password(self, username: str, password: Secret) -> Identity | None:
+            raise RuntimeError(f"no answer for {username} {password} {password!r} {[password]}")
+
+    server = Front("authenticate", "accept", credentials=Broken(), env=CLEAR)
+    output = server.play([HELLO + GOOD + b"NOOP\r\n", EOF]).output
+    assert codes(output) == [220, 250, 451, 250]
+    assert not any(SECRET in line for line in server.log)
+    assert sum("RuntimeError: no answer for joe" in line for line in server.log) == 1

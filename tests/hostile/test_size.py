@@ -1,0 +1,260 @@
+"""Size, resources and time: H16 to H18, H20 to H24."""
+
+import tracemalloc
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mailfront_io.ops import Connection, Recv, Send
+from mailfront_io.server import Admission
+from mailfront_io.testing import EOF, RESET, STALL, Action, Advance, VirtualClock, WaitFor
+from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED
+from mailfront_proto.smtp import DEFAULT, Body, Refused, SMTPServer
+from tests.front import ENVELOPE, Front, codes
+from tests.hostile.every import HELLO, MESSAGE, split_outcome
+from tests.proto.server_script import play
+
+BLOCK = b"x" * 65536
+
+
+def test_h16_a_line_of_200_mib_in_a_message_is_held_nowhere() -> None:
+    profile = replace(DEFAULT, limits=replace(DEFAULT.limits, message_size=None))
+    machine = SMTPServer("mx.example.org", profile)
+    play(machine, [MESSAGE], eof=False)
+    for _ in range(3200):
+        machine.receive_data(BLOCK)
+        event = machine.next_event()
+        assert isinstance(event, Body) and len(event.data) <= len(BLOCK) + 5
+        assert machine.next_event() is NEED_DATA
+        assert len(machine._buffer) == 0
+
+
+def test_h16_nor_is_it_behind_the_front_end() -> None:
+    front = Front("accept", "counters", backend="echo")
+    script: list[Action] = [ENVELOPE, b"DATA\r\n", WaitFor(b"354 "), *[BLOCK] * 320, b"\r\n.\r\nQUIT\r\n"]
+    tracemalloc.start()
+    try:
+        output = front.play(script).output
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert codes(output)[-2:] == [250, 221]
+    assert peak < 1024 * 1024
+
+
+def long_line(machine: SMTPServer, blocks: int) -> None:
+    for _ in range(blocks):
+        machine.receive_data(BLOCK)
+        assert machine.next_event() is NEED_DATA
+        assert len(machine._buffer) == 0
+
+
+def test_h17_a_command_line_of_64_mib_is_one_error_and_in_sync() -> None:
+    machine = SMTPServer("mx.example.org")
+    play(machine, [[HELLO]], eof=False)
+    long_line(machine, 1024)
+    outcome = play(machine, [[b"\r\nNOOP\r\n"]], eof=False)
+    assert outcome.output == b"500 5.5.2 Line too long\r\n250 2.3.0 OK\r\n"
+
+
+def test_h17_in_an_auth_exchange_it_is_556() -> None:
+    machine = SMTPServer("mx.example.org")
+    machine.mechanisms = ("LOGIN",)
+    play(machine, [[HELLO + b"AUTH LOGIN\r\n"]], eof=False)
+    long_line(machine, 1024)
+    outcome = play(machine, [[b"\r\nNOOP\r\n"]], eof=False)
+    assert outcome.output.startswith(b"500 5.5.6 ")
+    assert outcome.codes() == [500, 250]
+
+
+def test_h17_too_many_of_them_end_it() -> None:
+    outcome = split_outcome([HELLO + (b"x" * 13_000 + b"\r\n") * 12], few=True)
+    assert outcome.codes() == [220, 250, *[500] * 10, 421]
+    short = replace(DEFAULT, limits=replace(DEFAULT.limits, command_line=20, auth_line=30))
+    outcome = split_outcome([HELLO + b"NOOP " + b"x" * 50 + b"\r\nNOOP\r\n" + (b"y" * 40 + b"\r\n") * 11], short)
+    assert outcome.codes() == [220, 250, 500, 250, *[500] * 10, 421]
+
+
+def test_h18_too_big_by_its_own_word_or_in_fact() -> None:
+    profile = replace(DEFAULT, limits=replace(DEFAULT.limits, message_size=30))
+    too_big = b"MAIL FROM:<a@example.net> SIZE=31\r\n"
+    wire = HELLO + too_big + ENVELOPE + b"DATA\r\n"
+    outcome = split_outcome([wire, b"x" * 29 + b"\r\n.\r\nNOOP\r\n"], profile)
+    assert outcome.codes() == [220, 250, 552, 250, 250, 250, 354, 552, 250]
+    assert DEFAULT.limits.message_size == 50 * 1024 * 1024  # finite by default
+    front = Front("counters", "accept", env={"DATABYTES": "30"})
+    output = front.say(ENVELOPE, too_big, ENVELOPE, b"DATA\r\n", b"x" * 29, b"\r\n.\r\n")
+    assert 552 in codes(output)[4:5] and codes(output)[-1] == 552
+    assert front.messages == []
+
+
+def test_h18_size_counts_octets_with_crlf_without_stuffing_and_final_dot() -> None:
+    profile = replace(DEFAULT, limits=replace(DEFAULT.limits, message_size=10))
+    for body, code in ((b"..234567\r\n.\r\n", 250), (b"12345678\r\n.\r\n", 250), (b"123456789\r\n.\r\n", 552)):
+        assert split_outcome([*MESSAGE, body], profile).codes()[-1] == code
+
+
+# -- time ------------------------------------------------------------------------------------------------
+
+DRIPS: dict[str, tuple[list[Action], bytes, float]] = {
+    # what comes first, the byte that drips, seconds until the end must have come
+    "before anything": ([], b"E", 300),
+    "in a command": ([b"EHLO x\r\n", WaitFor(b"250 ")], b"x", 300),
+    "in an oversized command": ([b"EHLO x\r\n", WaitFor(b"250 "), b"x" * 9999], b"x", 300),
+    "in AUTH": ([b"EHLO x\r\nAUTH LOGIN\r\n", WaitFor(b"334 ")], b"A", 300),
+    "in a transaction": ([ENVELOPE], b"D", 300),
+    "in a message": ([ENVELOPE, b"DATA\r\n", WaitFor(b"354 ")], b"x", 601),
+    "in a refused message": ([ENVELOPE, b"DATA\r\n", WaitFor(b"354 "), b"x" * 200], b"x", 601),
+}
+
+
+@pytest.mark.parametrize("where", DRIPS)
+def test_h20_one_byte_a_minute_ends_at_the_deadline(where: str) -> None:
+    before, byte, seconds = DRIPS[where]
+    front = Front("accept", "authenticate", env={"AUTH_REQUIRES_TLS": "0", "MAX_MESSAGE_SIZE": "100"})
+    from mailfront_io.auth.static import StaticStore
+
+    front.service.credentials = StaticStore({})
+    drip: list[Action] = [Advance(60), byte] * 60
+    played = front.play([*before, *drip], all_read=False)
+    assert played.output.endswith(b"421 4.4.2 Timed out, closing connection\r\n")
+    assert seconds - 1 <= played.elapsed <= seconds + 1
+    assert front.messages == []
+
+
+@pytest.mark.parametrize("line", [b"NOOP", b"RSET", b"VRFY x", b"HELP", b"EHLO x", b"HELO x", b"STARTTLS", b"XX", b""])
+def test_h20_a_loop_of_idle_commands_ends_at_the_budget(line: bytes) -> None:
+    played = Front("accept").play([HELLO, *[line + b"\r\n"] * 300], all_read=False)
+    assert codes(played.output)[-1] == 421
+    assert len(codes(played.output)) <= 103
+
+
+def test_h20_nobody_stays_longer_than_a_session() -> None:
+    front = Front("accept", env={"SESSION_TIMEOUT": "1000"})
+    busy: list[Action] = [Advance(100), ENVELOPE] * 20
+    played = front.play(busy, all_read=False)
+    assert played.elapsed == 1000
+
+
+def test_h21_a_peer_that_never_reads_costs_256_kib() -> None:
+    machine = SMTPServer("mx.example.org", replace(DEFAULT, limits=replace(DEFAULT.limits, idle_commands=None)))
+    play(machine, [[HELLO]], eof=False)
+    fed = 0
+    while True:
+        event = machine.next_event()
+        if event is PAUSED:
+            break
+        machine.receive_data(b"NOOP\r\n" * 1000)
+        fed += 1
+    assert fed < 25
+    assert MAX_PENDING_OUTPUT < machine._output_size < MAX_PENDING_OUTPUT + 1024
+    assert machine.next_event() is PAUSED  # and stays so
+
+
+def test_h21_and_is_left_at_the_write_deadline() -> None:
+    script: list[Action] = [WaitFor(b"220 "), STALL, *[ENVELOPE] * 50]
+    played = Front("accept").play(script, all_read=False)
+    assert played.elapsed == 300
+    assert len(played.unread) == 49  # it was not read on
+
+
+def test_h22_idle_and_hostile_connections_cost_little() -> None:
+    """1,000 sessions that wait for a command and 100 that have sent most of a line; without a driver, whose
+    sockets and buffers are measured by the benchmark."""
+    front = Front("accept", "counters", "check-fqdn", backend="echo")
+    clock = VirtualClock()
+
+    def waiting(data: list[bytes]) -> Any:
+        session = front.session(Connection(clock))
+        operation = session.send(None)
+        while True:
+            if isinstance(operation, Send):
+                operation = session.send(None)
+            elif data:
+                assert isinstance(operation, Recv)
+                operation = session.send(data.pop(0))
+            else:
+                return session
+
+    tracemalloc.start()
+    try:
+        sessions = [waiting([b"EHLO x\r\n"]) for _ in range(1000)]
+        idle, _ = tracemalloc.get_traced_memory()
+        sessions += [waiting([b"EHLO x\r\n", b"x" * 4000]) for _ in range(100)]
+        both, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    for session in sessions:
+        session.close()
+    assert idle / 1000 < 20_000
+    assert (both - idle) / 100 < 30_000
+
+
+def test_h23_clients_are_counted_by_address_or_64() -> None:
+    admission = Admission(lambda line: None, total=100, per_client=2)
+    for peer in ("192.0.2.1", "2001:db8:1:2::1"):
+        assert admission.admit((peer, 1)) is None
+    assert admission.admit(("2001:db8:1:2:ffff:ffff:ffff:ffff", 2)) is None
+    refusal = admission.admit(("2001:db8:1:2:3::", 3))
+    assert refusal is not None and refusal.startswith(b"421 4.7.0 ") and refusal.endswith(b"\r\n")
+    assert admission.admit(("2001:db8:1:3::1", 4)) is None
+    assert admission.admit(("2001:db8:1:2::1%eth0", 4)) is not None
+    assert admission.admit(("192.0.2.1", 5)) is None
+    assert admission.admit(("192.0.2.1", 6)) is not None
+    assert admission.admit(("192.0.2.2", 6)) is None
+    admission.release(("192.0.2.1", 1))
+    assert admission.admit(("192.0.2.1", 7)) is None
+    for port in range(50):
+        assert admission.admit(("127.0.0.1", port)) is None  # loopback counts only in all
+
+
+def test_h23_connections_in_all() -> None:
+    logged: list[str] = []
+    admission = Admission(logged.append, total=2, per_client=20)
+    assert admission.admit(("192.0.2.1", 1)) is None
+    assert admission.admit(None) is None
+    for peer in (("192.0.2.9", 1), ("127.0.0.1", 1), None):
+        refusal = admission.admit(peer)
+        assert refusal is not None and refusal.startswith(b"421 4.7.0 ")
+    assert len(logged) == 3
+    admission.release(None)
+    assert admission.admit(("192.0.2.9", 1)) is None
+    assert admission._clients == {"192.0.2.1": 1, "192.0.2.9": 1}
+
+
+SESSION = ENVELOPE + b"DATA\r\nSubject: x\r\n\r\nbody\r\n.\r\nRSET\r\nQUIT\r\n"
+
+
+@pytest.mark.parametrize("mark", [RESET, EOF], ids=["reset", "EOF"])
+def test_h24_the_end_at_any_byte_is_an_event(mark: Action) -> None:
+    end = SESSION.index(b"\r\n.\r\n") + 5
+    for at in range(len(SESSION) + 1):
+        front = Front("accept", "counters", "add-received")
+        script: list[Action] = [SESSION[:at], mark] if at else [mark]
+        played = front.play(script, all_read=False, catch=True)
+        assert played.error is None
+        assert (len(front.messages) == 1) == (at >= end), at
+        assert played.result == (1 if SESSION.index(b"DATA\r\n") + 6 <= at < end else 0), at
+        assert front.log[-1].startswith("bytes in: ")
+
+
+@pytest.mark.parametrize("text", [b"220 ", b"250 ", b"354 ", b"250 2.6.0", b"221 "])
+def test_h24_a_reset_while_we_write_is_one_too(text: bytes) -> None:
+    front = Front("accept")
+    steps: list[Action] = [b"EHLO x\r\n", b"MAIL FROM:<a@example.net>\r\n", b"RCPT TO:<b@example.org>\r\n", b"DATA\r\n"]
+    played = front.play([WaitFor(text), RESET] if text == b"220 " else [*steps, b"x\r\n.\r\n", RESET], all_read=False)
+    assert played.error is None
+    assert len(front.messages) <= 1
+
+
+def test_h24_nothing_is_done_behind_a_failed_write_but_what_is_here() -> None:
+    front = Front("accept")
+    played = front.play([WaitFor(b"220 "), STALL, b"EHLO x\r\n", Advance(1000), ENVELOPE], all_read=False)
+    assert played.unread == [ENVELOPE]
+    assert front.messages == []
+
+
+def test_h24_every_kind_of_refusal_is_an_event_of_the_machine() -> None:
+    outcome = split_outcome([b"\xff\xfe\0\r\n\n\r\nMAIL\r\nEHLO\r\nDATA\r\n" + b"x" * 5000 + b"\r\n"], few=True)
+    assert all(isinstance(event, Refused) for event in outcome.events[1:-1])
