@@ -25,6 +25,14 @@ def parse_number(text: str | None) -> int | None:
     return int(text) if text is not None and _DIGITS.match(text) else None
 
 
+_FOLD = str.maketrans({letter: letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"})
+
+
+def fold(text: str) -> str:
+    """`text` with its ASCII letters in lower case, and no other character changed: the Kelvin sign is no k."""
+    return text.translate(_FOLD)
+
+
 class Path:
     """A reverse-path or forward-path on its way through the chain.
 

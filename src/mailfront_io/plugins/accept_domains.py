@@ -1,7 +1,7 @@
 """accept-domains: the domains that this host takes mail for (not in the original)."""
 
 from mailfront_io.plugin import ACCEPT, Kind, Plugin, Response, Setting
-from mailfront_io.session import Path
+from mailfront_io.session import Path, fold
 
 
 class AcceptDomains(Plugin):
@@ -18,5 +18,5 @@ class AcceptDomains(Plugin):
 
     def recipient(self, path: Path) -> Response | None:
         """Accepts the domains listed."""
-        domains = (self.session.getenv("ACCEPT_DOMAINS") or "").lower().split(":")
-        return ACCEPT if path.domain and path.domain.lower() in domains else None
+        domains = fold(self.session.getenv("ACCEPT_DOMAINS") or "").split(":")
+        return ACCEPT if path.domain and fold(path.domain) in domains else None

@@ -1,7 +1,7 @@
 """check-fqdn: fully qualified addresses only, completed where a default is configured."""
 
 from mailfront_io.plugin import Kind, Plugin, Response, Setting
-from mailfront_io.session import Path
+from mailfront_io.session import Path, fold
 
 NO_DOMAIN = Response(554, "5.1.2 Address is missing a domain name")
 NOT_QUALIFIED = Response(554, "5.1.2 Address does not contain a fully qualified domain name")
@@ -32,7 +32,7 @@ class CheckFQDN(Plugin):
             return None
         if not path.address:
             return EMPTY_SENDER
-        return None if path.domain.lower() in filter(None, domains.lower().split(":")) else WRONG_DOMAIN
+        return None if fold(path.domain) in filter(None, fold(domains).split(":")) else WRONG_DOMAIN
 
     def recipient(self, path: Path) -> Response | None:
         """A recipient may not be empty."""

@@ -3,7 +3,7 @@
 import re
 
 from mailfront_io.plugin import Kind, Plugin, Response, Setting
-from mailfront_io.session import Path
+from mailfront_io.session import Path, fold
 from mailfront_io.spool import Spool
 
 SIZE_TOO_BIG = Response(552, "5.2.3 The message would exceed the maximum message size.")
@@ -74,10 +74,10 @@ class Counters(Plugin):
         if size_limit:
             for parameter in path.parameters:
                 keyword, equals, value = parameter.partition("=")
-                if equals and keyword.upper() == "SIZE":
+                if equals and fold(keyword) == "size":
                     match = _SIZE.match(value)
                     # A number that is longer than any limit's is over it, however long.
-                    if match is not None and (len(match[1].lstrip("0")) > 19 or int(match[1]) > size_limit):
+                    if match is not None and (len(digits := match[1].lstrip("0")) > 19 or int(digits or "0") > size_limit):
                         return SIZE_TOO_BIG
                     break
         return None

@@ -103,6 +103,7 @@ class SMTPServer:
 
     `hostname`: our name, for the greeting and HELO. `profile`: `DEFAULT`, `COMPAT` or one of your own.
     `lmtp`: speak LMTP. `greeting`: the text between ``220`` and ``ESMTP``; default ``HOSTNAME mailfront``.
+    `lf_bodies`: give the lines of messages with LF at their ends, as files have them, in place of CRLF.
 
     Set these when they become true or change:
 
@@ -121,7 +122,9 @@ class SMTPServer:
         *,
         lmtp: bool = False,
         greeting: str | None = None,
+        lf_bodies: bool = False,
     ) -> None:
+        self.lf_bodies = lf_bodies
         self.profile = profile
         self.hostname = hostname
         self.lmtp = lmtp
@@ -167,7 +170,6 @@ class SMTPServer:
     def _drop_transaction(self) -> None:
         self._recipients = 0
         self._decoder: DotDecoder | None = None
-        self._size = 0
         self._refusal: Reply | None = None
         self._body_ended = False
 
@@ -346,8 +348,7 @@ class SMTPServer:
         """What an answer changes, for the rarer events."""
         if kind is Data:
             if code < 400:
-                self._decoder = DotDecoder(self.profile.line_ends)
-                self._size = 0
+                self._decoder = DotDecoder(self.profile.line_ends, self.lf_bodies)
         elif kind is VerifyPassword:
             self._state = self._state_before_auth
             self._secrets_may_follow = True
@@ -677,7 +678,7 @@ class SMTPServer:
         name, _, response = argument.partition(b" ")
         self._mechanism = _text(name)
         self._state_before_auth = self._state
-        mechanism = self._new_mechanism(self._mechanism.upper())
+        mechanism = self._new_mechanism(_text(name.upper()))
         if mechanism is None:
             self._mechanism = _shown_mechanism(self._mechanism)
             return self._auth_refused(answers.NO_SUCH_MECHANISM, "no such mechanism")
@@ -747,20 +748,28 @@ class SMTPServer:
         data = self._buffer.read_all()
         if not data:
             return self._end_of_input() if self._eof else NEED_DATA
-        assert self._decoder is not None
-        decoded, rest = self._decoder.feed(data)
+        decoder = self._decoder
+        assert decoder is not None
+        room = None if self.message_size is None else self.message_size - decoder.size
+        decoded, rest = decoder.feed(data)
         if rest is not None:
             self._buffer.push_back(rest)
             self._body_ended = True
         if self._refusal is not None:
             return None
-        if self._decoder.has_bare_line_ends and self.profile.line_ends is LineEnds.REJECT:
+        if decoder.has_bare_line_ends and self.profile.line_ends is LineEnds.REJECT:
             self._refusal = answers.BARE_LINE_END_IN_MESSAGE
-        if self.message_size is not None and self._size + len(decoded) > self.message_size:
-            decoded = decoded[: self.message_size - self._size]
+        if self.message_size is not None and decoder.size > self.message_size:
+            assert room is not None
+            decoded = self._cut(decoded, room)
             self._refusal = answers.TOO_BIG
-        self._size += len(decoded)
         return Body(decoded) if decoded else None
+
+    def _cut(self, decoded: bytes, room: int) -> bytes:
+        """The first `room` octets of a slice, counted on the wire: the same however the message was cut."""
+        if not self.lf_bodies:
+            return decoded[:room]
+        return decoded.replace(b"\n", b"\r\n")[:room].replace(b"\r\n", b"\n").removesuffix(b"\r")
 
 
 def _shown_mechanism(name: str) -> str:
