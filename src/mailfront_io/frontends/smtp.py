@@ -27,7 +27,6 @@ from mailfront_io.session import Path, Session, parse_number
 from mailfront_io.tls import gnutls_names
 from mailfront_proto.pull import NEED_DATA, PAUSED
 from mailfront_proto.smtp import events
-from mailfront_proto.smtp.profile import LineEnds
 from mailfront_proto.smtp.replies import Reply
 from mailfront_proto.smtp.server import SMTPServer
 from mailfront_proto.smtp.states import State
@@ -70,7 +69,8 @@ class Deadlines:
 
 
 class SMTPFrontend:
-    """One connection: `run` is the session coroutine."""
+    """One connection: `run` is the session coroutine. `machine` gives bodies with LF line ends, as plugins and
+    backends have them."""
 
     def __init__(self, session: Session, pipeline: Pipeline, machine: SMTPServer) -> None:
         self.session = session
@@ -92,7 +92,6 @@ class SMTPFrontend:
         self._lost = False
         """A write has failed: the peer is gone, or does not read."""
         self._last_logged: Reply | None = None
-        self._strips_cr = machine.profile.line_ends is not LineEnds.ACCEPT
 
     async def run(self) -> int:
         """The session, from its first byte to its last; the exit code of a one-shot program."""
@@ -306,12 +305,8 @@ class SMTPFrontend:
         self.machine.accept()
 
     async def _body(self, event: events.Body) -> None:
-        data = event.data
-        self._message_bytes += len(data)
-        # Slices never split a CRLF, and but for ACCEPT hold no other CR.
-        await self.pipeline.data_block(
-            data.translate(None, b"\r") if self._strips_cr else data.replace(b"\r\n", b"\n")
-        )
+        self._message_bytes += len(event.data)
+        await self.pipeline.data_block(event.data)
 
     async def _message_refused(self, event: events.MessageRefused) -> None:
         await self.pipeline.reset()

@@ -1,11 +1,9 @@
 """Message framing in DATA (RFC 5321 section 4.5.2): dot-unstuffing and the end of data.
 
-Strategy: work on whole chunks with `find`, `count` and `replace`, never line by line. What a chunk ends
-with is held back while it may be the beginning of the end of data, of a line end or of a stuffed dot, and
-stands in front of the next chunk; so no decision needs a look back. The line end of the DATA command
+Strategy: work on whole chunks with `find`, `count`, `translate` and `replace`, never line by line. What a
+chunk ends with is held back while it may be the beginning of the end of data, of a line end or of a stuffed
+dot, and stands in front of the next chunk; so no decision needs a look back. The line end of the DATA command
 itself counts as the line end in front of the message: it is held first, and left out of the result.
-
-Decoded slices have CRLF line ends.
 """
 
 import re
@@ -24,35 +22,40 @@ _FREE_HOLDS = (b"\n\r.", b"\n.\r", b"\n\r", b"\n.", b"\n", b"\r")
 
 
 class DotDecoder:
-    """Decodes one message. `line_ends`: the policy for a CR or LF that stands alone."""
+    """Decodes one message. `line_ends`: the policy for a CR or LF that stands alone. `lf`: give lines that end
+    in LF, as files have them; otherwise they end in CRLF, as on the wire."""
 
-    __slots__ = ("_first", "_held", "_policy", "has_bare_line_ends")
+    __slots__ = ("_first", "_held", "_lf", "_policy", "has_bare_line_ends", "size")
 
-    def __init__(self, line_ends: LineEnds) -> None:
+    def __init__(self, line_ends: LineEnds, lf: bool = False) -> None:
         self._policy = line_ends
+        self._lf = lf
         self._held = b"\r\n"
         self._first = True
         self.has_bare_line_ends = False
         """Whether a CR or LF stood alone in what was decoded so far."""
+        self.size = 0
+        """Octets decoded so far, in the form of the wire: RFC 1870 section 6.1 counts so."""
 
     def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
         """Take the next chunk; returns (decoded slice, what follows the end of data or None)."""
         chunk = self._held + data if self._held else data
+        # Without a dot behind a line end there is nothing to unstuff, and no end.
+        dotted = b"\r\n." in chunk
         holds: tuple[bytes, ...]
         if self._policy is LineEnds.ACCEPT:
-            end, after = _find_free_end(chunk)
+            dotted = dotted or b"\n." in chunk or b"\n\r." in chunk
+            end, after = _find_free_end(chunk) if dotted else (0, 0)
             holds = _FREE_HOLDS
         else:
-            found = chunk.find(b"\r\n.\r\n")
+            found = chunk.find(b"\r\n.\r\n") if dotted else -1
             end, after = (found + 2, found + 5) if found >= 0 else (0, 0)
             holds = _STRICT_HOLDS
-        rest: bytes | None
+        rest: bytes | None = None
+        self._held = b""
         if end:
             piece, rest = chunk[:end], chunk[after:]
-            self._held = b""
         else:
-            rest = None
-            self._held = b""
             for hold in holds:
                 if chunk.endswith(hold):
                     if hold[0] == 10 and chunk.endswith(b"\r" + hold):
@@ -60,29 +63,48 @@ class DotDecoder:
                     self._held = hold
                     break
             piece = chunk[: len(chunk) - len(self._held)] if self._held else chunk
-        decoded = self._decode(piece)
+        decoded = self._decode(piece, dotted)
         if self._first and piece:
             # The line end of the DATA command, which is no part of the message.
             self._first = False
-            decoded = decoded[2:]
+            self.size -= 2
+            decoded = decoded[1:] if self._lf else decoded[2:]
         return decoded, rest
 
-    def _decode(self, piece: bytes) -> bytes:
-        line_ends = piece.count(b"\n")
-        if line_ends == piece.count(b"\r\n") and line_ends == piece.count(b"\r"):
-            # Every CR and LF is part of a CRLF: only dots are left to do.
-            return piece.replace(b"\r\n.", b"\r\n") if b"\r\n." in piece else piece
+    def _decode(self, piece: bytes, dotted: bool) -> bytes:
+        if self._lf:
+            text = piece.translate(None, b"\r")
+            lines = text.count(b"\n")
+            if lines == len(piece) - len(text) == piece.count(b"\r\n"):
+                # Every CR and LF is part of a CRLF: only dots are left to do.
+                if dotted:
+                    text = text.replace(b"\n.", b"\n")
+                self.size += len(text) + lines
+                return text
+        else:
+            lines = piece.count(b"\n")
+            if lines == piece.count(b"\r\n") == piece.count(b"\r"):
+                if dotted:
+                    piece = piece.replace(b"\r\n.", b"\r\n")
+                self.size += len(piece)
+                return piece
         self.has_bare_line_ends = True
+        piece = self._repair(piece)
+        self.size += len(piece) + piece.count(b"\n")
+        return piece if self._lf else piece.replace(b"\n", b"\r\n")
+
+    def _repair(self, piece: bytes) -> bytes:
+        """A piece with line ends that stand alone, by the policy; with LF line ends, unstuffed."""
         if self._policy is LineEnds.REJECT:
             # What stands in front of the first one is the same however the message was cut.
             bare = _BARE.search(piece)
-            return piece[: bare.start() if bare else None].replace(b"\r\n.", b"\r\n")
+            piece = piece[: bare.start() if bare else None]
         piece = piece.replace(b"\r\n", b"\n")
         if self._policy is LineEnds.ACCEPT:
             piece = piece.replace(b"\n\r.", b"\n\r")  # the dot goes, the CR was data
         else:
             piece = piece.replace(b"\r", b" ")
-        return piece.replace(b"\n.", b"\n").replace(b"\n", b"\r\n")
+        return piece.replace(b"\n.", b"\n")
 
 
 def _find_free_end(chunk: bytes) -> tuple[int, int]:

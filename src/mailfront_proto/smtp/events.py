@@ -81,7 +81,8 @@ class Data(Event):
 
 @dataclass(slots=True)
 class Body(Event):
-    """A slice of the message: dots unstuffed, every line end CRLF (RFC 5321 section 4.5.2).
+    """A slice of the message: dots unstuffed, every line end CRLF (RFC 5321 section 4.5.2), or LF where the
+    machine was made with ``lf_bodies=True``.
 
     Slices are cut where the network cut them, but never inside a CRLF. Tells only.
     """
