@@ -5,7 +5,8 @@ connecting. `serve`, `serve_connection` and `run_client` run in the caller's eve
 of it; `run_server` makes a loop of its own and minds the process's signals.
 
 Connections are accepted here and not by the loop, because a server must know when it is out of descriptors:
-uvloop would close the connections it cannot take without a word.
+uvloop would close the connections it cannot take without a word. One is accepted whenever a listener is ready:
+to ask for a second that is not there costs more than to be called again.
 """
 
 import asyncio
@@ -31,9 +32,6 @@ from mailfront_io.drivers.stepper import CLOCK
 from mailfront_io.ops import Cancelled, Connection, Operation, SessionFactory, Stopping
 
 T = TypeVar("T")
-
-ACCEPTS = 64
-"""Connections that one listener accepts before others, and sessions, have their turn."""
 
 
 async def serve(
@@ -162,8 +160,7 @@ async def _drive(
     ended: asyncio.Event = asyncio.Event()
     facts = Connection(CLOCK, address(connection.getsockname()), remote)
     protocol = SessionProtocol(loop, connection, session(facts), lambda _: ended.set())
-    connection.setblocking(False)
-    await loop.connect_accepted_socket(lambda: protocol, connection)
+    protocol.open()
     try:
         await ended.wait()
     except asyncio.CancelledError:
@@ -188,7 +185,6 @@ class _Server:
         self._listeners = listeners
         self._report = report
         self._backoff = Backoff(report)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._resting: dict[Listener, asyncio.TimerHandle] = {}
         self._closed = False
 
@@ -221,7 +217,7 @@ class _Server:
 
     async def ended_or_cancelled(self) -> None:
         """Wait for the last session, or until the grace period is cut short."""
-        while (self.sessions or self._tasks) and not self._cancelling:
+        while self.sessions and not self._cancelling:
             self._changed.clear()
             await self._changed.wait()
 
@@ -230,29 +226,26 @@ class _Server:
         self._cancelling = False
         for session in list(self.sessions):
             session.cancel()
-        while self.sessions or self._tasks:
+        while self.sessions:
             self._changed.clear()
             await self._changed.wait()
 
     def _accept(self, listener: Listener) -> None:
         try:
-            for _ in range(ACCEPTS):
-                accepted = accept(listener, self._report)
-                if accepted is None:
-                    break
-                task = self._loop.create_task(self._connected(listener, *accepted))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            accepted = accept(listener, self._report)
         except OSError as error:
             delay = self._backoff.failed(error)
             self._loop.remove_reader(listener.socket.fileno())
             self._resting[listener] = self._loop.call_later(delay, self._resume, listener)
+            return
+        if accepted is not None:
+            self._begin(listener, *accepted)
 
     def _resume(self, listener: Listener) -> None:
         del self._resting[listener]
         self._loop.add_reader(listener.socket.fileno(), self._accept, listener)
 
-    async def _connected(self, listener: Listener, connection: socket.socket, remote: Address | None) -> None:
+    def _begin(self, listener: Listener, connection: socket.socket, remote: Address | None) -> None:
         def ended(session: SessionProtocol) -> None:
             self.sessions.discard(session)
             listener.release(remote)
@@ -262,15 +255,12 @@ class _Server:
                 self._changed.set()
 
         try:
-            connection.setblocking(False)
             facts = Connection(CLOCK, address(connection.getsockname()), remote)
             session = SessionProtocol(self._loop, connection, listener.session(facts), ended)
+            session.open()
         except BaseException as error:
             connection.close()
             listener.release(remote)
             self._report(error)
             return
         self.sessions.add(session)
-        if self.stopping.is_set():
-            session.stop()
-        await self._loop.connect_accepted_socket(lambda: session, connection)

@@ -9,9 +9,11 @@ and no stream object lies between a read and the reply to it.
 * While the session does not wait in a `Recv`, the first bytes that arrive are held and reading is paused, so
   a connection holds one buffer at most. A `Send` beyond the transport's high-water mark waits until the
   transport calls `resume_writing`.
-* One timer per connection is moved lazily: it stays where it is when the deadline moves on, and is set anew
-  when it fires early. The waits of the cold operations are callbacks too: `Sleep` is a timer, `Thread` a call
-  in `drivers.threads`. So no operation needs a task, and with anyio nothing here would be shorter.
+* All connections of a loop share one timer (`drivers.deadlines`), where a connection is moved lazily: it keeps its
+  place when its deadline moves on, and takes a new one when its time comes too early. (A timer per connection
+  made a short session a quarter dearer with uvloop.)
+* The waits of the cold operations are callbacks too: `Sleep` is a deadline, `Thread` a call in
+  `drivers.threads`. So no operation needs a task, and with anyio nothing here would be shorter.
 * Everything unusual (held bytes, end of stream, stop, cancellation) raises `_attention`, the one flag that
   the hot path looks at.
 
@@ -26,6 +28,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
+from mailfront_io.drivers.deadlines import NEVER, Deadlines
 from mailfront_io.drivers.listener import LINGER_SECONDS
 from mailfront_io.drivers.stepper import CLOCK, not_an_operation
 from mailfront_io.drivers.threads import POOL, Call
@@ -49,7 +52,16 @@ if TYPE_CHECKING:
 FLUSH_SECONDS = 30.0
 """How long the transport may take to send what a session has sent last."""
 
-_buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = weakref.WeakKeyDictionary()
+
+class _Shared:
+    """What the sessions of one loop have in common."""
+
+    def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(RECEIVE_SIZE))
+        self.deadlines = Deadlines()
+
+
+_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = weakref.WeakKeyDictionary()
 
 
 class _Wait(Enum):
@@ -78,6 +90,7 @@ class SessionProtocol(asyncio.BufferedProtocol):
         "_committing",
         "_cut_short",
         "_deadline",
+        "_deadlines",
         "_ended",
         "_eof",
         "_held",
@@ -85,18 +98,18 @@ class SessionProtocol(asyncio.BufferedProtocol):
         "_limit",
         "_loop",
         "_lost",
+        "_opening",
         "_paused",
         "_session",
         "_socket",
         "_step_in",
         "_stopping",
         "_stuck",
-        "_timer",
-        "_timer_at",
         "_transport",
         "_waiting",
         "error",
         "result",
+        "timer_at",
     )
 
     _transport: asyncio.Transport
@@ -115,15 +128,15 @@ class SessionProtocol(asyncio.BufferedProtocol):
         self._session = session
         self._step_in = session.send
         self._ended = ended
-        buffer = _buffers.get(loop)
-        if buffer is None:
-            buffer = _buffers[loop] = memoryview(bytearray(RECEIVE_SIZE))
-        self._buffer = buffer
+        shared = _shared.get(loop)
+        if shared is None:
+            shared = _shared[loop] = _Shared()
+        self._buffer = shared.buffer
+        self._deadlines = shared.deadlines
         self._waiting = _NOTHING
         self._idle = False  # the Recv that is waited in may be stopped
         self._deadline: float | None = None  # of what is waited in
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self.timer_at = NEVER  # when `on_time` will be called, at or before the deadline
         self._call: Call | None = None  # the Thread that is waited in
         self._committing = False  # and it is one that commits
         self._cut_short = False  # the Sleep that is waited in ends with the clean-up's time
@@ -136,6 +149,16 @@ class SessionProtocol(asyncio.BufferedProtocol):
         self._stopping = False
         self._cancelled = False
         self._limit: float | None = None  # the end of the clean-up, once Cancelled was thrown
+
+    def open(self) -> None:
+        """Make the transport, which will begin the session.
+
+        The loop's coroutine for that is stepped by hand: all that it would wait for is `connection_made`,
+        and a task costs a fifth of a short session.
+        """
+        self._socket.setblocking(False)
+        self._opening = self._loop.connect_accepted_socket(lambda: self, self._socket)
+        self._opening.send(None)
 
     # The transport's callbacks
 
@@ -227,8 +250,8 @@ class SessionProtocol(asyncio.BufferedProtocol):
             if not self._attention:
                 if kind is Recv:
                     self._deadline = deadline = operation.deadline
-                    if deadline is not None and (self._timer is None or deadline < self._timer_at):
-                        self._set_timer(deadline)
+                    if deadline is not None and deadline < self.timer_at:
+                        self._deadlines.add(deadline, self, self._loop)
                     self._idle = operation.idle
                     self._waiting = _RECV
                     return
@@ -330,24 +353,18 @@ class SessionProtocol(asyncio.BufferedProtocol):
         if self._limit is not None:
             deadline = self._limit if deadline is None else min(deadline, self._limit)
         self._deadline = deadline
-        if deadline is not None and (self._timer is None or deadline < self._timer_at):
-            self._set_timer(deadline)
+        if deadline is not None and deadline < self.timer_at:
+            self._deadlines.add(deadline, self, self._loop)
         self._idle = idle
         self._waiting = what
 
-    def _set_timer(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = when
-        self._timer = self._loop.call_later(max(when - time.monotonic(), 0), self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
+    def on_time(self) -> None:
+        """Time is up, unless the deadline has moved on since."""
         deadline = self._deadline
         if deadline is None or self._waiting is _NOTHING:
             return
         if time.monotonic() < deadline:
-            self._set_timer(deadline)  # it has moved on since
+            self._deadlines.add(deadline, self, self._loop)
         elif self._waiting is _CLOSE:
             self._transport.abort()
         elif self._waiting is _SLEEP and not self._cut_short:
@@ -396,7 +413,7 @@ class SessionProtocol(asyncio.BufferedProtocol):
             self._wait(_CLOSE, time.monotonic() + LINGER_SECONDS)
         else:
             self._transport.close()
-            if self._transport.get_write_buffer_size():
+            if self._transport.get_write_buffer_size():  # with uvloop always: it writes a little later
                 self._wait(_CLOSE, time.monotonic() + FLUSH_SECONDS)
 
     def _unread(self) -> bool:
@@ -408,9 +425,8 @@ class SessionProtocol(asyncio.BufferedProtocol):
             return False
 
     def _over(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._deadlines.remove(self)
+        self._opening.close()
         self._ended(self)
 
 

@@ -65,9 +65,6 @@ EARLY = 0.875
 SMALL_READ = 4096
 """Buffer of a read while the peer sends little: an idle thread keeps its buffer allocated."""
 
-ACCEPTS = 64
-"""Connections that one listener accepts before the others have their turn."""
-
 IDLE_THREAD_SECONDS = 10.0
 """How long a thread without a connection waits for the next one: to start a thread costs more than that."""
 
@@ -382,10 +379,8 @@ def accept_until_stopped(
                     on_wake()
                 continue
             try:
-                for _ in range(ACCEPTS):
-                    accepted = accept(by_fd[fd], report)
-                    if accepted is None:
-                        break
+                accepted = accept(by_fd[fd], report)  # one: to find that there is no second costs more than poll
+                if accepted is not None:
                     start(by_fd[fd], *accepted)
             except OSError as error:
                 signals.wait_until(lambda: signals.stopping, backoff.failed(error), on_wake)

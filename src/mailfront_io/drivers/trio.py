@@ -1,0 +1,411 @@
+"""The trio driver: servers and clients, in the caller's nursery or as a whole process.
+
+Strategy: a session is a task, and its operations are awaited one by one inside a cancel scope that lives for
+many of them: only its deadline moves (a `fail_after` around each read would cost 10 µs). The scope is left
+when it was cancelled, by its deadline, by `stop` or by `cancel`; then the reason is thrown into the session at
+the operation that was interrupted, and a new scope is entered. What cancels from outside is thrown in as
+`Cancelled`, the clean-up that follows is shielded, and trio's own exception goes on its way.
+
+Any `trio.abc.HalfCloseableStream` carries a session. Waiting for time or threads is one call of trio's each,
+so there is nothing that anyio would make shorter. The rules that all drivers share are in the head of
+`drivers.stepper`.
+"""
+
+import math
+import signal
+import socket
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from mailfront_io.drivers.listener import (
+    LINGER_BYTES,
+    LINGER_SECONDS,
+    Address,
+    Backoff,
+    Listener,
+    Report,
+    Started,
+    accept,
+    address,
+    raise_descriptor_limit,
+    report_to_stderr,
+)
+from mailfront_io.drivers.stepper import not_an_operation
+from mailfront_io.drivers.threads import ABANDONED, Call
+from mailfront_io.ops import (
+    CLEANUP_SECONDS,
+    RECEIVE_SIZE,
+    Cancelled,
+    Connection,
+    ConnectionLost,
+    DeadlineExceeded,
+    Operation,
+    Recv,
+    Send,
+    SessionFactory,
+    Sleep,
+    StartTLS,
+    Stopping,
+    Thread,
+)
+
+T = TypeVar("T")
+
+
+async def serve(
+    listeners: Sequence[Listener],
+    *,
+    stop_grace: float = 30.0,
+    on_started: Started | None = None,
+    report: Report = report_to_stderr,
+    task_status: trio.TaskStatus[Callable[[], None]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `listeners` until stopped; for ``await nursery.start(serve, listeners)`` too.
+
+    `on_started` is called once connections are accepted, with a function that stops the server and may be
+    called from any thread; `nursery.start` returns the same function. When it is called, nothing more is
+    accepted and sessions get `Stopping` where they are idle; after `stop_grace` seconds, or when it is called
+    again, those that are left get `Cancelled`. To cancel `serve` is to stop without grace. `report` is told
+    of exceptions that sessions let escape and of failures to accept.
+    """
+    server = _Server(report)
+    try:
+        async with trio.open_nursery() as sessions:
+            async with trio.open_nursery() as accepting:
+                for listener in listeners:
+                    listener.socket.setblocking(False)
+                    accepting.start_soon(server.accept, listener, sessions)
+                if on_started is not None:
+                    on_started(server.stop)
+                task_status.started(server.stop)
+                await server.stopping.wait()
+                accepting.cancel_scope.cancel()
+            for listener in listeners:
+                listener.socket.close()
+            for session in list(server.sessions):
+                session.stop()
+            with trio.move_on_after(stop_grace) as server.grace:
+                if not server.stopped_twice:
+                    await server.all_ended()
+            for session in list(server.sessions):
+                session.cancel()
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+
+
+def run_server(
+    listeners: Sequence[Listener],
+    *,
+    stop_grace: float = 30.0,
+    on_started: Started | None = None,
+    report: Report = report_to_stderr,
+) -> None:
+    """`serve` as the whole of a process: SIGTERM or SIGINT stops it, a second one at once.
+
+    Raises the soft limit on open files. Must be called in the main thread.
+    """
+
+    async def stop_on_signals() -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                stop = await nursery.start(serve_here)
+                async for _ in signals:
+                    stop()
+
+    async def serve_here(task_status: trio.TaskStatus[Callable[[], None]]) -> None:
+        await serve(listeners, stop_grace=stop_grace, on_started=on_started, report=report, task_status=task_status)
+        raise _Ended
+
+    raise_descriptor_limit()
+    try:
+        trio.run(stop_on_signals)
+    except* _Ended:
+        pass
+
+
+class _Ended(Exception):
+    """The server has ended, so that waiting for signals must."""
+
+
+async def serve_connection(stream: trio.abc.HalfCloseableStream, session: SessionFactory) -> int:
+    """Run one session on an accepted stream and close it; returns the session's result.
+
+    What the session raises is raised.
+    """
+    return await _SessionTask(stream, session).run()
+
+
+async def run_client(
+    client: Callable[[Connection], Coroutine[Operation[Any], Any, T]],
+    host: str,
+    port: int,
+    *,
+    connect_timeout: float = 30.0,
+) -> T:
+    """Connect to `host`, run the coroutine that `client` makes over the connection, return its result.
+
+    The addresses of the host are tried within `connect_timeout` seconds in all. Raises OSError when none can
+    be reached, and what the coroutine raises. When it is cancelled, the coroutine gets `Cancelled` and its
+    clean-up is waited for.
+    """
+    try:
+        with trio.fail_after(connect_timeout):
+            stream = await trio.open_tcp_stream(host, port)
+    except trio.TooSlowError:
+        raise TimeoutError(f"{host} port {port} did not answer") from None
+    return await _SessionTask(stream, client).run()
+
+
+class _TrioClock:
+    """The clock of the running loop, a mocked one too; usable in worker threads."""
+
+    def __init__(self) -> None:
+        self.monotonic = trio.lowlevel.current_clock().current_time
+        self.time = time.time
+
+
+class _SessionTask(Generic[T]):
+    """One session, stepped by the task that awaits `run`. `stop` and `cancel` are for other tasks."""
+
+    def __init__(
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        session: Callable[[Connection], Coroutine[Operation[Any], Any, T]],
+    ) -> None:
+        clock = _TrioClock()
+        local = remote = None
+        if isinstance(stream, trio.SocketStream):
+            local = address(stream.socket.getsockname())
+            try:
+                remote = address(stream.socket.getpeername())
+            except OSError:
+                pass  # gone already: the session will see it
+        self._clock = clock
+        self._now = clock.monotonic
+        self._stream = stream
+        self._session: Any = session(Connection(clock, local, remote))
+        self._scope = trio.CancelScope()
+        self._idle = False  # waits in a Recv that may be stopped
+        self._attention = False  # one of the following is set
+        self._stopping = False
+        self._cancelled = False
+        self._limit: float | None = None  # the end of the clean-up, once Cancelled was thrown
+        self._result: T
+
+    def stop(self) -> None:
+        """Throw `Stopping` at the idle `Recv` that is waited in, or at the next one."""
+        self._stopping = self._attention = True
+        if self._idle:
+            self._scope.cancel()
+
+    def cancel(self) -> None:
+        """Throw `Cancelled` at the operation that is waited in (a commit: behind it), or at the next one."""
+        self._cancelled = self._attention = True
+        if self._limit is None:
+            self._scope.cancel()
+
+    async def run(self) -> T:
+        """Step the session to its end and close the stream; return or raise what came of it."""
+        try:
+            operation = self._step(None, None)
+            try:
+                await self._run(operation)
+            except trio.Cancelled:
+                self._cancelled = self._attention = True
+                if self._limit is None:
+                    try:
+                        await self._run(self._step(None, self._begin_cleanup()))
+                    except Cancelled:
+                        pass
+                raise
+            return self._result
+        finally:
+            await self._close()
+
+    async def _run(self, operation: Any) -> None:
+        while operation is not None:
+            with trio.CancelScope(shield=self._limit is not None) as scope:
+                self._scope = scope
+                # A scope that was cancelled in vain, since the operation was done first, is of no more use.
+                while operation is not None and not scope.cancel_called:
+                    operation = self._step(*await self._perform(operation, scope))
+            if scope.cancelled_caught:
+                operation = self._step(None, self._reason(operation))
+
+    def _step(self, answer: Any, error: BaseException | None) -> Any:
+        """Send `answer`, or throw `error`, into the session; return its next operation, None at its end."""
+        try:
+            return self._session.send(answer) if error is None else self._session.throw(error)
+        except StopIteration as end:
+            self._result = end.value
+            return None
+        finally:
+            error = None  # its traceback holds this frame: leave no cycle
+
+    async def _perform(self, operation: Any, scope: trio.CancelScope) -> tuple[Any, BaseException | None]:
+        """Do `operation`; return its answer, or the exception to be thrown."""
+        kind = type(operation)
+        deadline = getattr(operation, "deadline", None)
+        if self._attention:
+            if self._cancelled and self._limit is None:
+                scope.shield = True
+                return None, self._begin_cleanup()
+            if self._limit is not None:
+                if self._limit <= self._now():
+                    self._session.close()
+                    raise Cancelled
+                deadline = self._limit if deadline is None else min(deadline, self._limit)
+        try:
+            if kind is Recv:
+                if self._stopping and operation.idle and self._limit is None:
+                    raise Stopping
+                if deadline is None:
+                    scope.deadline = math.inf
+                else:
+                    if deadline <= self._now():
+                        raise DeadlineExceeded
+                    scope.deadline = deadline
+                self._idle = operation.idle
+                try:
+                    return await self._stream.receive_some(RECEIVE_SIZE), None
+                finally:
+                    self._idle = False
+            scope.deadline = math.inf if deadline is None else deadline
+            if kind is Send:
+                await self._stream.send_all(operation.data)
+                return None, None
+            if kind is StartTLS:
+                from mailfront_io.drivers.tls import tls_layer
+
+                self._session = tls_layer(self._session, operation, self._clock)
+                return None, None
+            if kind is Sleep:
+                await trio.sleep(operation.seconds)
+                return None, None
+            if kind is Thread:
+                return await self._thread(operation), None
+            return None, not_an_operation(operation, self._session)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            return None, ConnectionLost(str(error.__cause__ or "the connection was closed"))
+        except trio.Cancelled:
+            raise
+        except BaseException as error:
+            return None, error
+
+    async def _thread(self, operation: Thread[Any]) -> Any:
+        if operation.commit:
+            with trio.CancelScope(shield=True):
+                return await trio.to_thread.run_sync(operation.function, *operation.arguments)
+        ABANDONED.check()
+        came: list[tuple[Any, BaseException | None]] = []
+        call = Call(operation.function, operation.arguments, lambda *outcome: came.append(outcome))
+        try:
+            await trio.to_thread.run_sync(call.run, abandon_on_cancel=True)
+        except trio.Cancelled:
+            call.abandon()
+            raise
+        result, error = came[0]
+        if error is not None:
+            raise error
+        return result
+
+    def _reason(self, operation: Any) -> BaseException:
+        """Why `operation` was interrupted."""
+        if self._limit is None:
+            if self._cancelled:
+                return self._begin_cleanup()
+            if self._stopping and type(operation) is Recv and operation.idle:
+                return Stopping()
+        return DeadlineExceeded()
+
+    def _begin_cleanup(self) -> Cancelled:
+        self._limit = self._now() + CLEANUP_SECONDS
+        return Cancelled()
+
+    async def _close(self) -> None:
+        """Close the stream so that our last reply arrives: see `listener.close_gently`."""
+        stream = self._stream
+        seconds = LINGER_SECONDS
+        if self._limit is not None:
+            seconds = max(min(seconds, self._limit - self._now()), 0)
+        with trio.move_on_after(seconds, shield=True):
+            if isinstance(stream, trio.SocketStream) and stream.socket.is_readable():
+                try:
+                    await stream.send_eof()
+                    left = LINGER_BYTES
+                    while left > 0 and (data := await stream.receive_some(RECEIVE_SIZE)):
+                        left -= len(data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass
+        await trio.aclose_forcefully(stream)
+
+
+class _Server:
+    """The sessions of one `serve`."""
+
+    def __init__(self, report: Report) -> None:
+        self.sessions: set[_SessionTask[int]] = set()
+        self.stopping = trio.Event()
+        self.stopped_twice = False
+        self.grace = trio.CancelScope()
+        self._ended = trio.Event()
+        self._report = report
+        self._backoff = Backoff(report)
+        self._token = trio.lowlevel.current_trio_token()
+
+    def stop(self) -> None:
+        """Stop; the second time at once. From any thread."""
+        try:
+            self._token.run_sync_soon(self._stop)
+        except trio.RunFinishedError:
+            pass
+
+    def _stop(self) -> None:
+        if self.stopping.is_set():
+            self.stopped_twice = True
+            self.grace.cancel()
+        self.stopping.set()
+
+    async def accept(self, listener: Listener, sessions: trio.Nursery) -> None:
+        """Accept connections, one whenever the listener is ready, and start their sessions."""
+        while True:
+            await trio.lowlevel.wait_readable(listener.socket)
+            try:
+                accepted = accept(listener, self._report)
+            except OSError as error:
+                await trio.sleep(self._backoff.failed(error))
+                continue
+            if accepted is not None:
+                sessions.start_soon(self._session, listener, *accepted)
+
+    async def _session(self, listener: Listener, connection: socket.socket, remote: Address | None) -> None:
+        session: _SessionTask[int] | None = None
+        try:
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+            session = _SessionTask(stream, listener.session)
+            self.sessions.add(session)
+            if self.stopping.is_set():
+                session.stop()
+            await session.run()
+        except (trio.Cancelled, KeyboardInterrupt):
+            raise
+        except (Cancelled, Stopping):
+            pass
+        except BaseException as error:
+            self._report(error)
+        finally:
+            connection.close()
+            if session is not None:
+                self.sessions.discard(session)
+            listener.release(remote)
+            self._ended.set()
+
+    async def all_ended(self) -> None:
+        """Wait for the last session."""
+        while self.sessions:
+            self._ended = trio.Event()
+            await self._ended.wait()
