@@ -76,8 +76,9 @@ class Counters(Plugin):
                 keyword, equals, value = parameter.partition("=")
                 if equals and fold(keyword) == "size":
                     match = _SIZE.match(value)
+                    digits = match[1].lstrip("0") if match is not None else ""
                     # A number that is longer than any limit's is over it, however long.
-                    if match is not None and (len(digits := match[1].lstrip("0")) > 19 or int(digits or "0") > size_limit):
+                    if len(digits) > 19 or int(digits or "0") > size_limit:
                         return SIZE_TOO_BIG
                     break
         return None
