@@ -225,14 +225,13 @@ class _ScriptedWorld(World):
         if until < end:
             raise DeadlineExceeded
 
-    def thread(self, operation: Thread[Any], deadline: float | None) -> Any:
+    def thread(self, operation: Thread[Any]) -> Any:
         self.play()
         self._interrupt(False)
         answer = operation.function(*operation.arguments)
+        self.play()
         if not operation.commit:
-            self.play()
             self._interrupt(False)
-            self._not_late(deadline)
         return answer
 
     # The script

@@ -135,19 +135,22 @@ def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _connect(host: str, port: int, timeout: float) -> socket.socket:
     loop = asyncio.get_running_loop()
     failed: OSError | None = None
-    async with asyncio.timeout(timeout):
-        for family, kind, protocol, _, name in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            connection = socket.socket(family, kind, protocol)
-            try:
-                connection.setblocking(False)
-                await loop.sock_connect(connection, name)
-                return connection
-            except OSError as error:
-                connection.close()
-                failed = error
-            except BaseException:
-                connection.close()
-                raise
+    try:
+        async with asyncio.timeout(timeout):
+            for family, kind, protocol, _, name in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+                connection = socket.socket(family, kind, protocol)
+                try:
+                    connection.setblocking(False)
+                    await loop.sock_connect(connection, name)
+                    return connection
+                except OSError as error:
+                    connection.close()
+                    failed = error
+                except BaseException:
+                    connection.close()
+                    raise
+    except TimeoutError:
+        raise TimeoutError(f"{host} port {port} did not answer") from failed
     raise failed or OSError(f"{host} has no address")
 
 

@@ -152,7 +152,7 @@ class SocketWorld(World):
         if left < seconds:
             raise DeadlineExceeded
 
-    def thread(self, operation: Thread[Any], deadline: float | None) -> Any:
+    def thread(self, operation: Thread[Any]) -> Any:
         """`Thread`: the session has a thread of its own already, so the function is called in it."""
         self.committing = operation.commit
         try:

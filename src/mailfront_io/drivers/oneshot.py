@@ -228,7 +228,7 @@ class DescriptorWorld(World):
             if deadline is not None and deadline < end:
                 raise
 
-    def thread(self, operation: "Thread[Any]", deadline: float | None) -> "Any":
+    def thread(self, operation: "Thread[Any]") -> "Any":
         """`Thread`: calls the function here."""
         self._interrupt(False)
         return operation.function(*operation.arguments)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 
-from mailfront_io.ops import CLEANUP_SECONDS, Cancelled, Recv, Send, Sleep, StartTLS, Thread
+from mailfront_io.ops import CLEANUP_SECONDS, Cancelled, DeadlineExceeded, Recv, Send, Sleep, StartTLS, Thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class World:
         """`Sleep`; raises DeadlineExceeded if `deadline` comes first."""
         raise NotImplementedError
 
-    def thread(self, operation: Thread[Any], deadline: float | None) -> Any:
+    def thread(self, operation: Thread[Any]) -> Any:
         """`Thread`: the call's result."""
         raise NotImplementedError
 
@@ -103,7 +103,9 @@ def run(session: Steps[T], world: World) -> T:
             elif kind is Sleep:
                 world.sleep(operation.seconds, deadline)
             elif kind is Thread:
-                answer = world.thread(operation, deadline)
+                answer = world.thread(operation)
+                if deadline is not None and not operation.commit and deadline <= world.clock.monotonic():
+                    raise DeadlineExceeded  # it was called here, so the wait was not cut short
             else:
                 error = not_an_operation(operation, session)
         except Exception as caught:
