@@ -13,7 +13,8 @@ never the session; one that hangs in an operation costs the same when its deadli
 """
 
 import os
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator, Sequence
+from functools import lru_cache
 from types import CoroutineType
 from typing import Any
 
@@ -35,9 +36,24 @@ class Chain:
 
     __slots__ = ("calls", "name")
 
-    def __init__(self, name: str, plugins: list[Hooks]) -> None:
+    def __init__(self, name: str, calls: list[tuple[Hooks, Hook]]) -> None:
         self.name = name
-        self.calls: list[tuple[Hooks, Hook]] = [(p, getattr(p, name)) for p in plugins if hasattr(p, name)]
+        self.calls = calls
+
+
+def make_chains(names: tuple[str, ...], plugins: Sequence[Hooks]) -> dict[str, Chain]:
+    """The chains of the hooks `names` for one connection."""
+    plan = _plan(names, tuple(type(plugin) for plugin in plugins))
+    return {
+        name: Chain(name, [(plugins[position], getattr(plugins[position], name)) for position in positions])
+        for name, positions in plan
+    }
+
+
+@lru_cache(maxsize=256)
+def _plan(names: tuple[str, ...], kinds: tuple[type[Hooks], ...]) -> list[tuple[str, list[int]]]:
+    """Which plugins have which hook, by position: found out once for all connections."""
+    return [(name, [position for position, kind in enumerate(kinds) if hasattr(kind, name)]) for name in names]
 
 
 class Caller:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from types import CoroutineType
 from typing import Any
 
-from mailfront_io.calling import INTERNAL_ERROR, Answer, Caller, Chain
+from mailfront_io.calling import INTERNAL_ERROR, Answer, Caller, make_chains
 from mailfront_io.plugin import Backend, Command, Hook, Hooks, Plugin, Response
 from mailfront_io.session import Envelope, Path, Session
 from mailfront_io.spool import Spool
@@ -34,7 +34,7 @@ class Pipeline:
         self.plugins = list(plugins)
         self.backend = backend
         self._caller = Caller(session, session.getenv("MSG_DEBUG") not in (None, "0"))
-        self._chains = {hook: Chain(hook, [*self.plugins]) for hook in _PLUGIN_HOOKS}
+        self._chains = make_chains(_PLUGIN_HOOKS, self.plugins)
         self._backend_hooks: dict[str, Hook | None] = {hook: getattr(backend, hook, None) for hook in _BACKEND_HOOKS}
         self._spools = backend.spools or any(plugin.spools for plugin in self.plugins)
         self._spools_in_file = any(plugin.spools for plugin in self.plugins)
@@ -52,6 +52,8 @@ class Pipeline:
         """All SASL mechanisms that are offered now, in order."""
         found: list[str] = []
         for hooks in (*self.plugins, self.backend):
+            if type(hooks).mechanisms is Hooks.mechanisms:
+                continue
             try:
                 found += hooks.mechanisms()
             except Exception as error:
@@ -62,6 +64,8 @@ class Pipeline:
         """All commands that are offered now; the backend's and earlier plugins' win."""
         found: dict[str, tuple[Hooks, Command]] = {}
         for hooks in (*reversed(self.plugins), self.backend):
+            if type(hooks).commands is Hooks.commands:
+                continue
             try:
                 found.update({command.verb.upper(): (hooks, command) for command in hooks.commands()})
             except Exception as error:

@@ -6,6 +6,7 @@ values; it does nothing.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mailfront_io.ops import Connection, TLSFacts
@@ -108,21 +109,42 @@ class Session:
         self.bytes_in = 0
         self.bytes_out = 0
 
-        prefix = self.getenv("PROTO") or "TCP"
-        self.link = prefix
-        """What carries the connection: ``$PROTO``, default ``TCP``."""
-        self.local_ip = self._fact(prefix, "LOCALIP")
-        self.local_host = self._fact(prefix, "LOCALHOST")
-        self.local_port = self._fact(prefix, "LOCALPORT")
-        self.remote_ip = self._fact(prefix, "REMOTEIP")
-        self.remote_host = self._fact(prefix, "REMOTEHOST")
-        self.remote_port = self._fact(prefix, "REMOTEPORT")
-        self.remote_info = self._fact(prefix, "REMOTEINFO")
+    # -- the UCSPI facts, read when they are first asked for ---------------------------------------------
 
-    def _fact(self, prefix: str, name: str) -> str | None:
+    @cached_property
+    def link(self) -> str:
+        """What carries the connection: ``$PROTO``, default ``TCP``."""
+        return self.getenv("PROTO") or "TCP"
+
+    @cached_property
+    def local_ip(self) -> str | None:
+        """Our IP address."""
+        return self._fact("LOCALIP")
+
+    @cached_property
+    def local_host(self) -> str | None:
+        """Our host name."""
+        return self._fact("LOCALHOST")
+
+    @cached_property
+    def remote_ip(self) -> str | None:
+        """The peer's IP address."""
+        return self._fact("REMOTEIP")
+
+    @cached_property
+    def remote_host(self) -> str | None:
+        """The peer's host name, as its own DNS has it."""
+        return self._fact("REMOTEHOST")
+
+    @cached_property
+    def remote_info(self) -> str | None:
+        """What the peer's ident server says."""
+        return self._fact("REMOTEINFO")
+
+    def _fact(self, name: str) -> str | None:
         # An empty one counts as unset; so does one with control bytes, since the peer has its part in
         # its own host name and ident answer.
-        value = self.getenv(prefix + name)
+        value = self.getenv(self.link + name)
         return value if value and not _CONTROL.search(value) else None
 
     # -- settings ----------------------------------------------------------------------------------------

@@ -136,9 +136,10 @@ class SMTPFrontend:
     async def _exchange(self) -> None:
         """Write what is to be written, then read."""
         machine = self.machine
-        await self._flush()
-        if self._lost:
-            return
+        if machine.has_output:
+            await self._flush()
+            if self._lost:
+                return
         in_message = machine.state is State.BODY
         deadline = self._command_end
         if in_message:

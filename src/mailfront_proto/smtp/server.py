@@ -186,6 +186,11 @@ class SMTPServer:
         return self._pending is not None
 
     @property
+    def has_output(self) -> bool:
+        """Whether `data_to_send` has something."""
+        return self._output_size > 0
+
+    @property
     def in_transaction(self) -> bool:
         """A sender was accepted and its message is not done."""
         return self._state in _TRANSACTION_STATES
