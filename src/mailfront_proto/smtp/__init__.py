@@ -1,7 +1,10 @@
 """SMTP (RFC 5321) and LMTP (RFC 2033), both roles, as machines without I/O.
 
-The names of the server role are here; the client role is in `mailfront_proto.smtp.client`.
+The server role begins at `SMTPServer`, the client role at `SMTPClient`. The client's names are imported when they
+are first used: a server that is started for each connection has no use for them.
 """
+
+from typing import TYPE_CHECKING
 
 from mailfront_proto.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from mailfront_proto.pull import NEED_DATA, PAUSED
@@ -32,6 +35,56 @@ from mailfront_proto.smtp.replies import Reply
 from mailfront_proto.smtp.server import SMTPServer
 from mailfront_proto.smtp.states import State
 
+if TYPE_CHECKING:
+    from mailfront_proto.smtp.capabilities import Capabilities
+    from mailfront_proto.smtp.client import SMTPClient
+    from mailfront_proto.smtp.client_events import (
+        Authenticated,
+        AuthenticationFailed,
+        ClientEvent,
+        Greeting,
+        HelloDone,
+        MessageDone,
+        ReadyForBody,
+        ReadyForTLS,
+        RecipientResult,
+        ReplyReceived,
+        Stage,
+    )
+
+_CLIENT_MODULES = {
+    "Capabilities": "capabilities",
+    "SMTPClient": "client",
+    **dict.fromkeys(
+        (
+            "Authenticated",
+            "AuthenticationFailed",
+            "ClientEvent",
+            "Greeting",
+            "HelloDone",
+            "MessageDone",
+            "ReadyForBody",
+            "ReadyForTLS",
+            "RecipientResult",
+            "ReplyReceived",
+            "Stage",
+        ),
+        "client_events",
+    ),
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
+        if name not in _CLIENT_MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_CLIENT_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
+
+
 __all__ = [
     "COMPAT",
     "DEFAULT",
@@ -40,29 +93,42 @@ __all__ = [
     "Address",
     "AddressError",
     "AddressSyntax",
+    "Authenticated",
+    "AuthenticationFailed",
     "Body",
+    "Capabilities",
+    "ClientEvent",
     "Connected",
     "ConnectionClosed",
     "Data",
     "Event",
+    "Greeting",
+    "HelloDone",
     "Helo",
     "Help",
     "Limits",
     "LineEnds",
     "LocalProtocolError",
     "Mail",
+    "MessageDone",
     "MessageEnd",
     "MessageRefused",
     "Profile",
     "ProtocolError",
     "Quit",
+    "ReadyForBody",
+    "ReadyForTLS",
     "Recipient",
+    "RecipientResult",
     "Refused",
     "RemoteProtocolError",
     "Reply",
+    "ReplyReceived",
     "Reset",
+    "SMTPClient",
     "SMTPServer",
     "Secret",
+    "Stage",
     "StartTLS",
     "State",
     "VendorCommand",

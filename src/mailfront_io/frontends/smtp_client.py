@@ -1,0 +1,447 @@
+"""The SMTP and LMTP client session: one message to one server. Written once for all drivers.
+
+One message's way: greeting → EHLO → STARTTLS, handshake, EHLO → AUTH → ``machine.send_message`` → body in
+blocks → one result per recipient → QUIT. The machine knows the protocol; here are its operations, deadlines
+and TLS, and what is told of it all.
+
+Two things can come of a session. Where a message was begun it is a `SendResult`, with what became of each
+recipient, a lost connection included: that one is temporary, never a success. Where none could be begun it is
+a `SendError`, whose `temporary` says the same for all recipients.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeVar
+
+from mailfront_io.frontends.client_result import (
+    AuthenticationRefused,
+    ConnectionFailed,
+    SendError,
+    SendResult,
+    ServerRefused,
+    Step,
+    TLSUnavailable,
+)
+from mailfront_io.frontends.client_settings import MECHANISMS, ClientSettings, Credentials, TLSPolicy
+from mailfront_io.frontends.client_transcript import Transcript
+from mailfront_io.frontends.outgoing import Measure, OutgoingMessage
+from mailfront_io.ops import (
+    Connection,
+    ConnectionLost,
+    DeadlineExceeded,
+    Recv,
+    Send,
+    StartTLS,
+    TLSFacts,
+    TLSFailed,
+)
+from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
+from mailfront_proto.pull import NEED_DATA, PAUSED
+from mailfront_proto.sasl import ClientMechanism
+from mailfront_proto.smtp.client import SMTPClient
+from mailfront_proto.smtp.client_events import (
+    Authenticated,
+    AuthenticationFailed,
+    ClientEvent,
+    Greeting,
+    HelloDone,
+    MessageDone,
+    ReadyForBody,
+    ReadyForTLS,
+    RecipientResult,
+    ReplyReceived,
+    Stage,
+)
+from mailfront_proto.smtp.events import ConnectionClosed
+from mailfront_proto.smtp.replies import Reply
+from mailfront_proto.smtp.states import State
+from mailfront_proto.smtp.transaction import NO_EIGHT_BIT
+
+E = TypeVar("E", Greeting, HelloDone)
+
+LAST_WORDS_SECONDS: Final = 5.0
+"""Seconds that a server which takes no more from us has for saying why."""
+
+
+class SMTPClientSession:
+    """One connection: `run` is the coroutine for a driver's ``run_client``.
+
+    `host`: the server's name, for messages and for its certificate. `connect_seconds`: how long it took to
+    connect, for the first `Step`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        host: str,
+        message: OutgoingMessage,
+        settings: ClientSettings,
+        connect_seconds: float | None = None,
+    ) -> None:
+        self._host = host
+        self._message = message
+        self._settings = settings
+        self._deadlines = settings.deadlines
+        self._now = connection.clock.monotonic
+        self._machine = SMTPClient(settings.local_name or address_literal(connection), lmtp=settings.lmtp)
+        self._transcript = Transcript(settings.transcript)
+        self._tls: TLSFacts | None = None
+        self._deadline: float | None = None
+        """When the answer that is awaited must be here; None: not yet set."""
+        self._lost = ""
+        """Why nothing more can be read or written."""
+        self._broken: RemoteProtocolError | None = None
+        self._given_up: Reply | None = None
+        """Why we broke the message off."""
+        self._steps: list[Step] = []
+        self._step_began = self._now()
+        if connect_seconds is not None:
+            self._tell_step(Step("connect", connect_seconds))
+
+    async def run(self) -> SendResult:
+        """The session. Raises `SendError`; what the message's file or iterable raises, the message being broken
+        off; and OSError for a file that cannot be measured."""
+        try:
+            measured = await self._message.source.measure()
+            greeting = await self._begin()
+            results = await self._send_message(measured)
+        except (SendError, LocalProtocolError):
+            await self._quit()
+            raise
+        await self._quit()
+        return SendResult(results, greeting, self._machine.capabilities, self._tls, tuple(self._steps))
+
+    # -- before the message ------------------------------------------------------------------------------
+
+    async def _begin(self) -> Reply:
+        """Everything up to MAIL; returns the greeting."""
+        policy = self._settings.tls
+        if policy is TLSPolicy.IMPLICIT:
+            await self._handshake()
+        greeting = await self._expect(Greeting)
+        if not greeting.reply.is_positive:
+            raise self._refused("greets us with", greeting.reply)
+        await self._hello()
+        if policy in (TLSPolicy.MAY, TLSPolicy.MUST):
+            await self._starttls(required=policy is TLSPolicy.MUST)
+        if self._settings.credentials is not None:
+            await self._authenticate(self._settings.credentials)
+        return greeting.reply
+
+    async def _hello(self) -> None:
+        self._machine.hello()
+        event = await self._expect(HelloDone)
+        if not event.reply.is_positive:
+            raise self._refused("refused our EHLO with", event.reply)
+
+    async def _starttls(self, required: bool) -> None:
+        if "STARTTLS" not in self._machine.capabilities:
+            if required:
+                raise TLSUnavailable(
+                    f"{self._host} offers no STARTTLS and TLS is required: use the port for implicit TLS, or allow "
+                    "mail in clear if the network is trusted"
+                )
+            return
+        self._machine.starttls()
+        event = await self._event()
+        if isinstance(event, ReadyForTLS):
+            await self._handshake()
+            await self._hello()
+        elif isinstance(event, ReplyReceived) and required:
+            reply = self._masked(event.reply)
+            raise TLSUnavailable(
+                f"{self._host} refused STARTTLS and TLS is required ({_on_one_line(reply)}): try again later",
+                reply=reply,
+            )
+
+    async def _handshake(self) -> None:
+        context = self._settings.tls_context
+        if context is None:
+            raise LocalProtocolError("TLS without a context: give tls_context, or the policy TLSPolicy.NONE")
+        name = self._settings.tls_name or self._host
+        try:
+            self._tls = await StartTLS(context, False, name, self._now() + self._deadlines.handshake)
+        except DeadlineExceeded:
+            problem = f"no end of the handshake within {self._deadlines.handshake:g} seconds"
+        except (TLSFailed, ConnectionLost) as error:
+            problem = str(error)
+        else:
+            self._step("TLS")
+            self._transcript.note(f"{self._tls.protocol}, {self._tls.cipher}")
+            self._machine.tls_established()
+            return
+        self._lost = f"TLS failed: {problem}"
+        self._transcript.note(self._lost)
+        raise TLSUnavailable(
+            f"TLS with {self._host} (for the name {name}) failed: {problem}: see that its certificate has that name "
+            "and that its authority is trusted here"
+        )
+
+    async def _authenticate(self, credentials: Credentials) -> None:
+        mechanism = self._choose_mechanism(credentials)
+        self._transcript.keep_secret(credentials.password)
+        self._machine.authenticate(mechanism, allow_clear=credentials.allow_clear)
+        event = await self._event()
+        if isinstance(event, Authenticated):
+            return
+        if isinstance(event, AuthenticationFailed):
+            reply = self._masked(event.reply)
+            why = event.cancelled or _on_one_line(reply)
+            raise AuthenticationRefused(
+                f"{self._host} refused AUTH {mechanism.name} ({why}): "
+                + ("try again later" if reply.is_temporary else "see that user name and password are right"),
+                temporary=reply.is_temporary,
+                reply=reply,
+            )
+        raise self._unexpected(event)
+
+    def _choose_mechanism(self, credentials: Credentials) -> ClientMechanism:
+        offered = self._machine.capabilities.mechanisms
+        if not self._machine.in_tls and not credentials.allow_clear:
+            raise AuthenticationRefused(
+                f"the password would go to {self._host} in clear: require TLS (STARTTLS or implicit), or allow it in "
+                "clear if something else protects the connection",
+                temporary=False,
+            )
+        wanted = [credentials.mechanism.upper()] if credentials.mechanism is not None else list(MECHANISMS)
+        name = next((name for name in wanted if name in offered), None)
+        if name is None:
+            raise AuthenticationRefused(
+                f"{self._host} offers {' '.join(offered) or 'no AUTH'}, none of {' '.join(wanted)}: choose another "
+                "mechanism or port, or send without a user",
+                temporary=False,
+            )
+        return MECHANISMS[name](credentials.username, credentials.password)
+
+    # -- the message -------------------------------------------------------------------------------------
+
+    async def _send_message(self, measured: Measure) -> Sequence[RecipientResult]:
+        machine, message = self._machine, self._message
+        eight_bit = measured.eight_bit
+        if eight_bit is None:  # a stream: to announce 8-bit where that can be done costs nothing
+            eight_bit = "8BITMIME" in machine.capabilities
+        machine.send_message(
+            message.sender,
+            message.recipients,
+            size=measured.size,
+            eight_bit=eight_bit,
+            parameters=self._settings.parameters,
+        )
+        while True:
+            event = await self._event()
+            if isinstance(event, MessageDone):
+                return self._explained(event.results)
+            if isinstance(event, ReadyForBody):
+                await self._body(eight_bit)
+
+    async def _body(self, eight_bit: bool) -> None:
+        machine, read = self._machine, self._message.source.read
+        octets = 0
+        block = await read()
+        while block and not self._lost:
+            if not eight_bit and not block.isascii():
+                self._give_up(NO_EIGHT_BIT)
+                return
+            octets += len(block)
+            machine.send_body(block)
+            block = await read()  # one ahead, so that a short message and its final dot are one write
+            if block:
+                await self._send(machine.data_to_send(), self._deadlines.block)
+        if self._lost:
+            await self._last_words()  # no acceptance: the machine takes a 250 here for a broken protocol
+            return
+        machine.end_of_body()
+        await self._send(machine.data_to_send(), self._deadlines.block)
+        self._transcript.note(f"the message, {octets} bytes, and its final dot")
+        self._step("message")
+
+    def _give_up(self, reply: Reply) -> None:
+        """Break the message off: without its final dot it is none."""
+        self._given_up = reply
+        self._lost = str(reply)
+        self._machine.receive_eof()
+
+    def _explained(self, results: Sequence[RecipientResult]) -> Sequence[RecipientResult]:
+        """The results, with our reason where we lost the connection, or broke it off, ourselves."""
+        if self._given_up is not None:
+            reply, stage = self._given_up, Stage.LOCAL
+        elif self._lost and self._broken is None:
+            reply, stage = Reply(451, f"4.4.2 {self._lost}"), Stage.CONNECTION
+        else:
+            return results
+        return [
+            RecipientResult(result.address, reply, stage) if result.stage is Stage.CONNECTION else result
+            for result in results
+        ]
+
+    async def _quit(self) -> None:
+        """Take leave. The message is settled: nothing that happens here matters."""
+        if not self._lost and self._machine.state in (State.CONNECTED, State.READY, State.MAIL, State.RECIPIENTS):
+            self._machine.quit()
+            try:
+                while not isinstance(await self._event(), ConnectionClosed):
+                    pass
+            except SendError:
+                pass
+        self._transcript.finish()
+
+    # -- events ------------------------------------------------------------------------------------------
+
+    async def _expect(self, kind: type[E]) -> E:
+        """The next event, which is of that `kind` if the server is there still. (An EHLO that is refused and
+        followed by HELO is passed over.)"""
+        while True:
+            event = await self._event()
+            if isinstance(event, kind):
+                return event
+            if not isinstance(event, ReplyReceived):
+                raise self._unexpected(event)
+
+    async def _event(self) -> ClientEvent:
+        """The next event. Raises `SendError` when the connection is over and nobody has said QUIT."""
+        machine = self._machine
+        while True:
+            try:
+                event = machine.next_event()
+            except RemoteProtocolError as error:
+                self._broken = error  # what is still to be told comes next
+                continue
+            if event is NEED_DATA:
+                await self._exchange()
+            elif event is PAUSED:
+                await self._flush()  # much output: a long envelope, pipelined
+            elif isinstance(event, ConnectionClosed) and event.reason != "QUIT":
+                raise self._closed(event)
+            else:
+                self._deadline = None
+                self._step(_name(event))
+                return event
+
+    async def _exchange(self) -> None:
+        """Write what is to be written, then read."""
+        await self._flush()
+        waits_for = self._machine.awaiting
+        seconds = self._deadlines.answer_to(waits_for)
+        if self._lost:
+            return
+        if self._deadline is None:
+            self._deadline = self._now() + seconds
+        try:
+            data = await Recv(self._deadline)
+        except DeadlineExceeded:
+            self._lose(f"No answer to {_worded(waits_for)} within {seconds:g} seconds")
+        except (ConnectionLost, TLSFailed) as error:
+            self._lose(f"Connection lost before the answer to {_worded(waits_for)}: {error}")
+        else:
+            if data:
+                self._transcript.received(data)
+                self._machine.receive_data(data)
+            else:
+                self._lose(f"Connection closed before the answer to {_worded(waits_for)}")
+
+    async def _flush(self) -> None:
+        """Write the commands that are to be written."""
+        machine = self._machine
+        data = machine.data_to_send()
+        if not data:
+            return
+        if machine.awaiting == "AUTH":
+            self._transcript.sent_in_auth(data)
+        else:
+            self._transcript.sent(data)
+        await self._send(data, self._deadlines.answer_to(machine.awaiting))
+        if self._lost:
+            await self._last_words()
+
+    async def _send(self, data: bytes, seconds: float) -> None:
+        """Write `data` within `seconds`; on failure note it, and tell the machine."""
+        if self._lost:
+            return
+        self._deadline = None
+        try:
+            await Send(data, self._now() + seconds)
+        except DeadlineExceeded:
+            self._lose(f"Nothing taken by the server within {seconds:g} seconds")
+        except (ConnectionLost, TLSFailed) as error:
+            self._lose(f"Connection lost: {error}")
+
+    async def _last_words(self) -> None:
+        """The server takes no more from us: hear what it has said before it went (552, 421), if that has come
+        through."""
+        try:
+            data = await Recv(self._now() + LAST_WORDS_SECONDS)
+        except (DeadlineExceeded, ConnectionLost, TLSFailed):
+            return
+        if data:
+            self._transcript.received(data)
+            self._machine.receive_data(data)
+
+    def _lose(self, why: str) -> None:
+        self._lost = why
+        self._transcript.note(why)
+        self._machine.receive_eof()
+
+    # -- telling -----------------------------------------------------------------------------------------
+
+    def _step(self, name: str) -> None:
+        now = self._now()
+        step = Step(name, now - self._step_began)
+        self._step_began = now
+        if name:
+            self._tell_step(step)
+
+    def _tell_step(self, step: Step) -> None:
+        self._steps.append(step)
+        if self._settings.on_step is not None:
+            self._settings.on_step(step)
+
+    def _masked(self, reply: Reply) -> Reply:
+        """`reply` without the secrets that it may repeat."""
+        return Reply(reply.code, self._transcript.mask(reply.text))
+
+    def _refused(self, did: str, reply: Reply) -> ServerRefused:
+        reply = self._masked(reply)
+        remedy = "try again later" if reply.is_temporary else "its operator can say why"
+        return ServerRefused(
+            f"{self._host} {did} {_on_one_line(reply)}: {remedy}", temporary=reply.is_temporary, reply=reply
+        )
+
+    def _unexpected(self, event: ClientEvent) -> ConnectionFailed:
+        name = type(event).__name__
+        return ConnectionFailed(f"{self._host} is out of step, {name} came unexpectedly: try again later")
+
+    def _closed(self, event: ConnectionClosed) -> SendError:
+        if event.reply is not None:
+            return self._refused("ended the session with", event.reply)
+        reason = self._transcript.mask(str(self._broken or self._lost or event.reason))
+        return ConnectionFailed(f"{self._host}: {reason}: try again later")
+
+
+def address_literal(connection: Connection) -> str:
+    """Our end of the connection as ``[192.0.2.1]`` or ``[IPv6:2001:db8::1]`` (RFC 5321 section 4.1.3)."""
+    if connection.local is None:
+        return "localhost"
+    host = connection.local[0].partition("%")[0]
+    return f"[IPv6:{host}]" if ":" in host else f"[{host}]"
+
+
+def _worded(awaited: str) -> str:
+    return {"greeting": "our connection (no greeting)", ".": "the message"}.get(awaited, awaited)
+
+
+def _on_one_line(reply: Reply) -> str:
+    return str(reply).replace("\n", " / ")
+
+
+def _name(event: ClientEvent) -> str:
+    """The `Step` that ends with `event`; empty for what ends none."""
+    return event.command if isinstance(event, ReplyReceived) else _NAMES.get(type(event), "")
+
+
+_NAMES: Final[Mapping[type, str]] = {
+    Greeting: "greeting",
+    HelloDone: "EHLO",
+    ReadyForTLS: "STARTTLS",
+    Authenticated: "AUTH",
+    AuthenticationFailed: "AUTH",
+    ReadyForBody: "DATA",
+}
