@@ -17,9 +17,9 @@ POLICIES = list(LineEnds)
 END = b"\r\n.\r\n"
 
 
-def run(pieces: list[bytes], policy: LineEnds) -> tuple[bytes, bytes | None, bool]:
+def run(pieces: list[bytes], policy: LineEnds, lf: bool = False) -> tuple[bytes, bytes | None, bool]:
     """(content, what follows the end, bare line ends seen) of a decoder that is fed `pieces`."""
-    decoder = DotDecoder(policy)
+    decoder = DotDecoder(policy, lf)
     content = b""
     for number, piece in enumerate(pieces):
         if policy is LineEnds.REJECT and decoder.has_bare_line_ends:
@@ -28,6 +28,8 @@ def run(pieces: list[bytes], policy: LineEnds) -> tuple[bytes, bytes | None, boo
         else:
             decoded, rest = decoder.feed(piece)
             content += decoded
+            # REJECT stops counting where it stops handing on; both say where the refusal was.
+            assert decoder.size == len(content) + (content.count(b"\n") if lf else 0)
         if rest is not None:
             return content, rest + b"".join(pieces[number + 1 :]), decoder.has_bare_line_ends
     return content, None, decoder.has_bare_line_ends
@@ -46,9 +48,10 @@ def every_cutting(data: bytes) -> list[list[bytes]]:
     return found or [[]]
 
 
+@pytest.mark.parametrize("lf", [False, True], ids=["crlf", "lf"])
 @pytest.mark.parametrize("policy", POLICIES, ids=[p.value for p in POLICIES])
 @pytest.mark.parametrize("length", range(7))
-def test_every_message_of_up_to_six_bytes_in_every_cutting(policy: LineEnds, length: int) -> None:
+def test_every_message_of_up_to_six_bytes_in_every_cutting(policy: LineEnds, length: int, lf: bool) -> None:
     # Without an end of their own the bytes are held in part; the end behind them shows all of them. It is
     # in a piece of its own, except in the byte-by-byte cutting.
     for letters in itertools.product((b"\r", b"\n", b".", b"x"), repeat=length):
@@ -57,11 +60,12 @@ def test_every_message_of_up_to_six_bytes_in_every_cutting(policy: LineEnds, len
         expected = decode(with_end, policy)
         assert expected.consumed is not None
         rest = with_end[expected.consumed :]
-        wanted = expected.content, rest, expected.bare
+        content = expected.content.replace(b"\r\n", b"\n") if lf else expected.content
+        wanted = content, rest, expected.bare
         for pieces in every_cutting(data):
-            assert run([*pieces, END], policy) == wanted, (data, pieces)
-        assert run([with_end], policy) == wanted, data
-        assert run([bytes([b]) for b in with_end], policy) == wanted, data
+            assert run([*pieces, END], policy, lf) == wanted, (data, pieces)
+        assert run([with_end], policy, lf) == wanted, data
+        assert run([bytes([b]) for b in with_end], policy, lf) == wanted, data
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=[p.value for p in POLICIES])
@@ -86,14 +90,17 @@ WORDS = st.sampled_from(
 )
 
 
-@given(st.lists(WORDS, max_size=24), st.randoms(use_true_random=False), st.sampled_from(POLICIES))
-def test_longer_messages_against_the_reference(words: list[bytes], dice: random.Random, policy: LineEnds) -> None:
+@given(st.lists(WORDS, max_size=24), st.randoms(use_true_random=False), st.sampled_from(POLICIES), st.booleans())
+def test_longer_messages_against_the_reference(
+    words: list[bytes], dice: random.Random, policy: LineEnds, lf: bool
+) -> None:
     data = b"".join(words) + END + b"NOOP\r\n"
     expected = decode(data, policy)
     assert expected.consumed is not None
     cuts = sorted(dice.sample(range(len(data) + 1), min(len(data), dice.randint(0, 6))))
     pieces = [data[a:b] for a, b in itertools.pairwise([0, *cuts, len(data)]) if a < b]
-    assert run(pieces, policy) == (expected.content, data[expected.consumed :], expected.bare)
+    content = expected.content.replace(b"\r\n", b"\n") if lf else expected.content
+    assert run(pieces, policy, lf) == (content, data[expected.consumed :], expected.bare)
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=[p.value for p in POLICIES])

@@ -47,25 +47,31 @@ from tests.splits import every_split
 TRANSCRIPTS = load_transcripts(Path(__file__).parents[1] / "transcripts")
 
 
-def check_transcript(transcript: Transcript, outcome: Outcome) -> None:
+def check_transcript(transcript: Transcript, outcome: Outcome, lf: bool) -> None:
     closed = outcome.events[-1]
     assert isinstance(closed, ConnectionClosed)
     assert outcome.output == transcript.output
     ending = f"{closed.reason}{' in_message' if closed.in_message else ''}"
     assert [" ".join(outcome.kinds()), ending] == transcript.events
-    assert outcome.bodies() == transcript.bodies
+    assert outcome.bodies() == [body.replace(b"\r\n", b"\n") if lf else body for body in transcript.bodies]
 
 
-@pytest.mark.parametrize("transcript", [pytest.param(t, id=t.name) for t in TRANSCRIPTS])
-def test_transcript_under_every_split(transcript: Transcript) -> None:
+BOTH_FORMS = [pytest.param(t, False, id=t.name) for t in TRANSCRIPTS]
+BOTH_FORMS += [pytest.param(t, True, id=f"{t.name}-lf") for t in TRANSCRIPTS if t.bodies]
+
+
+@pytest.mark.parametrize(("transcript", "lf"), BOTH_FORMS)
+def test_transcript_under_every_split(transcript: Transcript, lf: bool) -> None:
     whole: Outcome | None = None
     # Byte by byte and the random cuttings reach everywhere in the long ones, too.
     many = sum(map(len, transcript.segments)) > 2000
     splits = every_split(transcript.segments, two_way=100 if many else None, random_ones=40 if many else 200)
     for pieces in splits:
-        outcome = play(transcript.machine(), pieces, transcript.answer())
+        machine = transcript.machine()
+        machine.lf_bodies = lf
+        outcome = play(machine, pieces, transcript.answer())
         if whole is None:
-            check_transcript(transcript, outcome)
+            check_transcript(transcript, outcome, lf)
             whole = outcome
             if "whole" in transcript.settings:
                 break
