@@ -22,7 +22,7 @@ def play(policy_file: Path, *commands: bytes) -> tuple[Played, list[str]]:
     def make(connection: Connection) -> SessionCoroutine:
         session = Session(connection, {"POLICY_FILE": str(policy_file)}, log.append)
         pipeline = Pipeline(session, [Policy(session)], Discard(session))
-        return SMTPFrontend(session, pipeline, SMTPServer("mx.example.org")).run()
+        return SMTPFrontend(session, pipeline, SMTPServer("mx.example.org", lf_bodies=True)).run()
 
     script: list[Action] = [WaitFor(b"220 "), b"EHLO me\r\n", *commands, EOF]
     return run_script(make, script), log

@@ -14,15 +14,15 @@ PAGE = "docs/quickstart.md"
 COMMANDS = [line.removeprefix("$ ") for block in blocks(PAGE, "console") for line in block.splitlines()]
 
 
-def command(beginning: str) -> str:
+def command(part: str) -> str:
     """The one command that has this in it."""
-    (found,) = [line for line in COMMANDS if beginning in line]
+    (found,) = [line for line in COMMANDS if part in line]
     return found
 
 
 def test_one_shot() -> None:
     done = subprocess.run(
-        command("printf"), shell=True, env=environment(), capture_output=True, text=True, timeout=SECONDS
+        command("QUIT"), shell=True, env=environment(), capture_output=True, text=True, timeout=SECONDS
     )
     assert done.returncode == 0
     assert done.stdout == blocks(PAGE, "text")[0]
@@ -36,6 +36,12 @@ def test_a_server_of_your_own(tmp_path: Path) -> None:
     run_python(program.replace("2525", port), tmp_path)
     (message,) = (tmp_path / "mail" / "new").iterdir()
     assert message.read_text().endswith("Subject: hello\n\nHello.\n")
+    for line in (line for line in COMMANDS if "mailfront send" in line):
+        sent = subprocess.run(
+            line.replace("2525", port), shell=True, env=environment(), capture_output=True, text=True, timeout=SECONDS
+        )
+        assert sent.returncode == 0, sent.stderr
+    assert len(list((tmp_path / "mail" / "new").iterdir())) == 3
     stop(server)
 
 

@@ -1,13 +1,14 @@
 """The programs of the README run as pasted."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.docs.blocks import blocks
-from tests.docs.running import Listening, run_python
+from tests.docs.running import SECONDS, Listening, environment, run_python
 
-SERVER, CLIENT, EMBEDDED = blocks("README.md", "python")
+SERVER, CLIENT, EMBEDDED, SEND = blocks("README.md", "python")
 
 
 @pytest.mark.parametrize("server", [SERVER, EMBEDDED], ids=["sans-io", "embedded"])
@@ -23,6 +24,29 @@ def test_the_client_sends_to_the_server(server: str, tmp_path: Path) -> None:
         assert "MAIL FROM:<me@example.org>" in seen
 
 
-@pytest.mark.parametrize("program", [SERVER, CLIENT, EMBEDDED], ids=["server", "client", "embedded"])
+def test_sending_is_one_call(tmp_path: Path) -> None:
+    listening = Listening(EMBEDDED, tmp_path)
+    said = run_python(SEND.replace("2525", str(listening.port)), tmp_path)
+    assert said.startswith("you@example.net 250 2.0.0 Received ")
+    assert "RCPT TO:<you@example.net>" in listening.ended()
+
+
+def test_the_command_of_the_readme_sends(tmp_path: Path) -> None:
+    (line,) = [line for block in blocks("README.md", "console") for line in block.splitlines() if " send " in line]
+    listening = Listening(EMBEDDED, tmp_path)
+    done = subprocess.run(
+        line.removeprefix("$ ").replace("2525", str(listening.port)),
+        shell=True,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "EHLO" in done.stderr
+    listening.ended()
+
+
+@pytest.mark.parametrize("program", [SERVER, CLIENT, EMBEDDED, SEND], ids=["server", "client", "embedded", "send"])
 def test_the_programs_are_short(program: str) -> None:
-    assert len([line for line in program.splitlines() if line.strip()]) <= 15
+    assert len([line for line in program.splitlines() if line.strip()]) <= 12
