@@ -22,6 +22,10 @@ SENDER_ACCEPTED = "2.1.0 Sender accepted."
 RECIPIENT_ACCEPTED = "2.1.5 Recipient accepted."
 MESSAGE_ACCEPTED = Response(250, "2.6.0 Message accepted.")
 
+STORE_SECONDS = 600.0
+"""Seconds that the backend has from the end of a message to its answer: as long as a client waits for it (RFC
+5321 section 4.5.3.2.6). A commit that has begun is waited for all the same (`mailfront_io.ops.Thread`)."""
+
 _PLUGIN_HOOKS = ("connect", "helo", "auth", "sender", "recipient", "data_start", "data_block", "message_end", "reset")
 _BACKEND_HOOKS = (*_PLUGIN_HOOKS, "data_end")
 
@@ -256,7 +260,8 @@ class Pipeline:
         try:
             answer = hook(self._spool)
             if isinstance(answer, CoroutineType):
-                answer = await self._caller.bounded(self.backend, answer, None)
+                deadline = self.session.clock.monotonic() + STORE_SECONDS
+                answer = await self._caller.bounded(self.backend, answer, deadline)
             responses = answer if isinstance(answer, list) else [answer]
             if not responses or not all(r is None or isinstance(r, Response) for r in responses):
                 raise TypeError("message_end answers with a Response, None, or a list of them")
