@@ -12,7 +12,7 @@ The actions happen in their order, each once the one before it is done; bytes ar
 * `Advance`: the peer does nothing for that many virtual seconds.
 * `EOF`: it closes its sending side. `RESET`: it breaks the connection.
 * `STALL`: it stops reading, so that a `Send` waits for its deadline; `READ`: it reads again.
-* `PeerTLS`: it starts TLS as a client; what it sends and what it sees is plain text again from there.
+* `PeerTLS`: it starts TLS, as a client or a server; what it sends and what it sees is plain text again from there.
 * `STOP`: the server is stopping (`Stopping` at an idle `Recv`). `CANCEL`: the grace period is over.
 
 The clock stands still while anything can happen and jumps to the next event when nothing can: the peer's next
@@ -78,10 +78,12 @@ class Advance:
 
 @dataclass(slots=True, frozen=True)
 class PeerTLS:
-    """The peer does a TLS handshake as a client, asking for `server_hostname`."""
+    """The peer does a TLS handshake: as a client, asking for `server_hostname`, or with `server_side` as a
+    server, for sessions that are clients."""
 
     context: "ssl.SSLContext"
     server_hostname: str | None = None
+    server_side: bool = False
 
 
 class Mark(Enum):
@@ -177,7 +179,7 @@ class _ScriptedWorld(World):
         self.stuck: str | None = None  # why the session can never go on
         self._peer_time = clock.monotonic()
         self._waited_for = 0  # length of the output that WaitFor has matched
-        self._tls: _TLSClient | None = None
+        self._tls: _PeersTLS | None = None
         self._eof = self._reset = self._stalled = False
         self._stopping = self._cancelling = False
         self._shielded = False  # Cancelled was thrown: nothing interrupts any more
@@ -251,7 +253,7 @@ class _ScriptedWorld(World):
             elif isinstance(action, Advance):
                 self._peer_time += action.seconds
             elif isinstance(action, PeerTLS):
-                self._tls = _TLSClient(action)
+                self._tls = _PeersTLS(action)
             else:
                 self._do(action)
             self.script.popleft()
@@ -316,7 +318,7 @@ class _ScriptedWorld(World):
             raise Cancelled
 
 
-class _TLSClient:
+class _PeersTLS:
     """The peer's end of TLS, in memory."""
 
     def __init__(self, start: PeerTLS) -> None:
@@ -325,7 +327,9 @@ class _TLSClient:
         self._want_read = ssl.SSLWantReadError
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = start.context.wrap_bio(self._incoming, self._outgoing, server_hostname=start.server_hostname)
+        self._tls = start.context.wrap_bio(
+            self._incoming, self._outgoing, start.server_side, start.server_hostname
+        )
         self.handshaking = True
         self._shake()
 
