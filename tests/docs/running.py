@@ -45,7 +45,7 @@ def run_python(code: str, directory: Path, *arguments: str) -> str:
 
 
 class Listening:
-    """A pasted server that listens for one connection. `port`: where; `ended`: waits for its end."""
+    """A pasted server that listens for one connection; for ``with``. `port`: where."""
 
     def __init__(self, code: str, directory: Path) -> None:
         program = directory / "server.py"
@@ -58,17 +58,25 @@ class Listening:
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert self._process.stdout is not None
         self._timer = threading.Timer(SECONDS, self._process.kill)
+
+    def __enter__(self) -> "Listening":
+        assert self._process.stdout is not None
         self._timer.start()
         first = self._process.stdout.readline()
         if not first:
             raise AssertionError(self._process.communicate()[1])
         self.port = int(first)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
 
     def ended(self) -> str:
         """What it has printed, once it has ended by itself with success."""
         output, errors = self._process.communicate()
-        self._timer.cancel()
         assert self._process.returncode == 0, errors
         return output

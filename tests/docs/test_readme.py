@@ -13,11 +13,11 @@ SERVER, CLIENT, EMBEDDED, SEND = blocks("README.md", "python")
 
 @pytest.mark.parametrize("server", [SERVER, EMBEDDED], ids=["sans-io", "embedded"])
 def test_the_client_sends_to_the_server(server: str, tmp_path: Path) -> None:
-    listening = Listening(server, tmp_path)
     assert "2525" in CLIENT
-    said = run_python(CLIENT.replace("2525", str(listening.port)), tmp_path)
+    with Listening(server, tmp_path) as listening:
+        said = run_python(CLIENT.replace("2525", str(listening.port)), tmp_path)
+        seen = listening.ended()
     assert "RecipientResult" in said and "code=250" in said
-    seen = listening.ended()
     if server is SERVER:
         assert "Body(data=b'Subject: hello\\r\\n\\r\\nHello.\\r\\n')" in seen
     else:
@@ -25,26 +25,27 @@ def test_the_client_sends_to_the_server(server: str, tmp_path: Path) -> None:
 
 
 def test_sending_is_one_call(tmp_path: Path) -> None:
-    listening = Listening(EMBEDDED, tmp_path)
-    said = run_python(SEND.replace("2525", str(listening.port)), tmp_path)
+    with Listening(EMBEDDED, tmp_path) as listening:
+        said = run_python(SEND.replace("2525", str(listening.port)), tmp_path)
+        seen = listening.ended()
     assert said.startswith("you@example.net 250 2.0.0 Received ")
-    assert "RCPT TO:<you@example.net>" in listening.ended()
+    assert "RCPT TO:<you@example.net>" in seen
 
 
 def test_the_command_of_the_readme_sends(tmp_path: Path) -> None:
     (line,) = [line for block in blocks("README.md", "console") for line in block.splitlines() if " send " in line]
-    listening = Listening(EMBEDDED, tmp_path)
-    done = subprocess.run(
-        line.removeprefix("$ ").replace("2525", str(listening.port)),
-        shell=True,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
-    assert done.returncode == 0, done.stderr
+    with Listening(EMBEDDED, tmp_path) as listening:
+        done = subprocess.run(
+            line.removeprefix("$ ").replace("2525", str(listening.port)),
+            shell=True,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert done.returncode == 0, done.stderr
+        listening.ended()
     assert "EHLO" in done.stderr
-    listening.ended()
 
 
 @pytest.mark.parametrize("program", [SERVER, CLIENT, EMBEDDED, SEND], ids=["server", "client", "embedded", "send"])
