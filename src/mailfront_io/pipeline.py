@@ -33,6 +33,19 @@ _BACKEND_HOOKS = (*_PLUGIN_HOOKS, "data_end")
 class Pipeline:
     """The chain of one connection."""
 
+    __slots__ = (
+        "_backend_hooks",
+        "_caller",
+        "_chains",
+        "_data_error",
+        "_spool",
+        "_spools",
+        "_spools_in_file",
+        "backend",
+        "plugins",
+        "session",
+    )
+
     def __init__(self, session: Session, plugins: Iterable[Plugin], backend: Backend) -> None:
         self.session = session
         self.plugins = list(plugins)

@@ -72,6 +72,25 @@ class SMTPFrontend:
     """One connection: `run` is the session coroutine. `machine` gives bodies with LF line ends, as plugins and
     backends have them."""
 
+    __slots__ = (
+        "_command_end",
+        "_command_seconds",
+        "_commands",
+        "_exit_code",
+        "_last_logged",
+        "_lost",
+        "_message_bytes",
+        "_message_start",
+        "_now",
+        "_over",
+        "_recv",
+        "_session_end",
+        "deadlines",
+        "machine",
+        "pipeline",
+        "session",
+    )
+
     def __init__(self, session: Session, pipeline: Pipeline, machine: SMTPServer) -> None:
         self.session = session
         self.pipeline = pipeline
