@@ -39,7 +39,10 @@ def publish(descriptor: int, temporary: str, final: str, sync: bool = True) -> N
     except OSError:
         os.unlink(final)
         raise
-    os.unlink(temporary)
+    try:
+        os.unlink(temporary)
+    except OSError:
+        return  # a leftover; the message is where it belongs, and to refuse it now would make a second copy
 
 
 def _sync_directory(path: str) -> None:
