@@ -1,5 +1,6 @@
 """The Python on the pages of the manual runs, and what the pages name exists."""
 
+import json
 import re
 from pathlib import Path
 
@@ -55,3 +56,19 @@ def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#\s]+?)(?:#[\w-]*)?\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
         if "://" not in target:
             assert ((ROOT / page).parent / target).exists(), target
+
+
+def _recorded_names() -> set[str]:
+    golden = json.loads((ROOT / "tests" / "golden" / "original-2.22.json").read_text(encoding="utf-8"))
+    transcripts = "".join(path.read_text("latin-1") for path in (ROOT / "tests" / "transcripts").glob("*.txt"))
+    return {session["name"] for session in golden} | set(re.findall(r"^## (\S+)", transcripts, re.MULTILINE))
+
+
+def test_recorded_sessions_and_transcripts_that_are_named_exist() -> None:
+    """In the last column of the tables of the compat notes; ``name-…`` is the beginning of a name."""
+    existing = _recorded_names()
+    rows = re.findall(r"^\|.*\| ([^|]+) \|$", (ROOT / "docs" / "compat.md").read_text(encoding="utf-8"), re.MULTILINE)
+    for name in re.findall(r"`([a-z0-9][a-z0-9-]+)(…?)`", " ".join(rows)):
+        beginning, tail = name
+        found = [known for known in existing if known == beginning or (tail and known.startswith(beginning))]
+        assert found, beginning
