@@ -132,11 +132,11 @@ class Hooks:
         self.session = session
 
     def commands(self) -> Iterable[Command]:
-        """The SMTP commands offered now; asked at the start and after TLS start."""
+        """The SMTP commands offered now; asked at the start, at HELO, and after TLS start and AUTH."""
         return ()
 
     def mechanisms(self) -> Sequence[str]:
-        """The SASL mechanisms offered now; asked at the start and after TLS start."""
+        """The SASL mechanisms offered now; asked at the start, at HELO, and after TLS start and AUTH."""
         return ()
 
 

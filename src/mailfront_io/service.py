@@ -106,7 +106,6 @@ class Service:
             self.profile,
             lmtp=self.protocol == "lmtp",
             greeting=session.getenv("SMTPGREETING"),
-            lf_bodies=True,
         )
         pipeline = Pipeline(session, [plugin(session) for plugin in self._plugins], self._backend(session))
         return SMTPFrontend(session, pipeline, machine).run()

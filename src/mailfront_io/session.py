@@ -144,7 +144,8 @@ class Session:
     def _fact(self, name: str) -> str | None:
         # An empty one counts as unset; so does one with control bytes, since the peer has its part in
         # its own host name and ident answer.
-        value = self.getenv(self.link + name)
+        # Where a server hands in the facts, a variable of its own environment is none.
+        value = (self._facts or self.environment).get(self.link + name)
         return value if value and not _CONTROL.search(value) else None
 
     # -- settings ----------------------------------------------------------------------------------------

@@ -599,7 +599,7 @@ def test_a_secret_shows_in_no_repr() -> None:
     event = machine.next_event()
     assert isinstance(event, VerifyPassword)
     assert event.password.reveal() == b"hidden"
-    assert "hidden" not in repr(event) + str(event) + repr(machine.__dict__)
+    assert "hidden" not in repr(event) + str(event) + repr([getattr(machine, name) for name in machine.__slots__])
 
 
 REFUSED_AUTHS = {
@@ -675,6 +675,5 @@ def test_the_applications_capabilities_come_first_and_win() -> None:
 
 
 def test_data_without_a_recipient_is_no_event() -> None:
-    assert "Data" not in greeted("MAIL FROM:<a@b>").__dict__
     outcome = play(greeted("MAIL FROM:<a@b>"), [[b"DATA\r\n"]], eof=False)
     assert not any(isinstance(event, Data | StartTLS) for event in outcome.events)

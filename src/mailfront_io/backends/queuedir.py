@@ -5,6 +5,7 @@ another, so that a reader of that one never sees half of it.
 """
 
 import os
+from _thread import allocate_lock
 
 from mailfront_io import durable
 from mailfront_io.ops import Thread
@@ -86,14 +87,27 @@ class QueueDir(Backend):
             self.session.log(f"queuedir: {path}: {error.strerror}")
 
 
+_lock = allocate_lock()
+_last = 0
+
+
+def _unique_time(now: float) -> int:
+    """`now` in microseconds, or a little later: later than any that this process has had before, also when
+    the clock is set back. A name whose file has moved on must not come again: it could not be linked."""
+    global _last
+    with _lock:
+        _last = max(int(now * 1_000_000), _last + 1)
+        return _last
+
+
 def _create(directory: str, now: float, mode: int) -> tuple[int, str]:
-    seconds, microseconds = divmod(int(now * 1_000_000), 1_000_000)
     while True:
+        seconds, microseconds = divmod(_unique_time(now), 1_000_000)
         name = f"{seconds}.{microseconds:06}.{os.getpid()}"
         try:
             return durable.create(os.path.join(directory, name), mode), name
         except FileExistsError:
-            seconds, microseconds = divmod(seconds * 1_000_000 + microseconds + 1, 1_000_000)
+            continue  # another process of our number, in a container that shares the directory
 
 
 def _envelope(envelope: Envelope) -> bytes:

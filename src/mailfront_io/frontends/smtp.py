@@ -69,8 +69,8 @@ class Deadlines:
 
 
 class SMTPFrontend:
-    """One connection: `run` is the session coroutine. `machine` gives bodies with LF line ends, as plugins and
-    backends have them."""
+    """One connection: `run` is the session coroutine. `machine` is new; it is told to give bodies with LF line
+    ends, as plugins and backends have them."""
 
     __slots__ = (
         "_command_end",
@@ -95,6 +95,7 @@ class SMTPFrontend:
         self.session = session
         self.pipeline = pipeline
         self.machine = machine
+        machine.lf_bodies = True
         self.deadlines = Deadlines.from_session(session)
         self._now = session.clock.monotonic
         self._commands: dict[str, tuple[Hooks, Command]] = {}
@@ -256,12 +257,15 @@ class SMTPFrontend:
         for line in reply.lines:
             self.session.log(f"{reply.code} {line}")
 
+    def _log_refusal(self, response: Response) -> None:
+        reply = Reply(response.code, response.text)
+        if self.machine.profile.enhanced_codes and self.machine.state is not State.GREETING:
+            reply = reply.with_enhanced_code()
+        self._log_reply(reply)
+
     def _reply(self, response: Response) -> None:
         if response.code >= 400:
-            reply = Reply(response.code, response.text)
-            if self.machine.profile.enhanced_codes and self.machine.state is not State.GREETING:
-                reply = reply.with_enhanced_code()
-            self._log_reply(reply)
+            self._log_refusal(response)
         self.machine.reply(response.code, response.text)
 
     async def _mail(self, event: events.Mail) -> None:
@@ -340,7 +344,7 @@ class SMTPFrontend:
                 responses = responses[:1] * recipients
             for response in responses:
                 if response.refuses:
-                    self._log_reply(Reply(response.code, response.text))
+                    self._log_refusal(response)
             self.machine.reply_each([Reply(response.code, response.text) for response in responses])
         else:
             self._reply(fold(responses))
