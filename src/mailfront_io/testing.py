@@ -319,12 +319,13 @@ class _ScriptedWorld(World):
 
 
 class _PeersTLS:
-    """The peer's end of TLS, in memory."""
+    """The peer's end of TLS, in memory. A handshake that fails leaves it silent, but for an alert."""
 
     def __init__(self, start: PeerTLS) -> None:
         import ssl
 
         self._want_read = ssl.SSLWantReadError
+        self._error = ssl.SSLError
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = start.context.wrap_bio(
@@ -337,7 +338,7 @@ class _PeersTLS:
         try:
             self._tls.do_handshake()
             self.handshaking = False
-        except self._want_read:
+        except self._error:  # it wants to read more, or the session refuses what we have
             pass
 
     def received(self, data: bytes) -> bytes:

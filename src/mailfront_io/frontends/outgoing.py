@@ -15,8 +15,8 @@ from mailfront_proto.smtp.addresses import Address
 from mailfront_proto.smtp.client_lines import envelope_line, to_address
 
 BLOCK: Final = 64 * 1024
-"""Bytes that are read, and written, at once: a few per socket buffer, so that a deadline for each block
-(RFC 5321 section 4.5.3.2.5) says that the connection moves."""
+"""Bytes that are read, and written, at once (twice as many at most): a few per socket buffer, so that a deadline
+for each block (RFC 5321 section 4.5.3.2.5) says that the connection moves."""
 
 
 class ReadableFile(Protocol):
@@ -80,7 +80,7 @@ class OutgoingMessage:
 
 
 class MessageSource:
-    """Reads `message` once: `measure`, then `read` until it returns ``b""``.
+    """Reads `message` once: `measure`, then `read` until it returns ``b""``. Small pieces are put together.
 
     Raises TypeError for what is no `Message`, above all for text, whose encoding nobody but its author knows.
     """
@@ -94,12 +94,12 @@ class MessageSource:
             raise TypeError("the message is text: encode it, for instance message.encode('ascii')")
         if isinstance(message, bytes | bytearray | memoryview):
             self._bytes = bytes(message)
-            self._pieces = _blocks(self._bytes)
+            self._pieces = _blocks([self._bytes])
         elif callable(read):
             self._read = read
             self._file = message
         elif isinstance(message, Iterable):
-            self._pieces = iter(message)
+            self._pieces = _blocks(message)
         else:
             raise TypeError(f"the message is bytes, a binary file or an iterable of bytes, no {type(message).__name__}")
 
@@ -126,14 +126,20 @@ class MessageSource:
         """The next block, ``b""`` at the end. Raises what the file or the iterable raises."""
         if self._read is not None:
             return await Thread(self._read_file)
+        pieces = []
+        size = 0
         for piece in self._pieces:
-            if _checked(piece):
-                return piece
-        return b""
+            pieces.append(piece)
+            size += len(piece)
+            if size >= BLOCK:
+                break
+        return b"".join(pieces)
 
 
-def _blocks(data: bytes) -> Iterator[bytes]:
-    return (data[start : start + BLOCK] for start in range(0, len(data), BLOCK))
+def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    for piece in map(_checked, pieces):
+        for start in range(0, len(piece), BLOCK):
+            yield piece[start : start + BLOCK]
 
 
 def _checked(piece: object) -> bytes:

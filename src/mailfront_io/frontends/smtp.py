@@ -6,7 +6,6 @@ One message's way: `Recv` → ``machine.receive_data`` → `Mail`, `Recipient` �
 """
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -26,6 +25,7 @@ from mailfront_io.plugin import Command, Hooks, Response
 from mailfront_io.session import Path, Session, parse_number
 from mailfront_io.tls import gnutls_names
 from mailfront_proto.pull import NEED_DATA, PAUSED
+from mailfront_proto.record import record
 from mailfront_proto.smtp import events
 from mailfront_proto.smtp.replies import Reply
 from mailfront_proto.smtp.server import SMTPServer
@@ -42,7 +42,7 @@ _BEFORE_SECRETS = frozenset(("PASS", "PLAIN", "LOGIN", "CRAM-MD5"))
 """Words behind which a mistyped or misplaced command has a password."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Deadlines:
     """Seconds, by RFC 5321 section 4.5.3.2 (minimum 300 for a command, 180 for a block of data).
 

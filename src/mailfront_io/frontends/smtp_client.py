@@ -30,6 +30,7 @@ from mailfront_io.ops import (
     DeadlineExceeded,
     Recv,
     Send,
+    Sleep,
     StartTLS,
     TLSFacts,
     TLSFailed,
@@ -57,6 +58,9 @@ from mailfront_proto.smtp.states import State
 from mailfront_proto.smtp.transaction import NO_EIGHT_BIT
 
 E = TypeVar("E", Greeting, HelloDone)
+
+TURN: Final = 1024 * 1024
+"""Bytes of a message after which other sessions have their turn, even if the server keeps up with us."""
 
 LAST_WORDS_SECONDS: Final = 5.0
 """Seconds that a server which takes no more from us has for saying why."""
@@ -236,6 +240,7 @@ class SMTPClientSession:
     async def _body(self, eight_bit: bool) -> None:
         machine, read = self._machine, self._message.source.read
         octets = 0
+        next_turn = TURN
         block = await read()
         while block and not self._lost:
             if not eight_bit and not block.isascii():
@@ -246,6 +251,9 @@ class SMTPClientSession:
             block = await read()  # one ahead, so that a short message and its final dot are one write
             if block:
                 await self._send(machine.data_to_send(), self._deadlines.block)
+                if octets >= next_turn:
+                    next_turn = octets + TURN
+                    await Sleep(0)
         if self._lost:
             await self._last_words()  # no acceptance: the machine takes a 250 here for a broken protocol
             return
