@@ -87,22 +87,27 @@ class QueueDir(Backend):
             self.session.log(f"queuedir: {path}: {error.strerror}")
 
 
-_lock = allocate_lock()
-_last = 0
+class _UniqueTimes:
+    """Times in microseconds, each later than any that this process has had before, also when the clock is set
+    back. A name whose file has moved on must not come again: it could not be linked."""
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._last = 0
+
+    def next(self, now: float) -> int:
+        """`now`, or a little later."""
+        with self._lock:
+            self._last = max(int(now * 1_000_000), self._last + 1)
+            return self._last
 
 
-def _unique_time(now: float) -> int:
-    """`now` in microseconds, or a little later: later than any that this process has had before, also when
-    the clock is set back. A name whose file has moved on must not come again: it could not be linked."""
-    global _last
-    with _lock:
-        _last = max(int(now * 1_000_000), _last + 1)
-        return _last
+_times = _UniqueTimes()
 
 
 def _create(directory: str, now: float, mode: int) -> tuple[int, str]:
     while True:
-        seconds, microseconds = divmod(_unique_time(now), 1_000_000)
+        seconds, microseconds = divmod(_times.next(now), 1_000_000)
         name = f"{seconds}.{microseconds:06}.{os.getpid()}"
         try:
             return durable.create(os.path.join(directory, name), mode), name
