@@ -194,7 +194,7 @@ class _ScriptedWorld(World):
             if (data := self._arrived()) is not None:
                 return data
             if self._reset:
-                raise ConnectionLost("the peer reset the connection")
+                raise ConnectionLost("Connection reset by peer")
             if self._eof:
                 return b""
             self._wait(deadline, "bytes")
@@ -204,7 +204,7 @@ class _ScriptedWorld(World):
             self.play()
             self._interrupt(False)
             if self._reset:
-                raise ConnectionLost("the peer reset the connection")
+                raise ConnectionLost("Connection reset by peer")
             if not self._stalled:
                 break
             self._wait(deadline, "the peer to read")

@@ -139,7 +139,7 @@ class SessionProtocol(asyncio.BufferedProtocol):
         self.timer_at = NEVER  # when `on_time` will be called, at or before the deadline
         self._call: Call | None = None  # the Thread that is waited in
         self._committing = False  # and it is one that commits
-        self._cut_short = False  # the Sleep that is waited in ends with the clean-up's time
+        self._cut_short = False  # the Sleep that is waited in ends with its deadline, or the clean-up's time
         self._stuck = False  # the peer did not read what we sent in time
         self._paused = False  # the transport's buffer is above its high-water mark
         self._attention = False  # something of the following is set
@@ -285,9 +285,12 @@ class SessionProtocol(asyncio.BufferedProtocol):
         if kind is Send:
             return self._send(operation)
         if kind is Sleep:
-            end = time.monotonic() + operation.seconds
-            self._cut_short = self._limit is not None and self._limit < end
-            self._wait(_SLEEP, end)
+            end = until = time.monotonic() + operation.seconds
+            for limit in (operation.deadline, self._limit):
+                if limit is not None:
+                    until = min(until, limit)
+            self._cut_short = until < end
+            self._wait(_SLEEP, until)
             return None
         if kind is Thread:
             return self._thread(operation)
