@@ -1,7 +1,7 @@
 """Harness: the SMTP and LMTP server machine.
 
 The first byte chooses profile and features, the second how the rest is cut, the third what the application
-answers; the rest is what the client sends. What must hold, whatever that is:
+answers (below 128 it accepts everything); the rest is what the client sends. What must hold, whatever that is:
 
 * nothing escapes: no exception at all, since the application here makes no mistake;
 * what is held stays below the limits, and what is sent is whole reply lines;
@@ -50,7 +50,7 @@ class Session:
     answers: random.Random
     events: list[Event] = field(default_factory=list)
     output: bytes = b""
-    recipients: int = 0
+    refuses: bool = False
 
     def step(self) -> None:
         """Until the machine needs data."""
@@ -81,7 +81,7 @@ class Session:
     def answer(self, event: Event) -> None:
         """An answer that depends on what has come before, and not on how it was cut."""
         machine = self.machine
-        code = self.answers.choice((0, 0, 0, 0, 0, 0, 421, 450, 550, 554))
+        code = self.answers.choice((0, 0, 0, 0, 0, 0, 421, 450, 550, 554)) if self.refuses else 0
         text = self.answers.choice(("", "no", "5.1.1 " + "x" * 600, "two\nlines", "odd\r\x1b\ud800\udcff"))
         if code:
             machine.reply(code, text)
@@ -101,7 +101,7 @@ def play(choice: int, seed: int, pieces: list[bytes]) -> Session:
     if choice & 128:
         machine.register_command("XVENDOR")
         machine.register_command("XNEEDS", "required")
-    session = Session(machine, random.Random(seed))
+    session = Session(machine, random.Random(seed), refuses=seed > 127)
     session.step()
     for piece in pieces:
         machine.receive_data(piece)
