@@ -151,7 +151,8 @@ class Pipeline:
             await self.reset()
             return response
         for lines in self.session.added_lines:
-            await self._to_backend_and_spool(lines)
+            if self._data_error is None:
+                await self._to_backend_and_spool(lines)
         self.session.added_lines.clear()
         return None
 
