@@ -12,8 +12,9 @@ When one passes, the driver throws `DeadlineExceeded` into the coroutine at the 
 """
 
 from collections.abc import Callable, Coroutine, Generator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from mailfront_proto.record import record
 
 if TYPE_CHECKING:
     import ssl
@@ -87,7 +88,7 @@ class Send(Operation[None]):
         self.deadline = deadline
 
 
-@dataclass(slots=True, frozen=True)
+@record(frozen=True)
 class TLSFacts:
     """What was agreed: `protocol` as ``TLSv1.3``, `cipher` in OpenSSL's name, `secret_bits`, the `sni` the
     client asked for and the `alpn` protocol agreed on (None: none), and the peer's certificate (DER)."""
@@ -172,7 +173,7 @@ class Clock(Protocol):
         ...
 
 
-@dataclass(slots=True, frozen=True)
+@record(frozen=True)
 class Connection:
     """The facts of one connection, as a driver hands them to the session.
 

@@ -7,11 +7,11 @@ None. One object serves one connection, from ``connect`` to ``disconnect``.
 
 import re
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, final
 
 from mailfront_io.session import Session
+from mailfront_proto.record import record
 
 _BAD_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 
@@ -67,7 +67,7 @@ class Kind(Enum):
     DIRECTORY = "directory"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Setting:
     """A setting of a plugin, backend or front end, declared once.
 
@@ -82,7 +82,7 @@ class Setting:
     required: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Command:
     """An SMTP command of a plugin's own, which overrides a built-in one of the same name.
 

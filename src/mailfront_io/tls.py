@@ -3,7 +3,7 @@
 `ssl` is imported only when TLS is configured: a one-shot program without it must start fast.
 """
 
-import base64
+
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -134,6 +134,8 @@ def key_type(getenv: Callable[[str], str | None]) -> str:
         return "RSA"
     if match[1] == "EC ":
         return "ECDSA"
+    import base64
+
     return "RSA" if _RSA in base64.b64decode(match[2]) else "ECDSA"
 
 

@@ -1,8 +1,5 @@
 """Secrets that cannot be printed."""
 
-import hmac
-
-
 class Secret:
     """Bytes that show in no log, trace, ``repr`` or exception; `reveal` is the one way to them.
 
@@ -21,6 +18,8 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
+        import hmac  # slow to import, for a program that starts for each connection
+
         return hmac.compare_digest(self._value, other._value)
 
     def __hash__(self) -> int:

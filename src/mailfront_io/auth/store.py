@@ -1,8 +1,8 @@
 """The interface that every credential store has."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from mailfront_proto.record import record
 from mailfront_proto.secret import Secret
 
 
@@ -10,7 +10,7 @@ class StoreUnavailable(Exception):
     """The store cannot say now (a temporary failure); the text says why, for the log."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Identity:
     """Who has logged in: what the store knows of the user; None or empty where it knows nothing."""
 

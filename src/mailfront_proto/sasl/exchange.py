@@ -3,8 +3,8 @@ base64 lines, ``*`` to cancel, ``=`` for an empty initial response."""
 
 import binascii
 import re
-from dataclasses import dataclass
 
+from mailfront_proto.record import record
 from mailfront_proto.sasl.mechanism import Malformed, ServerMechanism, Step
 
 # RFC 4648 section 4, padding required. Spare bits that are not zero pass (section 3.5 allows it).
@@ -19,12 +19,12 @@ def encode_base64(data: bytes) -> bytes:
     return binascii.b2a_base64(data, newline=False)
 
 
-@dataclass(slots=True)
+@record
 class Aborted:
     """The client cancelled the exchange: a line that begins with ``*``, or an empty one."""
 
 
-@dataclass(slots=True)
+@record
 class Undecodable:
     """The line is not base64."""
 

@@ -5,20 +5,20 @@ messages for all three. A server mechanism that needs something verified says so
 and never sees the credential store.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from mailfront_proto.record import record
 from mailfront_proto.secret import Secret
 
 
-@dataclass(slots=True)
+@record
 class Challenge:
     """The server wants another response to `data` (may be empty)."""
 
     data: bytes
 
 
-@dataclass(slots=True)
+@record
 class PasswordRequest:
     """The application must say whether `password` is that of `username`.
 
@@ -31,7 +31,7 @@ class PasswordRequest:
     authorization_identity: str
 
 
-@dataclass(slots=True)
+@record
 class Malformed:
     """The response does not follow the mechanism's grammar. The exchange has failed."""
 

@@ -10,9 +10,9 @@ total: any bytes give an address or an `AddressError`, which carries the reply t
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
+from mailfront_proto.record import record
 from mailfront_proto.smtp.replies import Reply
 
 
@@ -24,7 +24,7 @@ class AddressError(ValueError):
         self.reply = reply
 
 
-@dataclass(slots=True, frozen=True)
+@record(frozen=True)
 class AddressSyntax:
     """What is taken for an address. Without arguments: RFC 5321 and nothing else.
 
@@ -98,7 +98,7 @@ ORIGINAL: Final = AddressSyntax(
 """The compat profile: the original's free scanner, without limits of its own."""
 
 
-@dataclass(slots=True, unsafe_hash=True)
+@record(hashable=True)
 class Address:
     """An envelope address, without its brackets. Treat it as read-only: it is hashable, and a frozen class
     would cost twice as much to make.

@@ -3,20 +3,20 @@
 No event owes the server an answer, but most leave the machine waiting for the application's next command:
 it returns `PAUSED` then. `ConnectionClosed` is the server role's class.
 
-All are mutable slots dataclasses for speed; treat them as read-only.
+All are mutable records for speed; treat them as read-only.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 
+from mailfront_proto.record import record
 from mailfront_proto.smtp.addresses import Address
 from mailfront_proto.smtp.capabilities import Capabilities
 from mailfront_proto.smtp.events import ConnectionClosed
 from mailfront_proto.smtp.replies import Reply
 
 
-@dataclass(slots=True)
+@record
 class Greeting:
     """The server has greeted (RFC 5321 section 3.1): the first event.
 
@@ -27,7 +27,7 @@ class Greeting:
     reply: Reply
 
 
-@dataclass(slots=True)
+@record
 class HelloDone:
     """EHLO, LHLO or HELO was answered (RFC 5321 section 4.1.1.1).
 
@@ -40,7 +40,7 @@ class HelloDone:
     capabilities: Capabilities
 
 
-@dataclass(slots=True)
+@record
 class ReadyForTLS:
     """STARTTLS was answered with 220 (RFC 3207 section 4). Nothing may be read or written in clear now.
 
@@ -51,14 +51,14 @@ class ReadyForTLS:
     reply: Reply
 
 
-@dataclass(slots=True)
+@record
 class Authenticated:
     """AUTH has succeeded (235, RFC 4954 section 6)."""
 
     reply: Reply
 
 
-@dataclass(slots=True)
+@record
 class AuthenticationFailed:
     """AUTH has failed. `reply` is temporary (454) or permanent (535 and others); another mechanism, or
     another password, may be tried.
@@ -70,7 +70,7 @@ class AuthenticationFailed:
     cancelled: str = ""
 
 
-@dataclass(slots=True)
+@record
 class ReplyReceived:
     """The answer to a command that has no event of its own, or that failed.
 
@@ -83,7 +83,7 @@ class ReplyReceived:
     reply: Reply
 
 
-@dataclass(slots=True)
+@record
 class ReadyForBody:
     """DATA was answered with 354 (RFC 5321 section 4.1.1.4): call ``send_body()`` for each piece of the
     message, draining ``data_to_send()`` in between, then ``end_of_body()``. Closing the connection instead
@@ -110,7 +110,7 @@ class Stage(Enum):
     knows whether the server has the message: a duplicate is better than a loss (RFC 5321 section 4.2.5)."""
 
 
-@dataclass(slots=True)
+@record
 class RecipientResult:
     """What became of one recipient of ``send_message()``.
 
@@ -128,7 +128,7 @@ class RecipientResult:
         return self.stage is Stage.MESSAGE and self.reply.is_positive
 
 
-@dataclass(slots=True)
+@record
 class MessageDone:
     """The message of ``send_message()`` is over. `results`: one for each recipient, in the order given.
 

@@ -7,23 +7,23 @@ Events that **owe an answer** (the machine returns `PAUSED` until it has it) tak
 
 Events that **tell only** need nothing: `Body`, `Refused`, `MessageRefused`, `ConnectionClosed`.
 
-All events are mutable slots dataclasses for speed (frozen ones cost three times as much to make); treat them
+All events are mutable records for speed (frozen ones cost three times as much to make); treat them
 as read-only.
 """
 
-from dataclasses import dataclass, field
 
+from mailfront_proto.record import record
 from mailfront_proto.secret import Secret
 from mailfront_proto.smtp.addresses import Address
 from mailfront_proto.smtp.replies import Reply
 
 
-@dataclass(slots=True)
+@record
 class Event:
     """Base class of all events of the server machine."""
 
 
-@dataclass(slots=True)
+@record
 class Connected(Event):
     """The connection is there and the greeting (RFC 5321 section 3.1) is owed: the first event.
 
@@ -37,7 +37,7 @@ class Connected(Event):
     early_talker: bool
 
 
-@dataclass(slots=True)
+@record
 class Helo(Event):
     """HELO, EHLO or LHLO (RFC 5321 section 4.1.1.1, RFC 2033). Any transaction was dropped.
 
@@ -50,7 +50,7 @@ class Helo(Event):
     host: str
 
 
-@dataclass(slots=True)
+@record
 class Mail(Event):
     """MAIL FROM (RFC 5321 section 4.1.1.2). Any earlier transaction was dropped.
 
@@ -64,7 +64,7 @@ class Mail(Event):
     argument: str
 
 
-@dataclass(slots=True)
+@record
 class Recipient(Event):
     """RCPT TO (RFC 5321 section 4.1.1.3). Fields as in `Mail`. A 2yz answer adds the recipient."""
 
@@ -73,13 +73,13 @@ class Recipient(Event):
     argument: str
 
 
-@dataclass(slots=True)
+@record
 class Data(Event):
     """DATA (RFC 5321 section 4.1.1.4). ``accept()`` sends the 354, and `Body` events follow; with any
     other answer there is no body."""
 
 
-@dataclass(slots=True)
+@record
 class Body(Event):
     """A slice of the message: dots unstuffed, every line end CRLF (RFC 5321 section 4.5.2), or LF where the
     machine was made with ``lf_bodies=True``.
@@ -90,14 +90,14 @@ class Body(Event):
     data: bytes
 
 
-@dataclass(slots=True)
+@record
 class MessageEnd(Event):
     """The end of the message was received. A 2yz answer takes responsibility for it (RFC 5321 section
     6.1); in LMTP, ``reply_each()`` answers for each recipient that was accepted (RFC 2033 section 4.2).
     """
 
 
-@dataclass(slots=True)
+@record
 class MessageRefused(Event):
     """The message ended, and the machine itself refused it with `reply` (too big, or line ends that the
     policy refuses). Drop what was received of it. Tells only."""
@@ -105,12 +105,12 @@ class MessageRefused(Event):
     reply: Reply
 
 
-@dataclass(slots=True)
+@record
 class Reset(Event):
     """RSET (RFC 5321 section 4.1.1.5): the transaction was dropped."""
 
 
-@dataclass(slots=True)
+@record
 class Verify(Event):
     """VRFY (RFC 5321 section 4.1.1.6, `verb` ``VRFY``) or EXPN (section 4.1.1.7, ``EXPN``; only when the
     profile knows it). ``accept()`` answers 252 without telling anything."""
@@ -119,19 +119,19 @@ class Verify(Event):
     argument: str
 
 
-@dataclass(slots=True)
+@record
 class Help(Event):
     """HELP (RFC 5321 section 4.1.1.8)."""
 
     argument: str
 
 
-@dataclass(slots=True)
+@record
 class Quit(Event):
     """QUIT (RFC 5321 section 4.1.1.10). Any answer closes; then comes `ConnectionClosed`."""
 
 
-@dataclass(slots=True)
+@record
 class StartTLS(Event):
     """STARTTLS (RFC 3207), only while ``machine.offers_starttls``.
 
@@ -140,7 +140,7 @@ class StartTLS(Event):
     """
 
 
-@dataclass(slots=True)
+@record
 class VerifyPassword(Event):
     """An AUTH exchange (RFC 4954) has come to the point where a password must be checked.
 
@@ -158,7 +158,7 @@ class VerifyPassword(Event):
     authorization_identity: str
 
 
-@dataclass(slots=True)
+@record
 class VendorCommand(Event):
     """A command that the application has registered with ``machine.register_command()``.
 
@@ -169,7 +169,7 @@ class VendorCommand(Event):
     argument: str
 
 
-@dataclass(slots=True)
+@record
 class Refused(Event):
     """The machine itself refused a command with `reply`, already queued. Tells only, for logs and counts.
 
@@ -189,7 +189,7 @@ class Refused(Event):
     cause: str = ""
 
 
-@dataclass(slots=True)
+@record
 class ConnectionClosed(Event):
     """The last event; ``next_event()`` returns it again ever after. Drain ``data_to_send()``, then close.
 
@@ -200,4 +200,4 @@ class ConnectionClosed(Event):
 
     reason: str
     in_message: bool = False
-    reply: Reply | None = field(default=None)
+    reply: Reply | None = None

@@ -4,9 +4,9 @@
 values: change one field with ``dataclasses.replace(DEFAULT, helo_required=False)``.
 """
 
-from dataclasses import dataclass, field
 from enum import Enum
 
+from mailfront_proto.record import record
 from mailfront_proto.smtp.addresses import ORIGINAL, TOLERANT, AddressSyntax
 
 
@@ -25,7 +25,7 @@ class LineEnds(Enum):
     original takes. It lets messages be smuggled past a stricter relay."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Limits:
     """Bounds of one session. None: no bound."""
 
@@ -66,7 +66,7 @@ class Limits:
     """Refused AUTH exchanges before 421. RFC 4954 section 4 asks for 3 at least."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Profile:
     """How a server behaves where it has a choice."""
 
@@ -78,7 +78,7 @@ class Profile:
     addresses: AddressSyntax = TOLERANT
     """What the argument of MAIL and RCPT may look like."""
 
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = Limits()
     """The numbers."""
 
     helo_required: bool = True

@@ -6,8 +6,9 @@ on the wire, so no text, wherever it is from, can add a reply line by itself (CR
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+
+from mailfront_proto.record import record
 
 MAX_REPLY_LINE = 512
 """Octets in a reply line that we send, CRLF included (RFC 5321 section 4.5.3.1.5)."""
@@ -17,7 +18,7 @@ _UNSENDABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff
 _ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)", re.ASCII)
 
 
-@dataclass(slots=True)
+@record
 class Reply:
     r"""A reply: `code` 200 to 599, and `text`, its lines joined by ``\n``.
 

@@ -1,0 +1,97 @@
+"""Small classes that hold values: what `dataclasses` makes, without its cost at the start.
+
+A one-shot front end is started anew for each connection, and importing `dataclasses` (which imports `inspect`,
+`ast` and `dis`) and making its classes took half of that start. `record` makes the same kind of class: fields
+from annotations, slots, an ``__init__``, equality, a ``repr``; `dataclasses.replace`, `fields` and `asdict` work on
+its values. Only ``__init__`` is compiled, since it alone is on a hot path; the rest is shared code.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, dataclass_transform, overload
+
+T = TypeVar("T")
+
+
+@overload
+def record(cls: type[T], /) -> type[T]: ...
+@overload
+def record(*, frozen: bool = False, hashable: bool = False) -> Callable[[type[T]], type[T]]: ...
+@dataclass_transform()
+def record(cls: type[T] | None = None, /, *, frozen: bool = False, hashable: bool = False) -> Any:
+    """A class decorator. `frozen`: fields cannot be assigned, and values can be hashed. `hashable`: values can be
+    hashed all the same. A default must be a value that nobody changes; ``__post_init__`` is called if there is one.
+    """
+    if cls is None:
+        return lambda cls: _make(cls, frozen, hashable)
+    return _make(cls, frozen, hashable)
+
+
+def _make(cls: type[Any], frozen: bool, hashable: bool) -> type[Any]:
+    own = tuple(cls.__annotations__)
+    namespace = {k: v for k, v in cls.__dict__.items() if k not in ("__dict__", "__weakref__")}
+    defaults = dict(getattr(cls, "_record_defaults", {}))
+    defaults.update({name: namespace.pop(name) for name in own if name in namespace})
+    names = tuple(dict.fromkeys((*getattr(cls, "__match_args__", ()), *own)))
+    namespace["__slots__"] = own
+    namespace["__match_args__"] = names
+    namespace["_record_defaults"] = defaults
+    namespace["__dataclass_fields__"] = _DataclassFields()
+    namespace["__init__"] = _init(cls, names, defaults, frozen)
+    namespace.setdefault("__repr__", _repr)
+    namespace.setdefault("__eq__", _eq)
+    namespace["__hash__"] = _hash if frozen or hashable else None
+    if frozen:
+        namespace["__setattr__"] = _refuse_to_change
+        namespace["__delattr__"] = _refuse_to_change
+    made: type[Any] = type(cls.__name__, cls.__bases__, namespace)
+    return made
+
+
+class _DataclassFields:
+    """What `dataclasses.replace`, `fields` and `asdict` look for in a class; made when one of them does."""
+
+    def __get__(self, instance: object, owner: type[Any]) -> dict[str, Any]:
+        import dataclasses
+
+        specification = [
+            (name, owner.__init__.__annotations__[name], dataclasses.field(default=owner._record_defaults[name]))
+            if name in owner._record_defaults
+            else (name, owner.__init__.__annotations__[name])
+            for name in owner.__match_args__
+        ]
+        made: dict[str, Any] = dataclasses.make_dataclass(owner.__name__, specification).__dataclass_fields__
+        return made
+
+
+def _init(cls: type[Any], names: tuple[str, ...], defaults: dict[str, Any], frozen: bool) -> Any:
+    """``__init__(self, a, b=…)``, compiled from its source. Only names of fields go into that."""
+    parameters = [f"{name}=_defaults[{name!r}]" if name in defaults else name for name in names]
+    body = [f"_set(self, {name!r}, {name})" if frozen else f"self.{name} = {name}" for name in names]
+    if hasattr(cls, "__post_init__"):
+        body.append("self.__post_init__()")
+    source = f"def __init__({', '.join(['self', *parameters])}):\n " + "\n ".join(body or ["pass"])
+    namespace: dict[str, Any] = {"_defaults": defaults, "_set": object.__setattr__}
+    exec(source, namespace)
+    init = namespace["__init__"]
+    init.__qualname__ = f"{cls.__qualname__}.__init__"
+    init.__annotations__ = {name: cls.__annotations__.get(name, Any) for name in names}
+    return init
+
+
+def _repr(self: Any) -> str:
+    fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
+    return f"{type(self).__qualname__}({fields})"
+
+
+def _eq(self: Any, other: Any) -> Any:
+    if type(other) is not type(self):
+        return NotImplemented
+    return all(getattr(self, name) == getattr(other, name) for name in self.__match_args__)
+
+
+def _hash(self: Any) -> int:
+    return hash((type(self), *[getattr(self, name) for name in self.__match_args__]))
+
+
+def _refuse_to_change(self: Any, name: str, *value: Any) -> None:
+    raise AttributeError(f"{type(self).__name__} cannot be changed: dataclasses.replace() makes a copy")
