@@ -14,7 +14,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from mailfront_io.drivers.asyncio_session import SessionProtocol
 from mailfront_io.drivers.listener import (
@@ -69,15 +69,15 @@ async def serve(
 def run_server(
     listeners: Sequence[Listener],
     *,
-    loop: Literal["auto", "asyncio", "uvloop"] = "auto",
+    loop: str = "auto",
     stop_grace: float = 30.0,
     on_started: Started | None = None,
     report: Report = report_to_stderr,
 ) -> None:
     """`serve` as the whole of a process: SIGTERM or SIGINT stops it, a second one at once.
 
-    `loop`: the event loop; "auto" is uvloop if it is installed. Raises the soft limit on open files. Must
-    be called in the main thread.
+    `loop`: the event loop, "asyncio" or "uvloop"; "auto" is uvloop if it is installed. Raises the soft limit on
+    open files, and ModuleNotFoundError if uvloop is asked for and not there. Must be called in the main thread.
     """
 
     def started(stop: Callable[[], None]) -> None:
@@ -96,11 +96,7 @@ async def serve_connection(connection: socket.socket, session: SessionFactory) -
 
     What the session raises is raised.
     """
-    try:
-        remote = address(connection.getpeername())
-    except OSError:
-        remote = None  # gone already: the session will see it
-    return await _drive(connection, remote, session)
+    return await _drive(connection, session)
 
 
 async def run_client(
@@ -117,18 +113,20 @@ async def run_client(
     the coroutine gets `Cancelled` and its clean-up is waited for.
     """
     connection = await _connect(host, port, connect_timeout)
-    return await _drive(connection, address(connection.getpeername()), client)
+    return await _drive(connection, client)
 
 
 def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     if loop == "asyncio":
         return asyncio.new_event_loop
+    if loop not in ("auto", "uvloop"):
+        raise ValueError(f'loop is "auto", "asyncio" or "uvloop", not {loop!r}')
     try:
         import uvloop
     except ImportError:
         if loop == "auto":
             return asyncio.new_event_loop
-        raise ImportError("uvloop is not installed: pip install 'mailfront[fast]'") from None
+        raise ModuleNotFoundError("uvloop is not installed: pip install 'mailfront[fast]'", name="uvloop") from None
     return uvloop.new_event_loop
 
 
@@ -156,11 +154,14 @@ async def _connect(host: str, port: int, timeout: float) -> socket.socket:
 
 async def _drive(
     connection: socket.socket,
-    remote: Address | None,
     session: Callable[[Connection], Coroutine[Operation[Any], Any, T]],
 ) -> T:
     loop = asyncio.get_running_loop()
-    ended: asyncio.Event = asyncio.Event()
+    ended = asyncio.Event()
+    try:
+        remote = address(connection.getpeername())
+    except OSError:
+        remote = None  # gone already: the session will see it
     facts = Connection(CLOCK, address(connection.getsockname()), remote)
     protocol = SessionProtocol(loop, connection, session(facts), lambda _: ended.set())
     protocol.open()
@@ -226,7 +227,7 @@ class _Server:
 
     async def end(self) -> None:
         """Cancel the sessions that are left, and wait for their clean-up and for what they commit."""
-        self._cancelling = False
+        self.stopping.set()
         for session in list(self.sessions):
             session.cancel()
         while self.sessions:

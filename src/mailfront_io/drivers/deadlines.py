@@ -56,10 +56,13 @@ class Deadlines:
         who.timer_at = NEVER
         self._live -= 1
         if self._live == 0:
-            self._heap.clear()
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            self._rest()
+
+    def _rest(self) -> None:
+        self._heap.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
@@ -78,5 +81,7 @@ class Deadlines:
                     self._live -= 1
                     who.on_time()
         finally:
-            if heap:
+            if self._live:
                 self._set_timer(loop)
+            else:
+                self._rest()

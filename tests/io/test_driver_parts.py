@@ -1,0 +1,160 @@
+"""What the drivers are made of: accepting, worker threads, deadlines."""
+
+import asyncio
+import errno
+import os
+import queue
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+import trio
+
+from mailfront_io.drivers import asyncio as asyncio_driver
+from mailfront_io.drivers import trio as trio_driver
+from mailfront_io.drivers.deadlines import NEVER, Deadlines
+from mailfront_io.drivers.listener import Backoff, Listener, accept, address
+from mailfront_io.drivers.threads import MAX_ABANDONED, MAX_THREADS, Call, ThreadPool
+from mailfront_io.ops import Connection, DeadlineExceeded, Sleep, Thread
+
+
+async def greet(connection: Connection) -> int:
+    """A session that is never run."""
+    return 0
+
+
+def unexpected(error: BaseException) -> None:
+    raise error
+
+
+class Unlucky:
+    """A listening socket whose accept() fails."""
+
+    def __init__(self, *errors: int) -> None:
+        self.errors = list(errors)
+
+    def accept(self) -> Any:
+        if self.errors:
+            number = self.errors.pop(0)
+            raise OSError(number, os.strerror(number))
+        raise BlockingIOError
+
+
+def test_accept_passes_over_connections_that_are_gone() -> None:
+    unlucky: Any = Unlucky(errno.ECONNABORTED, errno.EPROTO, errno.ENETUNREACH)
+    assert accept(Listener(unlucky, greet), unexpected) is None
+    for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EBADF):
+        broken: Any = Unlucky(number)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            accept(Listener(broken, greet), unexpected)
+
+
+def test_back_off_grows_and_is_said_once() -> None:
+    reported: list[BaseException] = []
+    backoff = Backoff(reported.append)
+    assert [backoff.failed(OSError(errno.EMFILE, "x")) for _ in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert len(reported) == 1
+
+
+def test_admission_that_raises_refuses() -> None:
+    def admit(remote: Any) -> bytes | None:
+        raise LookupError
+
+    reported: list[BaseException] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        with socket.create_connection(listening.getsockname(), 10) as peer:
+            listening.settimeout(5)
+            listening.accept()[0].close()
+            peer.close()
+        listening.setblocking(False)
+        with socket.create_connection(listening.getsockname(), 10) as peer:
+            assert accept(Listener(listening, greet, admit), reported.append) is None
+            assert peer.recv(10) == b""
+    assert [type(error) for error in reported] == [LookupError]
+
+
+def test_addresses() -> None:
+    assert address(("::ffff:192.0.2.1", 25, 0, 0)) == ("192.0.2.1", 25)
+    assert address(("2001:db8::1", 25, 0, 0)) == ("2001:db8::1", 25)
+    assert address("/run/socket") is None
+
+
+@pytest.mark.parametrize("driver", ["asyncio", "trio"])
+def test_too_many_hanging_calls_are_refused(driver: str) -> None:
+    async def session(connection: Connection) -> int:
+        for _ in range(MAX_ABANDONED):
+            with pytest.raises(DeadlineExceeded):
+                await Thread(release.wait, 10, deadline=connection.clock.monotonic() + 0.005)
+        with pytest.raises(DeadlineExceeded, match="hang"):
+            await Thread(release.wait, 10)
+        release.set()
+        while True:
+            try:
+                return await Thread(int, 5)
+            except DeadlineExceeded:
+                await Sleep(0.01)
+
+    async def in_asyncio() -> int:
+        return await asyncio_driver.serve_connection(ours, session)
+
+    async def in_trio() -> int:
+        return await trio_driver.serve_connection(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), session)
+
+    release = threading.Event()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert (asyncio.run(in_asyncio()) if driver == "asyncio" else trio.run(in_trio)) == 5
+
+
+def test_thread_pool_reuses_and_queues() -> None:
+    pool = ThreadPool()
+    done: queue.SimpleQueue[str] = queue.SimpleQueue()
+    gate = threading.Event()
+
+    def work() -> str:
+        gate.wait(10)
+        return threading.current_thread().name + str(threading.get_ident())
+
+    for _ in range(MAX_THREADS + 5):
+        pool.start(Call(work, (), lambda result, _error: done.put(result)))
+    gate.set()
+    names = {done.get(timeout=10) for _ in range(MAX_THREADS + 5)}
+    assert 1 <= len(names) <= MAX_THREADS
+    for _ in range(5):
+        pool.start(Call(work, (), lambda result, _error: done.put(result)))
+        names.add(done.get(timeout=10))
+    assert len(names) <= MAX_THREADS
+
+
+def test_deadlines_share_a_timer() -> None:
+    class Who:
+        timer_at = NEVER
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on_time(self) -> None:
+            fired.append(self.name)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        deadlines = Deadlines()
+        now = time.monotonic()
+        people = [Who("a"), Who("b"), Who("c")]
+        for who, seconds in zip(people, (0.03, 0.01, 0.02), strict=True):
+            deadlines.add(now + seconds, who, loop)
+        deadlines.add(now + 0.04, people[1], loop)
+        deadlines.remove(people[2])
+        for _ in range(10_000):  # places given up do not pile up
+            crowd = Who("d")
+            deadlines.add(now + 100, crowd, loop)
+            deadlines.remove(crowd)
+        assert len(deadlines._heap) < 200
+        await asyncio.sleep(0.08)
+        assert deadlines._timer is None or not deadlines._heap
+
+    fired: list[str] = []
+    asyncio.run(main())
+    assert fired == ["a", "b"]
