@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from mailfront_io.drivers.listener import Listener
 from mailfront_io.log import line_log
@@ -22,6 +23,7 @@ EX_CONFIG = 78
 
 DRIVERS = ("asyncio", "trio", "blocking", "fork")
 LOOPS = ("auto", "asyncio", "uvloop")
+Loop = Literal["auto", "asyncio", "uvloop"]
 DEVELOPMENT_PORTS = {"smtp": 2525, "lmtp": 2524}
 
 MAX_CONNECTIONS = 1000
@@ -158,7 +160,7 @@ def serve(
     log: Callable[[str], None],
     *,
     driver: str = "asyncio",
-    loop: str = "auto",
+    loop: Loop = "auto",
     grace: float = 30.0,
     port_file: str | None = None,
     admission: Admission | None = None,
@@ -182,11 +184,23 @@ def serve(
             for sock, endpoint in zip(sockets, endpoints, strict=True)
         ]
         names = [_name(sock) for sock in sockets]
-        if port_file is not None:
-            write_port_file(port_file, names)
-        if on_listening is not None:
-            on_listening(names)
-        _run(driver, loop, listeners, grace, _reporter(log))
+        failures: list[ConfigurationError] = []
+
+        def started(stop: Callable[[], None]) -> None:
+            # Not before signals are heard: who waits for the file may send one at once.
+            if port_file is not None:
+                try:
+                    write_port_file(port_file, names)
+                except ConfigurationError as error:
+                    failures.append(error)
+                    stop()
+                    return
+            if on_listening is not None:
+                on_listening(names)
+
+        _run(driver, loop, listeners, grace, started, _reporter(log))
+        for failure in failures:
+            raise failure
     finally:
         for sock in sockets:
             sock.close()
@@ -212,22 +226,27 @@ def _reporter(log: Callable[[str], None]) -> Callable[[BaseException], None]:
 
 
 def _run(
-    driver: str, loop: str, listeners: list[Listener], grace: float, report: Callable[[BaseException], None]
+    driver: str,
+    loop: Loop,
+    listeners: list[Listener],
+    grace: float,
+    started: Callable[[Callable[[], None]], None],
+    report: Callable[[BaseException], None],
 ) -> None:
     if driver in ("blocking", "fork"):
         from mailfront_io.drivers import blocking
 
-        blocking.run_server(listeners, fork=driver == "fork", stop_grace=grace, report=report)
+        blocking.run_server(listeners, fork=driver == "fork", stop_grace=grace, on_started=started, report=report)
         return
     try:
         if driver == "trio":
             from mailfront_io.drivers import trio
 
-            trio.run_server(listeners, stop_grace=grace, report=report)
+            trio.run_server(listeners, stop_grace=grace, on_started=started, report=report)
         else:
             from mailfront_io.drivers import asyncio
 
-            asyncio.run_server(listeners, loop=loop, stop_grace=grace, report=report)
+            asyncio.run_server(listeners, loop=loop, stop_grace=grace, on_started=started, report=report)
     except ModuleNotFoundError as error:
         extra = {"uvloop": "fast", "anyio": driver}.get(error.name or "", driver)
         raise ConfigurationError(

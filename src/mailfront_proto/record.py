@@ -59,8 +59,7 @@ class _DataclassFields:
             else (name, owner.__init__.__annotations__[name])
             for name in owner.__match_args__
         ]
-        made: dict[str, Any] = dataclasses.make_dataclass(owner.__name__, specification).__dataclass_fields__
-        return made
+        return {field.name: field for field in dataclasses.fields(dataclasses.make_dataclass(owner.__name__, specification))}
 
 
 def _init(cls: type[Any], names: tuple[str, ...], defaults: dict[str, Any], frozen: bool) -> Any:

@@ -112,8 +112,8 @@ class Reset(Event):
 
 @record
 class Verify(Event):
-    """VRFY (RFC 5321 section 4.1.1.6, `verb` ``VRFY``) or EXPN (section 4.1.1.7, ``EXPN``; only when the
-    profile knows it). ``accept()`` answers 252 without telling anything."""
+    """VRFY (RFC 5321 section 4.1.1.6, `verb` ``VRFY``) or EXPN (section 4.1.1.7, ``EXPN``; only with
+    ``Profile.knows_expn``). ``accept()`` answers 252 without telling anything."""
 
     verb: str
     argument: str

@@ -87,6 +87,9 @@ class Profile:
     helo_argument_required: bool = True
     """HELO and EHLO without a name are 501 (RFC 5321 section 4.1.1.1)."""
 
+    knows_expn: bool = False
+    """EXPN is handed on as `Verify`. Otherwise it is an unknown command, as in the original."""
+
     auth_in_transaction: bool = False
     """AUTH between MAIL and the end of the message is taken (RFC 4954 section 4 forbids it)."""
 

@@ -7,9 +7,10 @@ here; everything else becomes an event and waits for the application's answer. A
 
     machine = SMTPServer("mx.example.org")
     while not isinstance(event := machine.next_event(), ConnectionClosed):
-        if event is NEED_DATA:
+        if event is NEED_DATA or event is PAUSED:
             sock.sendall(machine.data_to_send())
-            machine.receive_data(sock.recv(65536))  # or receive_eof() for b""
+            if event is NEED_DATA:
+                machine.receive_data(sock.recv(65536))  # or receive_eof() for b""
         elif isinstance(event, Body):
             message += event.data
         elif machine.answer_owed:

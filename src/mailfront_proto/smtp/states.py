@@ -66,7 +66,7 @@ def command_table(profile: Profile, lmtp: bool = False) -> dict[tuple[State, str
         table[state, "RSET"] = without_transaction
         for verb in ("NOOP", "VRFY", "HELP", "AUTH"):
             table[state, verb] = state
-        table[state, "EXPN"] = NOT_IMPLEMENTED
+        table[state, "EXPN"] = state if profile.knows_expn else NOT_IMPLEMENTED
         table[state, "QUIT"] = State.CLOSED
         table[state, "STARTTLS"] = State.TLS
     for state in (connected, ready):
