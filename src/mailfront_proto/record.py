@@ -59,7 +59,8 @@ class _DataclassFields:
             else (name, owner.__init__.__annotations__[name])
             for name in owner.__match_args__
         ]
-        return {field.name: field for field in dataclasses.fields(dataclasses.make_dataclass(owner.__name__, specification))}
+        made = dataclasses.make_dataclass(owner.__name__, specification)
+        return {field.name: field for field in dataclasses.fields(made)}
 
 
 def _init(cls: type[Any], names: tuple[str, ...], defaults: dict[str, Any], frozen: bool) -> Any:

@@ -1,0 +1,83 @@
+"""Records: what `dataclasses` would make of the same classes."""
+
+import dataclasses
+
+import pytest
+
+from mailfront_proto.record import record
+
+
+@record
+class Point:
+    """Two numbers."""
+
+    x: int
+    y: int = 2
+
+    @property
+    def total(self) -> int:
+        return self.x + self.y
+
+
+@record(frozen=True)
+class Fixed:
+    """Cannot be changed."""
+
+    name: str
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise ValueError("size")
+
+
+@record
+class Named(Point):
+    """Adds a field to those of its base."""
+
+    name: str = "n"
+
+
+def test_fields_defaults_and_methods() -> None:
+    point = Point(1)
+    assert (point.x, point.y, point.total) == (1, 2, 3)
+    assert repr(point) == "Point(x=1, y=2)"
+    point.x = 5
+    assert point == Point(5, y=2)
+    assert point != Point(5, 3)
+    assert point != (5, 2)  # type: ignore[comparison-overlap]
+    assert not hasattr(point, "__dict__")
+    with pytest.raises(TypeError):
+        hash(point)
+    with pytest.raises(TypeError, match="x"):
+        Point()  # type: ignore[call-arg]
+
+
+def test_frozen_values_are_checked_hashed_and_left_alone() -> None:
+    fixed = Fixed("a", 1)
+    assert hash(fixed) == hash(Fixed("a", 1))
+    assert {fixed: 1}[Fixed("a", 1)] == 1
+    with pytest.raises(AttributeError, match=r"dataclasses\.replace"):
+        fixed.size = 2  # type: ignore[misc]
+    with pytest.raises(ValueError, match="size"):
+        Fixed("a", -1)
+
+
+def test_a_record_can_extend_another() -> None:
+    named = Named(1, name="p")
+    assert (named.x, named.y, named.name) == (1, 2, "p")
+    assert named != Point(1)
+
+
+def test_dataclasses_functions_work() -> None:
+    assert dataclasses.replace(Fixed("a"), size=7) == Fixed("a", 7)
+    assert dataclasses.asdict(Point(1)) == {"x": 1, "y": 2}
+    assert [field.name for field in dataclasses.fields(Named)] == ["x", "y", "name"]
+    with pytest.raises(TypeError, match="colour"):
+        dataclasses.replace(Fixed("a"), colour=1)  # type: ignore[call-arg]
+
+
+def test_patterns_match() -> None:
+    match Point(3, 4):
+        case Point(x, y):
+            assert (x, y) == (3, 4)
