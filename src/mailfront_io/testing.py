@@ -324,7 +324,7 @@ class _PeersTLS:
     def __init__(self, start: PeerTLS) -> None:
         import ssl
 
-        self._want_read = ssl.SSLWantReadError
+        self._ended = ssl.SSLError  # it wants to read, or one side has refused the other with an alert
         self._error = ssl.SSLError
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -350,7 +350,7 @@ class _PeersTLS:
         try:
             while not self.handshaking and (data := self._tls.read(RECEIVE_SIZE)):
                 plain += data
-        except self._want_read:
+        except self._ended:
             pass
         return bytes(plain)
 
