@@ -1,0 +1,268 @@
+r"""Sessions as text: what goes in, what is said, and what must come out under every driver.
+
+A file holds sessions one behind the other. Each begins with ``## name``; ``#`` begins a comment. Then::
+
+    line: smtp queuedir counters accept     PROTOCOL BACKEND [PLUGINS...]
+    profile: compat                         default, unless said
+    set QUEUEDIR=$DIR/q                     a setting; $DIR is the session's directory, $CERT a certificate
+    make q/tmp/                             a directory, made beforehand
+    make users joe:secret\n                 a file, made beforehand
+    unread: yes                             it ends before all is read: how much was is the driver's affair
+    hook-seconds: 0.1                       what one hook may take, in place of two minutes
+    S: 220 mx.example.org mailfront ESMTP   the server says this line (waited for)
+    C: EHLO x                               the client says this line
+    C! EHLO                                 the client says these bytes, without a line end
+    C*1000: some line                       the client says this line a thousand times
+    cut 1                                   from here on in pieces of one byte (0: whole again)
+    TLS                                     the client does a handshake; plain text is inside it from here
+    FIN | RST                               it closes its sending side | breaks the connection
+    wait 301                                it does nothing for so many seconds (virtual time only)
+    result: 0                               what the session returns
+    L: MAIL FROM:<a@b>                      a line of the log
+    F: q/new/TIME.USEC.PID a@b\0...         a file that is there afterwards
+
+Client lines that follow each other are one segment. Lines end in CRLF on the wire. Text is Latin-1 with the
+escapes of Python's bytes (``\\``, ``\r``, ``\n``, ``\xNN``); only log lines have none, but for a blank at
+their end, which is ``\x20`` everywhere. A file over 4,000 bytes is written as its size and digest.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+from tests.golden import recorded
+
+SESSIONS = Path(__file__).with_name("sessions")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """The client sends `data`, in pieces of `cut` bytes (0: at once)."""
+
+    data: bytes
+    cut: int = 0
+
+    def pieces(self) -> Iterator[bytes]:
+        size = self.cut or len(self.data)
+        for start in range(0, len(self.data), size):
+            yield self.data[start : start + size]
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """The client reads `data`, before it does anything else."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The client does nothing for `seconds`."""
+
+    seconds: float
+
+
+class Act(Enum):
+    """What the client does beside talking."""
+
+    TLS = "TLS"
+    FIN = "FIN"
+    RST = "RST"
+
+
+Step = Send | Expect | Wait | Act
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a session, with stand-ins for what differs from run to run."""
+
+    output: bytes
+    log: tuple[str, ...]
+    result: str
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session: what goes in, and what must come out."""
+
+    name: str
+    words: tuple[str, ...]
+    settings: Mapping[str, str]
+    make: Mapping[str, bytes | None]
+    steps: tuple[Step, ...]
+    outcome: Outcome
+    hook_seconds: float | None = None
+    unread: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it takes minutes, which only a virtual clock makes short."""
+        return any(isinstance(step, Wait) for step in self.steps)
+
+    def up_to(self, count: int) -> "Session":
+        """The session whose client closes behind its first `count` bytes. Its outcome is not known."""
+        steps: list[Step] = []
+        for step in self.steps:
+            if isinstance(step, Send):
+                if count <= len(step.data):
+                    steps.append(replace(step, data=step.data[:count]))
+                    break
+                count -= len(step.data)
+            steps.append(step)
+        return replace(self, steps=(*steps, Act.FIN))
+
+    @property
+    def bytes_sent(self) -> int:
+        return sum(len(step.data) for step in self.steps if isinstance(step, Send))
+
+    def bytewise(self) -> "Session":
+        """The same, byte by byte."""
+        steps = tuple(replace(s, cut=1) if isinstance(s, Send) else s for s in self.steps)
+        return replace(self, steps=steps, unread=True)
+
+
+# What the connection is, where a session does not say otherwise: as the recordings of the original have it.
+FACTS = {
+    "PROTO": "TCP",
+    "TCPLOCALHOST": "mx.example.org",
+    "TCPLOCALIP": "192.0.2.1",
+    "TCPREMOTEIP": "198.51.100.7",
+    "TCPREMOTEHOST": "client.example.net",
+}
+
+
+def unescape(text: str) -> bytes:
+    r"""The bytes of a text with ``\xNN`` and the like."""
+    return text.encode("latin-1", "backslashreplace").decode("unicode_escape").encode("latin-1")
+
+
+def escape(data: bytes) -> str:
+    """The text of bytes: what `unescape` takes."""
+    return repr(data)[2:-1].replace("\\'", "'") if data.count(b"'") and data.count(b'"') else repr(data)[2:-1]
+
+
+class _Builder:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.words: tuple[str, ...] = ()
+        self.settings = dict(FACTS)
+        self.make: dict[str, bytes | None] = {}
+        self.steps: list[Step] = []
+        self.log: list[str] = []
+        self.files: dict[str, bytes] = {}
+        self.result = ""
+        self.hook_seconds: float | None = None
+        self.unread = False
+        self._cut = 0
+
+    def line(self, text: str) -> None:
+        key, _, rest = text.partition(" ")
+        if key == "line:":
+            self.words = tuple(rest.split())
+        elif key == "profile:":
+            self.settings["MAILFRONT_PROFILE"] = rest
+        elif key == "set":
+            name, _, value = rest.partition("=")
+            self.settings[name] = unescape(value).decode("utf-8", "surrogateescape")
+        elif key == "unset":
+            del self.settings[rest]
+        elif key == "make":
+            name, _, content = rest.partition(" ")
+            self.make[name] = None if name.endswith("/") else unescape(content)
+        elif key == "hook-seconds:":
+            self.hook_seconds = float(rest)
+        elif key == "unread:":
+            self.unread = True
+        elif key == "cut":
+            self._cut = int(rest)
+        elif key == "wait":
+            self.steps.append(Wait(float(rest)))
+        elif key == "result:":
+            self.result = rest
+        elif key == "L:":
+            self.log.append(rest[:-4] + " " if rest.endswith("\\x20") else rest)
+        elif key == "F:":
+            name, _, content = rest.partition(" ")
+            self.files[name] = unescape(content)
+        elif text in Act.__members__:
+            self.steps.append(Act[text])
+        else:
+            self._said(key, rest)
+
+    def _said(self, key: str, rest: str) -> None:
+        match = re.fullmatch(r"([SC])(?:([:!])|\*(\d+):)", key)
+        if match is None:
+            raise ValueError(f"{self.name}: what is {key!r}?")
+        data = unescape(rest)
+        if match[2] != "!":
+            data = (data + b"\r\n") * int(match[3] or 1)
+        last = self.steps[-1] if self.steps else None
+        if match[1] == "S":
+            if isinstance(last, Expect):
+                self.steps[-1] = Expect(last.data + data)
+            else:
+                self.steps.append(Expect(data))
+        elif isinstance(last, Send) and last.cut == self._cut:
+            self.steps[-1] = Send(last.data + data, self._cut)
+        else:
+            self.steps.append(Send(data, self._cut))
+
+    def session(self) -> Session:
+        output = b"".join(step.data for step in self.steps if isinstance(step, Expect))
+        return Session(
+            self.name,
+            self.words,
+            self.settings,
+            self.make,
+            tuple(self.steps),
+            Outcome(output, tuple(self.log), self.result, self.files),
+            self.hook_seconds,
+            self.unread,
+        )
+
+
+def parse(text: str) -> Iterator[Session]:
+    """The sessions of a file."""
+    builder: _Builder | None = None
+    for line in text.split("\n"):
+        if line.startswith("## "):
+            if builder is not None:
+                yield builder.session()
+            builder = _Builder(line[3:])
+        elif line and not line.startswith("#"):
+            assert builder is not None
+            builder.line(line)
+    if builder is not None:
+        yield builder.session()
+
+
+def load() -> list[Session]:
+    """All sessions of our own files."""
+    return [s for path in sorted(SESSIONS.glob("*.txt")) for s in parse(path.read_text(encoding="latin-1"))]
+
+
+def load_golden(names: set[str]) -> list[Session]:
+    """Recorded sessions of the original, all their input in one segment, to be replayed in compat."""
+    return [_from_golden(session) for session in recorded.load() if session.name in names]
+
+
+def _from_golden(session: recorded.Session) -> Session:
+    outcome = session.outcome
+    steps: list[Step] = [Send(session.stdin)] if session.stdin else []
+    return Session(
+        session.name,
+        session.argv[1:],
+        {**session.env, "MAILFRONT_PROFILE": "compat"},
+        {name: None if name.endswith("/") else text.encode("latin-1") for name, text in session.files.items()},
+        (*steps, Act.FIN),
+        Outcome(
+            outcome.stdout,
+            tuple(line.decode("latin-1").removeprefix("mailfront[PID]: ") for line in outcome.stderr),
+            str(outcome.exit),
+            outcome.files,
+        ),
+    )

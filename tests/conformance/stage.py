@@ -1,0 +1,150 @@
+"""Where a session is played: its directory, its service, its log; and how what came of it is compared.
+
+A driver gets `Stage.session` as its session factory. The service writes its log through the real sink into a
+file, and the result of the session goes into a pipe: so it makes no difference in which thread or process the
+driver runs the session.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from mailfront_io import calling
+from mailfront_io.frontends import smtp
+from mailfront_io.log import line_log
+from mailfront_io.ops import Connection
+from mailfront_io.ops import Session as SessionCoroutine
+from mailfront_io.service import service_from_line
+from tests.conformance.session_file import Outcome, Session
+
+smtp.AUTH_FAILURE_DELAY = 0.01  # a second each, in real time, is not what is compared here
+
+SHOWN_BYTES = 4000
+
+_HOOK_SECONDS = calling.HOOK_SECONDS
+
+_STAND_INS = (
+    (re.compile(rb"\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d -0000"), b"DATE"),
+    (re.compile(rb"\bError [0-9a-f]{8}:"), b"Error ID:"),
+    # OpenSSL's words differ from version to version, and so does the alert.
+    (re.compile(rb"(TLS handshake failed: )TLS error: .*"), rb"\1TLS error"),
+    (re.compile(rb"\x15\x03[\x00-\x04]\x00\x02[\x01\x02].", re.DOTALL), b"<alert>"),
+    (re.compile(rb"(?<=/)\d{9,}\.\d{6}\.\d+(?=:)"), b"TIME.USEC.PID"),
+    (re.compile(rb"TLS handshake: TLS1\.3 .*"), b"TLS handshake: TLS1.3"),
+)
+_BYTES_IN = re.compile(rb"\bbytes in: \d+")
+_QUEUE_FILE = re.compile(r"(?<![^/])\d{9,}\.\d{6}\.\d+(?![^/])")
+_MAIL_FILE = re.compile(r"(?<![^/])\d{9,}\.M\d{6}P\d+Q\d+\.[^/,]+")
+_PROGRAM = re.compile(rb"^mailfront\[\d+\]: ")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A session's service, as plain values that go from process to process."""
+
+    words: list[str]
+    environment: Mapping[str, str]
+    log: str
+    hook_seconds: float
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Stage":
+        return cls(**json.loads(text))
+
+    def session(self, connection: Connection, done: int) -> SessionCoroutine:
+        """The session; when it has ended its result is a line in the pipe `done`."""
+        return self._session(connection, done)
+
+    async def _session(self, connection: Connection, done: int) -> int:
+        calling.HOOK_SECONDS = self.hook_seconds
+        log = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        outcome = "it ended with no result"
+        try:
+            sink = line_log("mailfront", self.environment.get("MAILFRONT_PROFILE") == "compat", log)
+            service = service_from_line(self.words, self.environment, sink)
+            result = await service.session(connection)
+            outcome = str(result)
+            return result
+        except BaseException as error:
+            outcome = repr(error)
+            raise
+        finally:
+            os.close(log)
+            os.write(done, outcome.encode() + b"\n")
+
+
+def set_up(session: Session, place: Path, certificate: Path) -> Stage:
+    """Make what the session finds in `place`, an empty directory."""
+    work = place / "work"
+    work.mkdir()
+
+    def fill(text: str) -> str:
+        return text.replace("$DIR", str(work)).replace("$CERT", str(certificate))
+
+    for name, content in session.make.items():
+        path = work / name
+        if content is None:
+            path.mkdir(parents=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    return Stage(
+        [*session.words],
+        {name: fill(value) for name, value in session.settings.items()},
+        str(place / "log"),
+        session.hook_seconds or _HOOK_SECONDS,
+    )
+
+
+def outcome(session: Session, place: Path, output: bytes, result: str) -> Outcome:
+    """What came of the session in `place`, with stand-ins."""
+    work = place / "work"
+    log = place / "log"
+    lines = log.read_bytes().split(b"\n")[:-1] if log.exists() else []
+
+    def stand_in(data: bytes) -> bytes:
+        data = data.replace(str(work).encode(), b"$DIR")
+        for pattern, instead in _STAND_INS:
+            data = pattern.sub(instead, data)
+        if session.unread:
+            data = _BYTES_IN.sub(b"bytes in: SOME", data)
+        return data
+
+    return Outcome(
+        stand_in(output),
+        tuple(stand_in(_PROGRAM.sub(b"", line)).decode("latin-1") for line in lines),
+        result,
+        _files(work, stand_in, session.make),
+    )
+
+
+def without_bytes_in(expected: Outcome) -> Outcome:
+    """The outcome of a session of which some may stay unread."""
+    log = tuple(re.sub(r"\bbytes in: \d+", "bytes in: SOME", line) for line in expected.log)
+    return replace(expected, log=log)
+
+
+def _files(work: Path, stand_in: Callable[[bytes], bytes], made: Mapping[str, bytes | None]) -> dict[str, bytes]:
+    """Every file that is new or has changed, by its name with stand-ins."""
+    found: dict[str, bytes] = {}
+    for path in sorted(work.rglob("*")):
+        name = str(path.relative_to(work))
+        if not path.is_file() or path.read_bytes() == made.get(name):
+            continue
+        name = first = _MAIL_FILE.sub("UNIQUE", _QUEUE_FILE.sub("TIME.USEC.PID", name))
+        number = 1
+        while name in found:
+            number += 1
+            name = f"{first}#{number}"
+        content = stand_in(path.read_bytes())
+        if len(content) > SHOWN_BYTES:
+            content = b"%d bytes, sha256 %s" % (len(content), sha256(content).hexdigest().encode())
+        found[name] = content
+    return found
