@@ -54,6 +54,9 @@ from mailfront_io.ops import (
 
 T = TypeVar("T")
 
+AT_ONCE = 0.01
+"""Seconds that a `Send` has in any case, one whose deadline has passed too: the last words of a session."""
+
 
 async def serve(
     listeners: Sequence[Listener],
@@ -276,6 +279,8 @@ class _SessionTask(Generic[T]):
                     self._idle = False
             scope.deadline = math.inf if deadline is None else deadline
             if kind is Send:
+                # Streams other than sockets look for cancellation first; what can be sent at once is sent.
+                scope.deadline = max(scope.deadline, self._now() + AT_ONCE)
                 await self._stream.send_all(operation.data)
                 return None, None
             if kind is StartTLS:
@@ -290,7 +295,8 @@ class _SessionTask(Generic[T]):
                 return await self._thread(operation), None
             return None, not_an_operation(operation, self._session)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            return None, ConnectionLost(str(error.__cause__ or "the connection was closed"))
+            cause = error.__cause__
+            return None, ConnectionLost(getattr(cause, "strerror", None) or str(cause or "the connection was closed"))
         except trio.Cancelled:
             raise
         except BaseException as error:
