@@ -1,0 +1,93 @@
+"""What is known of a connection: settings and their assignments, numbers, facts."""
+
+import pytest
+
+from mailfront_io.ops import Connection
+from mailfront_io.session import Path, Session, fold, parse_number
+from mailfront_io.testing import VirtualClock
+
+
+def session(**environment: str) -> Session:
+    return Session(Connection(VirtualClock()), environment, lambda line: None)
+
+
+def test_assignments_shadow_the_environment_and_the_first_wins() -> None:
+    known = session(A="environment", B="environment")
+    assert known.getenv("A") == "environment"
+    assert known.getenv("C") is None
+    known.putenv("A", "first")
+    known.putenv("A", "second")
+    known.putenv("C", "")
+    assert (known.getenv("A"), known.getenv("B"), known.getenv("C")) == ("first", "environment", "")
+    assert known.exported_env() == {"A": "second", "B": "environment", "C": ""}
+    known.reset_env()
+    assert (known.getenv("A"), known.getenv("C")) == ("environment", None)
+    assert known.exported_env() == {"A": "environment", "B": "environment"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "assigned", "smallest", "first"),
+    [
+        (None, [], 0, None), ("5", [], 5, 5), ("0", [], 0, 0), ("x", [], 0, None), ("5", ["3"], 3, 3),
+        ("5", ["7"], 5, 7),
+        ("5", ["0"], 5, 0), ("5", ["x"], 5, 5), (None, ["0", "9", "4"], 4, 0),
+        (None, ["x", "", "9"], 9, 9), ("-5", [], 0, None),
+        ("+5", ["1_0"], 0, None), (None, ["\u0665", "0"], 0, 0), ("9" * 20, ["8"], 8, 8),
+        ("9" * 19, [], int("9" * 19), int("9" * 19)),
+    ],
+)  # fmt: skip
+def test_numbers(environment: str | None, assigned: list[str], smallest: int, first: int | None) -> None:
+    known = session(**({} if environment is None else {"N": environment}), OTHER="1")
+    for value in assigned:
+        known.putenv("N", value)
+    assert known.smallest_number("N") == smallest
+    assert known.first_number("N") == first
+
+
+def test_facts_are_those_of_the_protocol() -> None:
+    known = session(PROTO="SSL", SSLREMOTEIP="192.0.2.1", TCPREMOTEIP="192.0.2.2", SSLREMOTEHOST="", SSLLOCALHOST="mx")
+    assert (known.link, known.remote_ip, known.remote_host, known.local_host) == ("SSL", "192.0.2.1", None, "mx")
+    assert (known.local_ip, known.remote_info) == (None, None)
+    assert session(PROTO="", TCPREMOTEIP="192.0.2.2").remote_ip == "192.0.2.2"
+    assert session(TCPREMOTEINFO="joe").remote_info == "joe"
+
+
+def test_a_servers_own_facts_are_the_only_ones() -> None:
+    environment = {"TCPREMOTEIP": "203.0.113.9", "SETTING": "1"}
+    known = Session(Connection(VirtualClock()), environment, lambda line: None, facts={"TCPREMOTEIP": "192.0.2.1"})
+    assert known.remote_ip == known.getenv("TCPREMOTEIP") == "192.0.2.1"
+    assert known.exported_env() == {"TCPREMOTEIP": "192.0.2.1", "SETTING": "1"}
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\0b", "\x1b[2J", "\x7f", "\x85", ""])
+def test_a_fact_with_control_bytes_is_none(value: str) -> None:
+    assert session(TCPREMOTEHOST=value).remote_host is None
+
+
+def test_strings_and_numbers_are_two_name_spaces() -> None:
+    known = session()
+    known.strings["x"] = "1"
+    known.numbers["x"] = 2
+    assert (known.strings["x"], known.numbers["x"]) == ("1", 2)
+    assert not known.authenticated
+    known.numbers["authenticated"] = 1
+    assert known.authenticated
+
+
+@pytest.mark.parametrize(
+    ("address", "domain"),
+    [("a@b", "b"), ("a", ""), ("", ""), ("a@", ""), ("@b", "b"), ("a@b@c", "c"), ('"a@b"@c', "c")],
+)
+def test_the_domain_of_a_path(address: str, domain: str) -> None:
+    assert Path(address, []).domain == domain
+
+
+def test_folding_is_for_ascii_only() -> None:
+    assert fold("ABCxyz-\u212a\u0130\u00c9") == "abcxyz-\u212a\u0130\u00c9"
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("0", 0), ("007", 7), ("9" * 19, int("9" * 19)), ("9" * 20, None), (None, None)]
+)
+def test_a_number_is_digits(text: str | None, number: int | None) -> None:
+    assert parse_number(text) == number
