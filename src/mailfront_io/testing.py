@@ -325,12 +325,9 @@ class _PeersTLS:
         import ssl
 
         self._ended = ssl.SSLError  # it wants to read, or one side has refused the other with an alert
-        self._error = ssl.SSLError
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = start.context.wrap_bio(
-            self._incoming, self._outgoing, start.server_side, start.server_hostname
-        )
+        self._tls = start.context.wrap_bio(self._incoming, self._outgoing, start.server_side, start.server_hostname)
         self.handshaking = True
         self._shake()
 
@@ -338,7 +335,7 @@ class _PeersTLS:
         try:
             self._tls.do_handshake()
             self.handshaking = False
-        except self._error:  # it wants to read more, or the session refuses what we have
+        except self._ended:
             pass
 
     def received(self, data: bytes) -> bytes:

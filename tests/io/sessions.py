@@ -58,8 +58,8 @@ class Commands:
                 if line == b"quit\r\n":
                     await self._send(b"221 bye\r\n")
                     return 0
-                name, *arguments = line.decode().split()
-                await getattr(self, f"do_{name}")(*arguments)
+                name, *arguments = line.decode("latin-1").split() or [""]
+                await getattr(self, f"do_{name}", self.do_nothing)(*arguments)
         except Stopping:
             await self._send(b"421 stopping\r\n")
             return 2
@@ -72,6 +72,9 @@ class Commands:
         except DeadlineExceeded:
             self._note("late")
             return 6
+
+    async def do_nothing(self, *words: str) -> None:
+        """For lines that make no sense."""
 
     async def do_echo(self, *words: str) -> None:
         await self._send(" ".join(words).encode() + b"\r\n")

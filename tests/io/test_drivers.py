@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -280,6 +281,40 @@ def test_one_shot_is_cancelled_by_sigterm(case: Case, certificate: Path) -> None
         assert case.output is None or output == case.output
         assert server.outcome(0) == case.notes
         assert server.wait() == 128 + 15
+
+
+@pytest.mark.parametrize("driver", SERVERS)
+def test_h24_endings_at_odd_moments_are_events(driver: str, certificate: Path) -> None:
+    """FIN and reset whenever: every session ends in order, nothing is reported, the server stops as asked."""
+    random = Random(24)
+    lines = [
+        b"echo a\r\n",
+        b"give 3\r\n",
+        b"sleep\r\n",
+        b"starttls\r\n",
+        b"late\r\n",
+        b"x" * 9,
+        b"\x16\x03",
+    ]
+    with Server(driver, certificate) as server:
+        ports = []
+        for _ in range(80):
+            connection = server.connect()
+            ports.append(connection.getsockname()[1])
+            script: list[Action] = [STALL]
+            for _ in range(random.randrange(4)):
+                script += [random.choice(lines), Advance(random.choice([0, 0, 0.0002, 0.002]))]
+            script += random.choice([[EOF], [EOF, RESET], [RESET], [HI, RESET], []])
+            try:
+                play(connection, script)
+            except ConnectionError:
+                pass
+        for port in ports:
+            assert server.outcome(port)[-1] in ("returned 3", "returned 4", "returned 5", "returned 6")
+        server.stop()
+        server.note("ended")
+        assert server.wait() == 0
+        assert server.pending("report ") == []
 
 
 @pytest.mark.parametrize("driver", ["threads", "asyncio", "uvloop", "trio"])

@@ -26,7 +26,9 @@ from mailfront_io.drivers.listener import (
     accept,
     address,
     raise_descriptor_limit,
+    release,
     report_to_stderr,
+    tell,
 )
 from mailfront_io.drivers.stepper import CLOCK
 from mailfront_io.ops import Cancelled, Connection, Operation, SessionFactory, Stopping
@@ -252,9 +254,9 @@ class _Server:
     def _begin(self, listener: Listener, connection: socket.socket, remote: Address | None) -> None:
         def ended(session: SessionProtocol) -> None:
             self.sessions.discard(session)
-            listener.release(remote)
+            release(listener, remote, self._report)
             if session.error is not None and not isinstance(session.error, Cancelled | Stopping):
-                self._report(session.error)
+                tell(self._report, session.error)
             if self.stopping.is_set():
                 self._changed.set()
 
@@ -264,7 +266,7 @@ class _Server:
             session.open()
         except BaseException as error:
             connection.close()
-            listener.release(remote)
-            self._report(error)
+            release(listener, remote, self._report)
+            tell(self._report, error)
             return
         self.sessions.add(session)

@@ -199,7 +199,7 @@ class SessionProtocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the session at its next Recv or Send; or both are over."""
-        self._lost = str(exc) if exc is not None else "the connection was closed"
+        self._lost = getattr(exc, "strerror", None) or str(exc or "the connection was closed")
         self._attention = True
         if self._waiting is _CLOSE:
             self._over()

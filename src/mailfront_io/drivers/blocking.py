@@ -36,7 +36,9 @@ from mailfront_io.drivers.listener import (
     close_gently,
     no_delay,
     raise_descriptor_limit,
+    release,
     report_to_stderr,
+    tell,
 )
 from mailfront_io.drivers.oneshot import Signals
 from mailfront_io.drivers.stepper import CLOCK, World, run
@@ -346,7 +348,7 @@ def _serve(
         while threads.committing():  # to leave now would be to lose track of a message
             signals.wait_until(lambda: not threads.committing(), 1)
         if threads.worlds:
-            report(RuntimeError(f"{len(threads.worlds)} sessions hang and were abandoned"))
+            tell(report, RuntimeError(f"{len(threads.worlds)} sessions hang and were abandoned"))
         threads.end()
 
 
@@ -418,7 +420,7 @@ class _Threads:
             self._threads.discard(thread)
             self.worlds.discard(accepted[3])
             connection.close()
-            listener.release(remote)
+            release(listener, remote, self._report)
             raise OSError(str(error)) from error
 
     def _work(self, accepted: "_Accepted | None") -> None:
@@ -447,11 +449,11 @@ class _Threads:
         except (Cancelled, Stopping):
             pass
         except BaseException as error:
-            self._report(error)
+            tell(self._report, error)
         finally:
             close_gently(connection)
             self.worlds.discard(world)
-            listener.release(remote)
+            release(listener, remote, self._report)
             if self._signals.stopping:
                 self._signals.wake()
 

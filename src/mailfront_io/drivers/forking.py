@@ -25,7 +25,9 @@ from mailfront_io.drivers.listener import (
     address,
     close_gently,
     no_delay,
+    release,
     report_to_stderr,
+    tell,
 )
 from mailfront_io.drivers.oneshot import DescriptorWorld, Signals
 from mailfront_io.drivers.stepper import CLOCK, run
@@ -56,7 +58,7 @@ def serve_forking(
         sessions.signal(CANCEL_SIGNAL)
         signals.wait_until(lambda: not sessions.running, CLEANUP_SECONDS + 1, sessions.reap)
         if sessions.running:
-            report(RuntimeError(f"{len(sessions.running)} session processes hang and were left behind"))
+            tell(report, RuntimeError(f"{len(sessions.running)} session processes hang and were left behind"))
 
 
 class _Processes:
@@ -77,9 +79,9 @@ class _Processes:
                 pid = os.fork()
                 if pid == 0:
                     self._child(listener, connection, remote)
-                self.running[pid] = lambda: listener.release(remote)
+                self.running[pid] = lambda: release(listener, remote, self._report)
             except OSError:
-                listener.release(remote)
+                release(listener, remote, self._report)
                 raise
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOP_SIGNALS, CANCEL_SIGNAL})
@@ -93,11 +95,11 @@ class _Processes:
                 return
             if pid == 0:
                 return
-            release = self.running.pop(pid, None)
-            if release is not None:
-                release()
+            ended = self.running.pop(pid, None)
+            if ended is not None:
+                ended()
             if os.WIFSIGNALED(status):
-                self._report(RuntimeError(f"session process {pid} died of signal {os.WTERMSIG(status)}"))
+                tell(self._report, RuntimeError(f"session process {pid} died of signal {os.WTERMSIG(status)}"))
 
     def signal(self, number: int) -> None:
         """Send a signal to every child."""
@@ -122,7 +124,7 @@ class _Processes:
         except (Cancelled, Stopping):
             code = os.EX_TEMPFAIL
         except BaseException as error:
-            self._report(error)
+            tell(self._report, error)
         finally:
             try:
                 close_gently(connection)

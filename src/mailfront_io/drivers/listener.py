@@ -94,11 +94,27 @@ def accept(listener: Listener, report: Report) -> tuple[socket.socket, Address |
         try:
             refusal = listener.admit(remote)
         except Exception as error:
-            report(error)
+            tell(report, error)
             refusal = b""
         if refusal is None:
             return connection, remote
         _refuse(connection, refusal)
+
+
+def release(listener: Listener, remote: Address | None, report: Report) -> None:
+    """Call `listener.release`."""
+    try:
+        listener.release(remote)
+    except Exception as error:
+        tell(report, error)
+
+
+def tell(report: Report, error: BaseException) -> None:
+    """Call `report`, which is not ours either: what it raises must not end the server."""
+    try:
+        report(error)
+    except Exception as further:
+        report_to_stderr(further)
 
 
 def _refuse(connection: socket.socket, refusal: bytes) -> None:
@@ -128,7 +144,7 @@ class Backoff:
             self._delay = min(self._delay * 2, 1.0)
         else:
             self._delay = 0.1
-            self._report(error)
+            tell(self._report, error)
         self._last = now
         return self._delay
 

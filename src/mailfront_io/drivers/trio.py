@@ -31,7 +31,9 @@ from mailfront_io.drivers.listener import (
     accept,
     address,
     raise_descriptor_limit,
+    release,
     report_to_stderr,
+    tell,
 )
 from mailfront_io.drivers.stepper import not_an_operation
 from mailfront_io.drivers.threads import ABANDONED, Call
@@ -139,7 +141,7 @@ async def serve_connection(stream: trio.abc.HalfCloseableStream, session: Sessio
 
     What the session raises is raised.
     """
-    return await _SessionTask(stream, session).run()
+    return await _SessionTask(stream, session, _peer(stream)).run()
 
 
 async def run_client(
@@ -160,7 +162,16 @@ async def run_client(
             stream = await trio.open_tcp_stream(host, port)
     except trio.TooSlowError:
         raise TimeoutError(f"{host} port {port} did not answer") from None
-    return await _SessionTask(stream, client).run()
+    return await _SessionTask(stream, client, _peer(stream)).run()
+
+
+def _peer(stream: trio.abc.HalfCloseableStream) -> Address | None:
+    if isinstance(stream, trio.SocketStream):
+        try:
+            return address(stream.socket.getpeername())
+        except OSError:
+            pass  # gone already: the session will see it
+    return None
 
 
 class _TrioClock:
@@ -178,15 +189,10 @@ class _SessionTask(Generic[T]):
         self,
         stream: trio.abc.HalfCloseableStream,
         session: Callable[[Connection], Coroutine[Operation[Any], Any, T]],
+        remote: Address | None,
     ) -> None:
         clock = _TrioClock()
-        local = remote = None
-        if isinstance(stream, trio.SocketStream):
-            local = address(stream.socket.getsockname())
-            try:
-                remote = address(stream.socket.getpeername())
-            except OSError:
-                pass  # gone already: the session will see it
+        local = address(stream.socket.getsockname()) if isinstance(stream, trio.SocketStream) else None
         self._clock = clock
         self._now = clock.monotonic
         self._stream = stream
@@ -392,7 +398,7 @@ class _Server:
         session: _SessionTask[int] | None = None
         try:
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
-            session = _SessionTask(stream, listener.session)
+            session = _SessionTask(stream, listener.session, remote)
             self.sessions.add(session)
             if self.stopping.is_set():
                 session.stop()
@@ -402,12 +408,12 @@ class _Server:
         except (Cancelled, Stopping):
             pass
         except BaseException as error:
-            self._report(error)
+            tell(self._report, error)
         finally:
             connection.close()
             if session is not None:
                 self.sessions.discard(session)
-            listener.release(remote)
+            release(listener, remote, self._report)
             self._ended.set()
 
     async def all_ended(self) -> None:
