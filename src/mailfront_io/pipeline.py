@@ -227,7 +227,8 @@ class Pipeline:
             return nobody
         if response.code >= 400:
             return response
-        backend = self._backend(name, path)
+        hook = self._backend_hooks[name]
+        backend = None if hook is None else self._caller.call(self.backend, hook, path)
         if backend is not None and type(backend) is not Response:
             backend = await backend
         if backend is not None and (backend.code >= 400 or not response.text):

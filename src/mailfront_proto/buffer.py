@@ -25,7 +25,7 @@ class ReceiveBuffer:
     `max_held`: bytes held past which `feed` raises `LocalProtocolError`.
     """
 
-    __slots__ = ("_data", "_discarding", "_max_held", "_pos", "_searched")
+    __slots__ = ("_data", "_discarding", "_max_held", "_pos", "_searched", "has_unread")
 
     def __init__(self, max_held: int = MAX_HELD_INPUT) -> None:
         self._data: bytes | bytearray = b""
@@ -33,13 +33,15 @@ class ReceiveBuffer:
         self._searched = 0  # no LF before this offset (from _pos on)
         self._discarding = False  # inside a line over the limit
         self._max_held = max_held
+        self.has_unread = False
+        """Whether there is anything to read."""
 
     def __len__(self) -> int:
         return len(self._data) - self._pos
 
     def feed(self, data: bytes) -> None:
         """Store `data`, without looking at it."""
-        held = len(self._data) - self._pos
+        held = len(self._data) - self._pos if self.has_unread else 0
         if held + len(data) > self._max_held:
             raise LocalProtocolError(
                 f"{held + len(data)} bytes fed but not yet used (limit {self._max_held}): "
@@ -48,6 +50,7 @@ class ReceiveBuffer:
         if not held:
             self._data = data
             self._pos = self._searched = 0
+            self.has_unread = bool(data)
             return
         if isinstance(self._data, bytes):
             self._data = bytearray(self._data[self._pos :])
@@ -65,7 +68,8 @@ class ReceiveBuffer:
         """
         data = self._data
         start = self._pos
-        end = data.find(b"\n", self._searched if self._searched > start else start) + 1
+        searched = self._searched
+        end = data.find(b"\n", searched if searched > start else start) + 1
         if not end:
             if self._discarding or len(data) - start >= limit:
                 # It cannot fit any more, wherever its LF is: hold nothing of it. (A line of exactly
@@ -76,6 +80,10 @@ class ReceiveBuffer:
                 self._searched = len(data)
             return None
         self._pos = end
+        if end == len(data):
+            self.has_unread = False
+            if start == 0 and end <= limit and not self._discarding and data.__class__ is bytes:
+                return data  # the chunk is the line, as it is with a client that waits for each reply
         if self._discarding:
             self._discarding = False
             return OVERSIZED
@@ -98,6 +106,7 @@ class ReceiveBuffer:
             return None
         block = self._data[self._pos : end]
         self._pos = end
+        self.has_unread = end < len(self._data)
         return block if isinstance(block, bytes) else bytes(block)
 
     def push_back(self, data: bytes) -> None:
@@ -105,8 +114,10 @@ class ReceiveBuffer:
         if data:
             self._data = data if not len(self) else data + self._data[self._pos :]
             self._pos = self._searched = 0
+            self.has_unread = True
 
     def clear(self) -> None:
         """Forget everything held."""
         self._data = b""
         self._pos = self._searched = 0
+        self.has_unread = False

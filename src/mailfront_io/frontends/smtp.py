@@ -182,14 +182,11 @@ class SMTPFrontend:
         except (ConnectionLost, TLSFailed):
             machine.receive_eof()
         else:
-            self._received(data)
-
-    def _received(self, data: bytes) -> None:
-        if data:
-            self.session.bytes_in += len(data)
-            self.machine.receive_data(data)
-        else:
-            self.machine.receive_eof()
+            if data:
+                self.session.bytes_in += len(data)
+                machine.receive_data(data)
+            else:
+                machine.receive_eof()
 
     async def _timed_out(self, in_message: bool) -> None:
         if in_message or self.machine.state is State.TLS:
@@ -228,7 +225,11 @@ class SMTPFrontend:
                 return
             except (ConnectionLost, TLSFailed, Stopping):
                 data = b""
-            self._received(data)
+            if data:
+                self.session.bytes_in += len(data)
+                self.machine.receive_data(data)
+            else:
+                self.machine.receive_eof()
 
     async def _connected(self, event: events.Connected) -> None:
         if event.early_talker:

@@ -124,6 +124,7 @@ class SMTPServer:
         "_closed",
         "_command_limit",
         "_decoder",
+        "_enhances",
         "_eof",
         "_exchange",
         "_frame_limit",
@@ -178,6 +179,7 @@ class SMTPServer:
         """TLS is in use."""
 
         self._strict_lines = profile.line_ends is not LineEnds.ACCEPT
+        self._enhances = profile.enhanced_codes
         self._max_wire_line = 512 if profile.wraps_replies else None
         self._command_limit = profile.limits.command_line
         self._frame_limit = max(profile.limits.command_line, profile.limits.auth_line)
@@ -356,15 +358,14 @@ class SMTPServer:
         if event is None:
             raise LocalProtocolError("no answer is owed: call next_event() and answer the event it returns")
         kind = type(event)
-        if not 200 <= code <= 599 or (300 <= code < 400) != (code < 400 and kind is Data):
+        if code < 200 or code > 599 or (code < 400 and (code >= 300) is not (kind is Data)):
             raise LocalProtocolError(f"{code} is no possible answer to {kind.__name__}")
         if kind is StartTLS and code < 400 and len(self._buffer):
             # Plain text came in the meantime: as if it had come with the command.
             self._pending = None
             self._end_with(answers.TLS_PIPELINED)
             return
-        enhanced = self.profile.enhanced_codes and kind is not Connected
-        wire = encode_reply(code, text, self._max_wire_line, enhanced)
+        wire = encode_reply(code, text, self._max_wire_line, self._enhances and kind is not Connected)
         if kind is MessageEnd:
             self._pending = None
             for _ in range(self._recipients if self.lmtp else 1):
@@ -478,7 +479,7 @@ class SMTPServer:
             self._budgets.message_accepted()
 
     def _send(self, code: int, text: str) -> None:
-        enhanced = self.profile.enhanced_codes and self._state is not State.GREETING
+        enhanced = self._enhances and self._state is not State.GREETING
         self._put(encode_reply(code, text, self._max_wire_line, enhanced))
 
     def _put(self, data: bytes) -> None:
@@ -497,7 +498,7 @@ class SMTPServer:
     # -- commands ----------------------------------------------------------------------------------------
 
     def _next_command(self) -> Event | NeedData | None:
-        line = self._buffer.read_line(self._frame_limit)
+        line = self._buffer.read_line(self._frame_limit) if self._buffer.has_unread else None
         if line is None:
             return self._end_of_input() if self._eof else NEED_DATA
         if line == OVERSIZED:
