@@ -78,7 +78,7 @@ class Caller:
     def run(self, chain: Chain, *arguments: Any) -> Answer:
         """Call a chain. An error response stops it and is the result; a final acceptance stops it too;
         otherwise the first response given is kept and the chain goes on."""
-        if self._debug and chain.name != "data_block":  # the original does not log those
+        if self._debug and chain.name != "data_block":
             return self._run_on(chain, arguments, 0, None, None)
         kept: Response | None = None
         for position, (hooks, hook) in enumerate(chain.calls):
@@ -102,17 +102,18 @@ class Caller:
         """`run` from the hook at `start` on; `begun`: what that one has returned already, None if it has
         not been called."""
         log = self._session.log
-        if self._debug and not start and begun is None:
+        debug = self._debug and chain.name != "data_block"  # the original does not log those
+        if debug and not start and begun is None:
             log(f"Debug: Calling plugin hook: {'init' if chain.name == 'connect' else chain.name}")
         for hooks, hook in chain.calls[start:]:
-            if self._debug:
+            if debug:
                 log(f"Debug: Calling plugin: {hooks.name}")
             answer = self._settle(hooks, begun) if begun is not None else self.call(hooks, hook, *arguments)
             begun = None
             response = answer if answer is None or type(answer) is Response else await answer
             if response is None:
                 continue
-            if self._debug:
+            if debug:
                 code = response.code + (1024 if response.final else 0)
                 log(f"Debug: Plugin {hooks.name} returned {code}:{response.text or '(null)'}")
             if response.refuses or response.final:

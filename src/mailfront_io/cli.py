@@ -64,13 +64,15 @@ def one_shot(words: list[str]) -> int:
             sys.stderr.write(USAGE)
         return EX_USAGE
     from mailfront_io.drivers.oneshot import run_descriptors
-    from mailfront_io.service import PROTOCOLS, ConfigurationError, service_from_line
+    from mailfront_io.service import PROTOCOLS, ConfigurationError, NoImmediateTLS, service_from_line
 
     if words[0] not in PROTOCOLS:
         log(f"Fatal: 4.3.0 Error loading protocol {words[0]}: no such protocol")
         return 1
     try:
         service = service_from_line(words, environment, log)
+    except NoImmediateTLS:
+        return 1
     except ConfigurationError as error:
         log(f"Fatal: {error}")
         os.write(1, b"421 4.3.0 This server is not configured correctly\r\n")

@@ -11,7 +11,7 @@ from types import CoroutineType
 from typing import Any
 
 from mailfront_io.calling import INTERNAL_ERROR, Answer, Caller, make_chains
-from mailfront_io.plugin import Backend, Command, Hook, Hooks, Plugin, Response
+from mailfront_io.plugin import Command, Hook, Hooks, Response
 from mailfront_io.session import Envelope, Path, Session
 from mailfront_io.spool import Spool
 from mailfront_proto.smtp.events import VerifyPassword
@@ -46,7 +46,7 @@ class Pipeline:
         "session",
     )
 
-    def __init__(self, session: Session, plugins: Iterable[Plugin], backend: Backend) -> None:
+    def __init__(self, session: Session, plugins: Iterable[Hooks], backend: Hooks) -> None:
         self.session = session
         self.plugins = list(plugins)
         self.backend = backend

@@ -43,6 +43,10 @@ class ConfigurationError(Exception):
     """A setting or argument that cannot be used: one sentence with its name and the remedy."""
 
 
+class NoImmediateTLS(ConfigurationError):
+    """TLS is to come first and cannot be had, in the compat profile; told in the log already."""
+
+
 class Service:
     """`protocol`, `backend` and `plugins` by name; `environment`: the settings; `log`: takes a line.
 
@@ -85,10 +89,12 @@ class Service:
         try:
             return server_context(getenv), key_type(getenv)
         except TLSSettingError as error:
-            if self.profile.name != "compat" or "TLS_IMMEDIATE" in self.environment:
+            if self.profile.name != "compat":
                 raise ConfigurationError(str(error)) from error
-            self.log(error.log_line)  # and served without TLS, as the original does
-            return None, ""
+            self.log(error.log_line)
+            if "TLS_IMMEDIATE" in self.environment:
+                raise NoImmediateTLS(str(error)) from error
+            return None, ""  # served without TLS, as the original does
 
     def session(
         self, connection: Connection, facts: Mapping[str, str] | None = None
@@ -106,7 +112,15 @@ class Service:
             lmtp=self.protocol == "lmtp",
             greeting=session.getenv("SMTPGREETING"),
         )
-        pipeline = Pipeline(session, [plugin(session) for plugin in self._plugins], self._backend(session))
+        made: list[Hooks] = []
+        for kind in (*self._plugins, self._backend):
+            try:
+                made.append(kind(session))
+            except Exception as error:
+                what = "backend" if kind is self._backend else "plugin"
+                return self._refuse(CannotLoad(what, kind.name or kind.__name__, f"{type(error).__name__}: {error}"))
+        *plugins, backend = made
+        pipeline = Pipeline(session, plugins, backend)
         return SMTPFrontend(session, pipeline, machine).run()
 
     async def _refuse(self, error: CannotLoad) -> int:
