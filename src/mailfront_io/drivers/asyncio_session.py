@@ -29,7 +29,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
 from mailfront_io.drivers.deadlines import NEVER, Deadlines
-from mailfront_io.drivers.listener import LINGER_SECONDS
+from mailfront_io.drivers.listener import LINGER_SECONDS, no_delay
 from mailfront_io.drivers.stepper import CLOCK, not_an_operation
 from mailfront_io.drivers.threads import POOL, Call
 from mailfront_io.ops import (
@@ -157,6 +157,8 @@ class SessionProtocol(asyncio.BufferedProtocol):
         and a task costs a fifth of a short session.
         """
         self._socket.setblocking(False)
+        if self._socket.proto != socket.IPPROTO_TCP:  # else asyncio does it, which goes by this number alone
+            no_delay(self._socket)
         self._opening = self._loop.connect_accepted_socket(lambda: self, self._socket)
         self._opening.send(None)
 
