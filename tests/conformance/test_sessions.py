@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from mailfront_io.demo import make_certificate
 from tests.conformance.driver import DRIVERS, VIRTUAL_TIME, Driver, Scripted
 from tests.conformance.session_file import Outcome, Send, Session, load, load_golden
 from tests.conformance.stage import without_bytes_in
@@ -23,13 +22,6 @@ GOODBYE = b"\r\n221 2.0.0 Good bye.\r\n"
 
 # The client of these closes behind every one of its bytes in turn.
 CLOSED_EVERYWHERE = ("message-to-queuedir", "login-and-message", "starttls-message", "lmtp-two-recipients")
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("certificate") / "certificate.pem"
-    make_certificate(str(path))
-    return path
 
 
 @pytest.fixture(scope="module", params=DRIVERS)
