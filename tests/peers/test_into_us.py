@@ -275,7 +275,7 @@ def test_auth(tls: str, client: Client, development: Development, tmp_path: Path
     deliver(client, development.target(tmp_path, tls, auth=True), development, b"ESMTPSA")
 
 
-@pytest.mark.parametrize("client", named(IN_TLS))
+@pytest.mark.parametrize("client", named([curl, ours]))
 def test_a_wrong_password(client: Client, development: Development, tmp_path: Path) -> None:
     target = development.target(tmp_path, "starttls", auth=True)
     target.password = "wrong"
