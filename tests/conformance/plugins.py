@@ -48,17 +48,17 @@ class _Misbehaving(Hooks):
             await Thread(len, b"")
         else:
             await Sleep(0.001)
-        what = self.session.getenv("DO") if self.session.getenv("AT") == hook else None
+        if self.session.getenv("DO") not in ("hang", "await-nonsense"):
+            return self._answer(hook)
+        what = self._at(hook)
         if what == "hang":
-            self._at(hook)
             try:
                 await Sleep(1_000_000)
             finally:
                 self.session.log("is cleaned up")
-        if what == "await-nonsense":
-            self._at(hook)
+        elif what == "await-nonsense":
             await _Nonsense()
-        return self._answer(hook)
+        return None
 
 
 class Plain(Plugin, _Misbehaving):
