@@ -5,6 +5,8 @@ import errno
 import os
 import queue
 import socket
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -56,6 +58,19 @@ def test_back_off_grows_and_is_said_once() -> None:
     backoff = Backoff(reported.append)
     assert [backoff.failed(OSError(errno.EMFILE, "x")) for _ in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert len(reported) == 1
+
+
+def test_h91_the_soft_descriptor_limit_is_raised() -> None:
+    program = """
+import resource
+from mailfront_io.drivers.listener import raise_descriptor_limit
+hard = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 200)
+for limits in ((64, hard), (64, 100)):
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    raise_descriptor_limit()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (limits[1], limits[1])
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONPATH": "src"})
 
 
 def test_admission_that_raises_refuses() -> None:

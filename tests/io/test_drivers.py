@@ -87,13 +87,16 @@ CASES = [
         ["returned 0"],
     ),
     Case(
-        "talk behind the end",
+        "h15 talk behind the end",
         [HI, b"quit\r\n" + b"echo x\r\n" * 9_000],
         said("221 bye"),
         ["returned 0"],
     ),
     Case(
-        "peer never reads", [HI, b"flood 0.3\r\n", STALL, Advance(0.6), RESET], None, ["bounded", "late", "returned 6"]
+        "h21 peer never reads",
+        [HI, b"flood 0.3\r\n", STALL, Advance(0.6), RESET],
+        None,
+        ["bounded", "late", "returned 6"],
     ),
     Case("FIN at once", [EOF], said(), ["eof", "returned 4"]),
     Case("FIN behind commands", [b"echo a\r\n", b"echo b", EOF], said("a"), ["eof", "returned 4"]),
@@ -117,7 +120,9 @@ CASES = [
         said("220 go", "go", str(zlib.crc32(INPUT))) + PIECE * 40 + b"221 bye\r\n",
         ["TLSv1.3 mx.example.org 256", "returned 0"],
     ),
-    Case("stalled handshake", [HI, b"starttls\r\n", WaitFor(b"go"), b"\x16"], said("220 go"), ["late", "returned 6"]),
+    Case(
+        "h34 stalled handshake", [HI, b"starttls\r\n", WaitFor(b"go"), b"\x16"], said("220 go"), ["late", "returned 6"]
+    ),
     Case("FIN in the handshake", [HI, b"starttls\r\n", EOF], said("220 go"), ["tls failed", "returned 5"]),
     Case("RST in the handshake", [HI, b"starttls\r\n", WaitFor(b"go"), b"\x16", RESET], None, ["lost", "returned 3"]),
 ]

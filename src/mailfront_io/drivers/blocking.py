@@ -144,6 +144,7 @@ class SocketWorld(World):
 
     def sleep(self, seconds: float, deadline: float | None) -> None:
         """`Sleep`."""
+        seconds = max(seconds, 0)
         left = seconds if deadline is None else max(min(seconds, deadline - time.monotonic()), 0)
         self._enter("", False)
         if not self._shielded:

@@ -295,7 +295,7 @@ class _SessionTask(Generic[T]):
                 self._session = tls_layer(self._session, operation, self._clock)
                 return None, None
             if kind is Sleep:
-                await trio.sleep(operation.seconds)
+                await trio.sleep(max(operation.seconds, 0))
                 return None, None
             if kind is Thread:
                 return await self._thread(operation), None
