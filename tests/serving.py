@@ -70,5 +70,4 @@ def queued(queue: Path) -> list[tuple[str, list[str], bytes]]:
         sender, *recipients = envelope.decode().split("\0")
         found.append((sender, recipients, message))
         path.unlink()
-    assert list((queue / "tmp").iterdir()) == []
     return found

@@ -1,15 +1,15 @@
 """The SMTP and LMTP client session: one message to one server. Written once for all drivers.
 
 One message's way: greeting → EHLO → STARTTLS, handshake, EHLO → AUTH → ``machine.send_message`` → body in
-blocks → one result per recipient → QUIT. The machine knows the protocol; here are its operations, deadlines
-and TLS, and what is told of it all.
+blocks → one result per recipient → QUIT. The machine knows the protocol, `ClientWire` the operations and
+deadlines; here is what is done in which order, and what it means.
 
 Two things can come of a session. Where a message was begun it is a `SendResult`, with what became of each
 recipient, a lost connection included: that one is temporary, never a success. Where none could be begun it is
 a `SendError`, whose `temporary` says the same for all recipients.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from mailfront_io.frontends.client_result import (
@@ -23,20 +23,18 @@ from mailfront_io.frontends.client_result import (
 )
 from mailfront_io.frontends.client_settings import MECHANISMS, ClientSettings, Credentials, TLSPolicy
 from mailfront_io.frontends.client_transcript import Transcript
+from mailfront_io.frontends.client_wire import ClientWire
 from mailfront_io.frontends.outgoing import Measure, OutgoingMessage
 from mailfront_io.ops import (
     Connection,
     ConnectionLost,
     DeadlineExceeded,
-    Recv,
-    Send,
     Sleep,
     StartTLS,
     TLSFacts,
     TLSFailed,
 )
-from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
-from mailfront_proto.pull import NEED_DATA, PAUSED
+from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.sasl import ClientMechanism
 from mailfront_proto.smtp.client import SMTPClient
 from mailfront_proto.smtp.client_events import (
@@ -62,9 +60,6 @@ E = TypeVar("E", Greeting, HelloDone)
 TURN: Final = 1024 * 1024
 """Bytes of a message after which other sessions have their turn, even if the server keeps up with us."""
 
-LAST_WORDS_SECONDS: Final = 5.0
-"""Seconds that a server which takes no more from us has for saying why."""
-
 
 class SMTPClientSession:
     """One connection: `run` is the coroutine for a driver's ``run_client``.
@@ -84,22 +79,15 @@ class SMTPClientSession:
         self._host = host
         self._message = message
         self._settings = settings
-        self._deadlines = settings.deadlines
-        self._now = connection.clock.monotonic
         self._machine = SMTPClient(settings.local_name or address_literal(connection), lmtp=settings.lmtp)
         self._transcript = Transcript(settings.transcript)
+        now = connection.clock.monotonic
+        self._wire = ClientWire(self._machine, self._transcript, settings.deadlines, now, settings.on_step)
         self._tls: TLSFacts | None = None
-        self._deadline: float | None = None
-        """When the answer that is awaited must be here; None: not yet set."""
-        self._lost = ""
-        """Why nothing more can be read or written."""
-        self._broken: RemoteProtocolError | None = None
         self._given_up: Reply | None = None
         """Why we broke the message off."""
-        self._steps: list[Step] = []
-        self._step_began = self._now()
         if connect_seconds is not None:
-            self._tell_step(Step("connect", connect_seconds))
+            self._wire.add_step(Step("connect", connect_seconds))
 
     async def run(self) -> SendResult:
         """The session. Raises `SendError`; what the message's file or iterable raises, the message being broken
@@ -112,7 +100,7 @@ class SMTPClientSession:
             await self._quit()
             raise
         await self._quit()
-        return SendResult(results, greeting, self._machine.capabilities, self._tls, tuple(self._steps))
+        return SendResult(results, greeting, self._machine.capabilities, self._tls, tuple(self._wire.steps))
 
     # -- before the message ------------------------------------------------------------------------------
 
@@ -161,20 +149,21 @@ class SMTPClientSession:
         context = self._settings.tls_context
         if context is None:
             raise LocalProtocolError("TLS without a context: give tls_context, or the policy TLSPolicy.NONE")
+        wire = self._wire
         name = self._settings.tls_name or self._host
+        seconds = self._settings.deadlines.handshake
         try:
-            self._tls = await StartTLS(context, False, name, self._now() + self._deadlines.handshake)
+            self._tls = await StartTLS(context, False, name, wire.now() + seconds)
         except DeadlineExceeded:
-            problem = f"no end of the handshake within {self._deadlines.handshake:g} seconds"
+            problem = f"no end of the handshake within {seconds:g} seconds"
         except (TLSFailed, ConnectionLost) as error:
             problem = str(error)
         else:
-            self._step("TLS")
+            wire.step("TLS")
             self._transcript.note(f"{self._tls.protocol}, {self._tls.cipher}")
             self._machine.tls_established()
             return
-        self._lost = f"TLS failed: {problem}"
-        self._transcript.note(self._lost)
+        wire.lose(f"TLS failed: {problem}")
         raise TLSUnavailable(
             f"TLS with {self._host} (for the name {name}) failed: {problem}: see that its certificate has that name "
             "and that its authority is trusted here"
@@ -238,42 +227,37 @@ class SMTPClientSession:
                 await self._body(eight_bit)
 
     async def _body(self, eight_bit: bool) -> None:
-        machine, read = self._machine, self._message.source.read
+        machine, wire, read = self._machine, self._wire, self._message.source.read
         octets = 0
         next_turn = TURN
         block = await read()
-        while block and not self._lost:
+        while block and not wire.lost:
             if not eight_bit and not block.isascii():
-                self._give_up(NO_EIGHT_BIT)
+                self._given_up = NO_EIGHT_BIT
+                wire.lose(str(NO_EIGHT_BIT))  # without its final dot it is no message
                 return
             octets += len(block)
             machine.send_body(block)
             block = await read()  # one ahead, so that a short message and its final dot are one write
             if block:
-                await self._send(machine.data_to_send(), self._deadlines.block)
+                await wire.send_block()
                 if octets >= next_turn:
                     next_turn = octets + TURN
                     await Sleep(0)
-        if self._lost:
-            await self._last_words()  # no acceptance: the machine takes a 250 here for a broken protocol
+        if wire.lost:
+            await wire.last_words()  # no acceptance: the machine takes a 250 here for a broken protocol
             return
         machine.end_of_body()
-        await self._send(machine.data_to_send(), self._deadlines.block)
+        await wire.send_block()
         self._transcript.note(f"the message, {octets} bytes, and its final dot")
-        self._step("message")
-
-    def _give_up(self, reply: Reply) -> None:
-        """Break the message off: without its final dot it is none."""
-        self._given_up = reply
-        self._lost = str(reply)
-        self._machine.receive_eof()
+        wire.step("message")
 
     def _explained(self, results: Sequence[RecipientResult]) -> Sequence[RecipientResult]:
         """The results, with our reason where we lost the connection, or broke it off, ourselves."""
         if self._given_up is not None:
             reply, stage = self._given_up, Stage.LOCAL
-        elif self._lost and self._broken is None:
-            reply, stage = Reply(451, f"4.4.2 {self._lost}"), Stage.CONNECTION
+        elif self._wire.lost and self._wire.broken is None:
+            reply, stage = Reply(451, f"4.4.2 {self._wire.lost}"), Stage.CONNECTION
         else:
             return results
         return [
@@ -283,7 +267,7 @@ class SMTPClientSession:
 
     async def _quit(self) -> None:
         """Take leave. The message is settled: nothing that happens here matters."""
-        if not self._lost and self._machine.state in (State.CONNECTED, State.READY, State.MAIL, State.RECIPIENTS):
+        if not self._wire.lost and self._machine.state in (State.CONNECTED, State.READY, State.MAIL, State.RECIPIENTS):
             self._machine.quit()
             try:
                 while not isinstance(await self._event(), ConnectionClosed):
@@ -293,6 +277,13 @@ class SMTPClientSession:
         self._transcript.finish()
 
     # -- events ------------------------------------------------------------------------------------------
+
+    async def _event(self) -> ClientEvent:
+        """The next event. Raises `SendError` when the connection is over and nobody has said QUIT."""
+        event = await self._wire.event()
+        if isinstance(event, ConnectionClosed) and event.reason != "QUIT":
+            raise self._closed(event)
+        return event
 
     async def _expect(self, kind: type[E]) -> E:
         """The next event, which is of that `kind` if the server is there still. (An EHLO that is refused and
@@ -304,103 +295,7 @@ class SMTPClientSession:
             if not isinstance(event, ReplyReceived):
                 raise self._unexpected(event)
 
-    async def _event(self) -> ClientEvent:
-        """The next event. Raises `SendError` when the connection is over and nobody has said QUIT."""
-        machine = self._machine
-        while True:
-            try:
-                event = machine.next_event()
-            except RemoteProtocolError as error:
-                self._broken = error  # what is still to be told comes next
-                continue
-            if event is NEED_DATA:
-                await self._exchange()
-            elif event is PAUSED:
-                await self._flush()  # much output: a long envelope, pipelined
-            elif isinstance(event, ConnectionClosed) and event.reason != "QUIT":
-                raise self._closed(event)
-            else:
-                self._deadline = None
-                self._step(_name(event))
-                return event
-
-    async def _exchange(self) -> None:
-        """Write what is to be written, then read."""
-        await self._flush()
-        waits_for = self._machine.awaiting
-        seconds = self._deadlines.answer_to(waits_for)
-        if self._lost:
-            return
-        if self._deadline is None:
-            self._deadline = self._now() + seconds
-        try:
-            data = await Recv(self._deadline)
-        except DeadlineExceeded:
-            self._lose(f"No answer to {_worded(waits_for)} within {seconds:g} seconds")
-        except (ConnectionLost, TLSFailed) as error:
-            self._lose(f"Connection lost before the answer to {_worded(waits_for)}: {error}")
-        else:
-            if data:
-                self._transcript.received(data)
-                self._machine.receive_data(data)
-            else:
-                self._lose(f"Connection closed before the answer to {_worded(waits_for)}")
-
-    async def _flush(self) -> None:
-        """Write the commands that are to be written."""
-        machine = self._machine
-        data = machine.data_to_send()
-        if not data:
-            return
-        if machine.awaiting == "AUTH":
-            self._transcript.sent_in_auth(data)
-        else:
-            self._transcript.sent(data)
-        await self._send(data, self._deadlines.answer_to(machine.awaiting))
-        if self._lost:
-            await self._last_words()
-
-    async def _send(self, data: bytes, seconds: float) -> None:
-        """Write `data` within `seconds`; on failure note it, and tell the machine."""
-        if self._lost:
-            return
-        self._deadline = None
-        try:
-            await Send(data, self._now() + seconds)
-        except DeadlineExceeded:
-            self._lose(f"Nothing taken by the server within {seconds:g} seconds")
-        except (ConnectionLost, TLSFailed) as error:
-            self._lose(f"Connection lost: {error}")
-
-    async def _last_words(self) -> None:
-        """The server takes no more from us: hear what it has said before it went (552, 421), if that has come
-        through."""
-        try:
-            data = await Recv(self._now() + LAST_WORDS_SECONDS)
-        except (DeadlineExceeded, ConnectionLost, TLSFailed):
-            return
-        if data:
-            self._transcript.received(data)
-            self._machine.receive_data(data)
-
-    def _lose(self, why: str) -> None:
-        self._lost = why
-        self._transcript.note(why)
-        self._machine.receive_eof()
-
-    # -- telling -----------------------------------------------------------------------------------------
-
-    def _step(self, name: str) -> None:
-        now = self._now()
-        step = Step(name, now - self._step_began)
-        self._step_began = now
-        if name:
-            self._tell_step(step)
-
-    def _tell_step(self, step: Step) -> None:
-        self._steps.append(step)
-        if self._settings.on_step is not None:
-            self._settings.on_step(step)
+    # -- errors ------------------------------------------------------------------------------------------
 
     def _masked(self, reply: Reply) -> Reply:
         """`reply` without the secrets that it may repeat."""
@@ -420,7 +315,7 @@ class SMTPClientSession:
     def _closed(self, event: ConnectionClosed) -> SendError:
         if event.reply is not None:
             return self._refused("ended the session with", event.reply)
-        reason = self._transcript.mask(str(self._broken or self._lost or event.reason))
+        reason = self._transcript.mask(str(self._wire.broken or self._wire.lost or event.reason))
         return ConnectionFailed(f"{self._host}: {reason}: try again later")
 
 
@@ -432,24 +327,5 @@ def address_literal(connection: Connection) -> str:
     return f"[IPv6:{host}]" if ":" in host else f"[{host}]"
 
 
-def _worded(awaited: str) -> str:
-    return {"greeting": "our connection (no greeting)", ".": "the message"}.get(awaited, awaited)
-
-
 def _on_one_line(reply: Reply) -> str:
     return str(reply).replace("\n", " / ")
-
-
-def _name(event: ClientEvent) -> str:
-    """The `Step` that ends with `event`; empty for what ends none."""
-    return event.command if isinstance(event, ReplyReceived) else _NAMES.get(type(event), "")
-
-
-_NAMES: Final[Mapping[type, str]] = {
-    Greeting: "greeting",
-    HelloDone: "EHLO",
-    ReadyForTLS: "STARTTLS",
-    Authenticated: "AUTH",
-    AuthenticationFailed: "AUTH",
-    ReadyForBody: "DATA",
-}
