@@ -99,11 +99,16 @@ def test_addresses() -> None:
 @pytest.mark.parametrize("driver", ["asyncio", "trio"])
 def test_too_many_hanging_calls_are_refused(driver: str) -> None:
     async def session(connection: Connection) -> int:
-        for _ in range(MAX_ABANDONED):
-            with pytest.raises(DeadlineExceeded):
-                await Thread(release.wait, 10, deadline=connection.clock.monotonic() + 0.005)
+        late = 0
         with pytest.raises(DeadlineExceeded, match="hang"):
-            await Thread(release.wait, 10)
+            while True:
+                try:
+                    await Thread(release.wait, 10, deadline=connection.clock.monotonic() + 0.01)
+                except DeadlineExceeded as error:
+                    if "hang" in str(error):
+                        raise
+                    late += 1  # on a busy machine also without having begun, which does not count
+        assert late >= MAX_ABANDONED
         release.set()
         while True:
             try:

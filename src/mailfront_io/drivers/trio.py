@@ -6,8 +6,8 @@ when it was cancelled, by its deadline, by `stop` or by `cancel`; then the reaso
 the operation that was interrupted, and a new scope is entered. What cancels from outside is thrown in as
 `Cancelled`, the clean-up that follows is shielded, and trio's own exception goes on its way.
 
-Any `trio.abc.HalfCloseableStream` carries a session. Waiting for time or threads is one call of trio's each,
-so there is nothing that anyio would make shorter. The rules that all drivers share are in the head of
+Any `trio.abc.HalfCloseableStream` carries a session. Waiting for time or for a call in a thread is a few lines, so
+there is nothing that anyio would make shorter. The rules that all drivers share are in the head of
 `drivers.stepper`.
 """
 
@@ -36,7 +36,7 @@ from mailfront_io.drivers.listener import (
     tell,
 )
 from mailfront_io.drivers.stepper import not_an_operation
-from mailfront_io.drivers.threads import ABANDONED, Call
+from mailfront_io.drivers.threads import POOL, Call
 from mailfront_io.ops import (
     CLEANUP_SECONDS,
     RECEIVE_SIZE,
@@ -309,18 +309,26 @@ class _SessionTask(Generic[T]):
             return None, error
 
     async def _thread(self, operation: Thread[Any]) -> Any:
-        if operation.commit:
-            with trio.CancelScope(shield=True):
-                return await trio.to_thread.run_sync(operation.function, *operation.arguments)
-        ABANDONED.check()
-        came: list[tuple[Any, BaseException | None]] = []
-        call = Call(operation.function, operation.arguments, lambda *outcome: came.append(outcome))
+        token = trio.lowlevel.current_trio_token()
+        ended = trio.Event()
+        outcomes: list[tuple[Any, BaseException | None]] = []
+
+        def done(result: Any, error: BaseException | None) -> None:  # in the worker thread
+            outcomes.append((result, error))
+            try:
+                token.run_sync_soon(ended.set)
+            except trio.RunFinishedError:
+                pass  # the loop ended meanwhile, which it does not over a commit
+
+        call = Call(operation.function, operation.arguments, done)
+        POOL.start(call)
         try:
-            await trio.to_thread.run_sync(call.run, abandon_on_cancel=True)
+            with trio.CancelScope(shield=operation.commit):
+                await ended.wait()
         except trio.Cancelled:
             call.abandon()
             raise
-        result, error = came[0]
+        result, error = outcomes[0]
         if error is not None:
             raise error
         return result
