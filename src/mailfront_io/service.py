@@ -32,6 +32,7 @@ SETTINGS = (
     Setting("SESSION_TIMEOUT", Kind.NUMBER, "seconds that a session may last", "86400 (compat: no limit)"),
     Setting("MAXNOTIMPL", Kind.NUMBER, "unknown commands in a row before the session ends", "no limit"),
     Setting("MAXAUTHFAIL", Kind.NUMBER, "failed authentications before the session ends", "5"),
+    Setting("AUTH_FAILURE_DELAY", Kind.NUMBER, "seconds before a failed authentication is answered", "1 (compat: 0)"),
     Setting("MAX_MESSAGE_SIZE", Kind.NUMBER, "bytes in a message, in all services", "52428800 (compat: none)"),
     Setting("BARE_LINE_ENDS", Kind.TEXT, "normalize, reject or accept a CR or LF that stands alone", "normalize"),
     Setting("GREETING_DELAY", Kind.NUMBER, "seconds to wait for clients that talk before the greeting", "0"),

@@ -3,7 +3,7 @@
 import ssl
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailfront_proto.client_hello import offered_protocols
@@ -44,6 +44,7 @@ def test_any_bytes(data: bytes) -> None:
     assert offered is None or all(isinstance(name, bytes) for name in offered)
 
 
+@settings(deadline=None)  # a ClientHello is made each time
 @given(st.data())
 def test_damaged(data: st.DataObject) -> None:
     hello = bytearray(_hello(["h2", "http/1.1"]))

@@ -45,7 +45,7 @@ class QueueDir(Backend):
         # Private by default; the original leaves it to the umask.
         mode = 0o666 if self.session.profile.name == "compat" else 0o600
         try:
-            self._descriptor, name = await Thread(_create, building, self.session.clock.time(), mode)
+            self._descriptor, name = await Thread(_create, building, self.session.clock.time(), mode, commit=True)
         except OSError as error:
             self._log(building, error)
             return CANNOT_CREATE

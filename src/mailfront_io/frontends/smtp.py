@@ -32,8 +32,9 @@ from mailfront_proto.smtp.server import SMTPServer
 from mailfront_proto.smtp.states import State
 
 HANDSHAKE_SECONDS = 30.0
-AUTH_FAILURE_DELAY = 1.0
-"""Seconds before a failed AUTH is answered in the default profile: guessing by one connection is slow."""
+AUTH_FAILURE_SECONDS = 1
+"""How long a failed AUTH waits for its answer in the default profile, unless ``$AUTH_FAILURE_DELAY`` says
+otherwise: guessing by one connection is slow."""
 
 IDLE_TIMEOUT = Reply(421, "4.4.2 Timed out, closing connection")
 SHUTTING_DOWN = Reply(421, "4.3.2 The server is shutting down, closing connection")
@@ -389,8 +390,11 @@ class SMTPFrontend:
         compat = session.profile.name == "compat"
         if response is None or response.refuses:
             session.log(f"SASL AUTH {event.sent_mechanism} failed")
-            if not compat:
-                await Sleep(AUTH_FAILURE_DELAY)
+            delay = parse_number(session.getenv("AUTH_FAILURE_DELAY"))
+            if delay is None and not compat:
+                delay = AUTH_FAILURE_SECONDS
+            if delay:
+                await Sleep(delay)
             if response is None or response.code >= 500:
                 text = "Authentication failed." if compat else "5.7.8 Authentication failed."
                 response = Response(self.machine.profile.auth_failed_code, text)

@@ -16,6 +16,7 @@ PARAMETER_NOT_ALLOWED = Reply(501, "5.5.2 Syntax error, no parameters allowed.")
 # Order
 NOT_IMPLEMENTED = Reply(500, "5.5.1 Not implemented.")
 NEED_HELO = Reply(503, "5.5.1 Send HELO or EHLO first")
+NEED_LHLO = Reply(503, "5.5.1 Send LHLO first")
 NEED_MAIL = Reply(503, "5.5.1 You must send MAIL FROM: first")
 NEED_RECIPIENT = Reply(503, "5.5.1 You must send RCPT TO: first")
 
@@ -40,12 +41,12 @@ TLS_ALREADY = Reply(503, "5.5.1 TLS is already in use")
 TLS_NO_PARAMETER = Reply(501, "5.5.4 STARTTLS takes no parameter")
 TLS_PIPELINED = Reply(554, "5.5.0 Unexpected pipelined commands following STARTTLS")
 
-# AUTH (RFC 4954)
+# AUTH (RFC 4954). Profiles without enhanced codes leave those of a failed exchange out, as the original does.
 ALREADY_AUTHENTICATED = Reply(503, "5.5.1 You are already authenticated.")
 NO_AUTH_IN_TRANSACTION = Reply(503, "5.5.1 AUTH is not permitted during a mail transaction")
-NO_SUCH_MECHANISM = Reply(504, "Unrecognized authentication mechanism.")
+NO_SUCH_MECHANISM = Reply(504, "5.5.4 Unrecognized authentication mechanism.")
 AUTHORIZATION_REFUSED = Reply(535, "5.7.8 Acting for another identity is not allowed")
-AUTH_CANCELLED = Reply(501, "Authentication failed.")
-UNDECODABLE_RESPONSE = Reply(501, "Could not decode the response.")
+AUTH_CANCELLED = Reply(501, "5.7.0 Authentication failed.")
+UNDECODABLE_RESPONSE = Reply(501, "5.5.2 Could not decode the response.")
 
 NOOP_DONE = Reply(250, "2.3.0 OK")

@@ -63,10 +63,20 @@ class Reply:
 
 def with_enhanced_code(code: int, text: str) -> str:
     """`text` with ``x.0.0`` in front where a 2yz, 4yz or 5yz has no enhanced code yet (RFC 2034 section 4:
-    every such reply carries one)."""
-    if _begins_with_code(text.partition(" ")[0]) or 300 <= code < 400:
+    every such reply carries one, and every line of it)."""
+    if 300 <= code < 400:
         return text
-    return f"{code // 100}.0.0 {text}" if text else f"{code // 100}.0.0"
+    first = text.partition("\n")[0].partition(" ")[0]
+    if _begins_with_code(first):
+        if "\n" not in text:
+            return text
+        prefix = first
+    else:
+        prefix = f"{code // 100}.0.0"
+    return "\n".join(
+        line if _begins_with_code(line.partition(" ")[0]) else f"{prefix} {line}".rstrip(" ")
+        for line in text.split("\n")
+    )
 
 
 @lru_cache(maxsize=256)

@@ -87,7 +87,7 @@ _USUAL: Final = {kind: (reply, reply.encode()) for kind, reply in _USUAL_REPLIES
 _HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"))
 _IDLE_VERBS: Final = frozenset(("NOOP", "RSET", "VRFY", "HELP", "HELO", "EHLO", "LHLO", "STARTTLS"))
 _CHECKED_VERBS: Final = _IDLE_VERBS | {"AUTH"}
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_TAB: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _MASK: Final = "XXXXXXXX"
 
@@ -604,12 +604,16 @@ class SMTPServer:
 
     def _helo(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         host = _text(argument)
-        if _CONTROL.search(host) or (not host.strip() and self.profile.helo_argument_required):
+        if _CONTROL.search(host) or not self._is_helo_name(host):
             return self._refuse(verb, host, answers.BAD_HELO)
         self._drop_transaction()
         if self._state is not _CONNECTED:
             self._state = _READY
         return self._owe(Helo(verb, host), next_state)
+
+    def _is_helo_name(self, host: str) -> bool:
+        """Whether there is a name, of a length that a domain may have (RFC 5321 section 4.5.3.1.2)."""
+        return not self.profile.helo_argument_required or (bool(host.strip()) and len(host) <= 255)
 
     def _data(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         if argument and self.profile.parameters_checked:
@@ -774,6 +778,8 @@ class SMTPServer:
         """End the exchange; what was not cancelled, and reached a mechanism, counts as a failure."""
         self._exchange = None
         self._state = self._state_before_auth
+        if not self._enhances and reply.enhanced_code:
+            reply = Reply(reply.code, reply.text.partition(" ")[2])
         event = self._refuse("AUTH", "", reply, mechanism=self._mechanism, cause=cause)
         if cause not in ("aborted", "no such mechanism"):
             self._end_with(self._budgets.auth_failure())

@@ -10,7 +10,14 @@ or the `State` that follows when the application accepts it.
 
 from enum import Enum
 
-from mailfront_proto.smtp.answers import NEED_HELO, NEED_MAIL, NEED_RECIPIENT, NO_AUTH_IN_TRANSACTION, NOT_IMPLEMENTED
+from mailfront_proto.smtp.answers import (
+    NEED_HELO,
+    NEED_LHLO,
+    NEED_MAIL,
+    NEED_RECIPIENT,
+    NO_AUTH_IN_TRANSACTION,
+    NOT_IMPLEMENTED,
+)
 from mailfront_proto.smtp.profile import Profile
 from mailfront_proto.smtp.replies import Reply
 
@@ -74,7 +81,7 @@ def command_table(profile: Profile, lmtp: bool = False) -> dict[tuple[State, str
     table[mail, "DATA"] = NEED_RECIPIENT
     if profile.helo_required:
         for verb in ("MAIL", "STARTTLS", "AUTH"):
-            table[connected, verb] = NEED_HELO
+            table[connected, verb] = NEED_LHLO if lmtp else NEED_HELO
     if not profile.auth_in_transaction:
         table[mail, "AUTH"] = table[recipients, "AUTH"] = NO_AUTH_IN_TRANSACTION
     return table
