@@ -1,6 +1,6 @@
 """Message framing in DATA (RFC 5321 section 4.5.2): dot-unstuffing and the end of data.
 
-Strategy: work on whole chunks with `find`, `count`, `translate` and `replace`, never line by line. What a
+Strategy: work on whole chunks with `find`, `count` and `replace`, never line by line. What a
 chunk ends with is held back while it may be the beginning of the end of data, of a line end or of a stuffed
 dot, and stands in front of the next chunk; so no decision needs a look back. The line end of the DATA command
 itself counts as the line end in front of the message: it is held first, and left out of the result.
@@ -72,18 +72,19 @@ class DotDecoder:
         return decoded, rest
 
     def _decode(self, piece: bytes, dotted: bool) -> bytes:
+        # Is every CR and LF part of a CRLF? Take those away and look for others: `replace` is as fast as two
+        # counts on some builds of Python and four times as fast on others.
         if self._lf:
-            text = piece.translate(None, b"\r")
-            lines = text.count(b"\n")
-            if lines == len(piece) - len(text) == piece.count(b"\r\n"):
-                # Every CR and LF is part of a CRLF: only dots are left to do.
+            text = piece.replace(b"\r\n", b"\n")
+            lines = len(piece) - len(text)
+            if b"\r" not in text and text.count(b"\n") == lines:
                 if dotted:
                     text = text.replace(b"\n.", b"\n")
                 self.size += len(text) + lines
                 return text
         else:
-            lines = piece.count(b"\n")
-            if lines == piece.count(b"\r\n") == piece.count(b"\r"):
+            bare = piece.replace(b"\r\n", b"")
+            if b"\r" not in bare and b"\n" not in bare:
                 if dotted:
                     piece = piece.replace(b"\r\n.", b"\r\n")
                 self.size += len(piece)
