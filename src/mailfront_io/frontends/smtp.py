@@ -29,7 +29,7 @@ from mailfront_proto.record import record
 from mailfront_proto.smtp import events
 from mailfront_proto.smtp.replies import Reply
 from mailfront_proto.smtp.server import SMTPServer
-from mailfront_proto.smtp.states import State
+from mailfront_proto.smtp.states import TRANSACTION_STATES, State
 
 HANDSHAKE_SECONDS = 30.0
 AUTH_FAILURE_SECONDS = 1
@@ -134,46 +134,40 @@ class SMTPFrontend:
             if event is NEED_DATA:
                 await self._exchange()
             elif event is PAUSED:
-                await self._flush()
+                await self._exchange(read=False)
             else:
                 await _HANDLERS[type(event)](self, event)
 
     # -- bytes -------------------------------------------------------------------------------------------
 
-    async def _flush(self) -> None:
-        """Write what is to be written."""
-        data = self.machine.data_to_send()
+    async def _exchange(self, read: bool = True) -> None:
+        """Write what is to be written, then `read`."""
+        machine = self.machine
+        data = machine.data_to_send()
         if data and not self._lost:
-            now = self._now()
             self.session.bytes_out += len(data)
-            self._command_end = deadline = now + self._command_seconds
+            self._command_end = deadline = self._now() + self._command_seconds
             try:
                 await Send(data, deadline if deadline < self._session_end else self._session_end)
             except (ConnectionLost, TLSFailed, DeadlineExceeded):
                 # What is here already is still done; nothing more is read, nor written.
                 self._lost = True
-                self.machine.receive_eof()
-
-    async def _exchange(self) -> None:
-        """Write what is to be written, then read."""
-        machine = self.machine
-        if machine.has_output:
-            await self._flush()
-            if self._lost:
-                return
-        in_message = machine.state is State.BODY
+                machine.receive_eof()
+        if self._lost or not read:
+            return
+        state = machine.state
+        in_message = state is State.BODY
         deadline = self._command_end
         if in_message:
-            now = self._now()
             deadline = min(
-                now + self.deadlines.block,
+                self._now() + self.deadlines.block,
                 self._message_start + self.deadlines.message + self._message_bytes / 2000,
             )
         elif self.deadlines.restarts:
             deadline = self._now() + self._command_seconds
         recv = self._recv
         recv.deadline = deadline if deadline < self._session_end else self._session_end
-        recv.idle = not machine.in_transaction
+        recv.idle = state not in TRANSACTION_STATES
         try:
             data = await recv
         except DeadlineExceeded:
@@ -201,7 +195,7 @@ class SMTPFrontend:
     async def _say_last(self, reply: Reply) -> None:
         self._log_reply(reply)
         self.machine.abort(reply)
-        await self._flush()
+        await self._exchange(read=False)
 
     async def _closed(self, event: events.ConnectionClosed) -> None:
         if event.in_message and event.reason == "EOF":
@@ -211,7 +205,7 @@ class SMTPFrontend:
             if event.reply != self._last_logged:
                 self._log_reply(event.reply)
             self._exit_code = 1
-        await self._flush()
+        await self._exchange(read=False)
         self._over = True
 
     # -- the beginning -----------------------------------------------------------------------------------
@@ -292,7 +286,7 @@ class SMTPFrontend:
     async def _end_by_reset(self, response: Response) -> None:
         """An error from reset, at MAIL and RSET, ends the session."""
         self._reply(response)
-        await self._flush()
+        await self._exchange(read=False)
         self._exit_code = 1
         self._over = True
 
@@ -414,7 +408,7 @@ class SMTPFrontend:
 
     async def _start_tls(self, event: events.StartTLS) -> None:
         self.machine.accept()
-        await self._flush()
+        await self._exchange(read=False)
         if self.machine.state is not State.TLS:  # plain text had come already: refused
             return
         if not await self._handshake():

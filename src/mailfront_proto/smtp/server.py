@@ -65,7 +65,15 @@ from mailfront_proto.smtp.events import (
 from mailfront_proto.smtp.parameters import check_parameters
 from mailfront_proto.smtp.profile import DEFAULT, LineEnds, Profile
 from mailfront_proto.smtp.replies import Reply, encode_reply
-from mailfront_proto.smtp.states import COMMAND_STATES, COMMANDS, Row, State, after_message, command_table
+from mailfront_proto.smtp.states import (
+    COMMAND_STATES,
+    COMMANDS,
+    TRANSACTION_STATES,
+    Row,
+    State,
+    after_message,
+    command_table,
+)
 
 # The usual answer to each event that accept() answers. All have enhanced codes: the wire form is the same in
 # every profile.
@@ -96,7 +104,6 @@ _CONNECTED: Final = State.CONNECTED
 _READY: Final = State.READY
 _BODY: Final = State.BODY
 _CLOSED: Final = State.CLOSED
-_TRANSACTION_STATES: Final = frozenset((State.MAIL, State.RECIPIENTS, State.BODY))
 
 
 class SMTPServer:
@@ -229,14 +236,9 @@ class SMTPServer:
         return self._pending is not None
 
     @property
-    def has_output(self) -> bool:
-        """Whether `data_to_send` has something."""
-        return self._output_size > 0
-
-    @property
     def in_transaction(self) -> bool:
         """A sender was accepted and its message is not done."""
-        return self._state in _TRANSACTION_STATES
+        return self._state in TRANSACTION_STATES
 
     @property
     def capabilities(self) -> list[str]:

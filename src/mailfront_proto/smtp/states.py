@@ -58,6 +58,9 @@ COMMANDS = (
 COMMAND_STATES = (State.CONNECTED, State.READY, State.MAIL, State.RECIPIENTS)
 """The states in which lines are commands."""
 
+TRANSACTION_STATES = frozenset((State.MAIL, State.RECIPIENTS, State.BODY))
+"""The states in which a sender was accepted and its message is not done."""
+
 def command_table(profile: Profile, lmtp: bool = False) -> dict[tuple[State, str], Row]:
     """The table for `profile`; `lmtp`: LHLO takes the place of HELO and EHLO (RFC 2033 section 4.1)."""
     connected, ready, mail, recipients = COMMAND_STATES
