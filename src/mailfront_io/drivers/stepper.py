@@ -18,6 +18,7 @@ This module is on the start-up path of the one-shot programs: it imports nothing
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 
 from mailfront_io.ops import CLEANUP_SECONDS, Cancelled, DeadlineExceeded, Recv, Send, Sleep, StartTLS, Thread
 
@@ -43,7 +44,7 @@ class SystemClock:
 CLOCK = SystemClock()
 
 
-class World:
+class World(ABC):
     """The actions of one connection, one method per operation.
 
     A method returns the operation's answer or raises what is to be thrown into the coroutine. `deadline` is
@@ -53,21 +54,21 @@ class World:
 
     clock: Clock
 
+    @abstractmethod
     def recv(self, deadline: float | None, idle: bool) -> bytes:
         """`Recv`: the next bytes, ``b""`` at the end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def send(self, data: bytes, deadline: float | None) -> None:
         """`Send`: all of `data`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sleep(self, seconds: float, deadline: float | None) -> None:
         """`Sleep`; raises DeadlineExceeded if `deadline` comes first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def thread(self, operation: Thread[Any]) -> Any:
         """`Thread`: the call's result."""
-        raise NotImplementedError
 
 
 def run(session: Steps[T], world: World) -> T:
