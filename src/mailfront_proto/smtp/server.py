@@ -21,27 +21,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from mailfront_proto.buffer import OVERSIZED, ReceiveBuffer
+from mailfront_proto.buffer import OVERSIZED
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, NeedData, Paused
-from mailfront_proto.sasl import (
-    Aborted,
-    Challenge,
-    LoginServer,
-    Malformed,
-    PasswordRequest,
-    PlainServer,
-    ServerExchange,
-    ServerMechanism,
-    Step,
-    Undecodable,
-)
-from mailfront_proto.sasl.exchange import encode_base64
 from mailfront_proto.smtp import answers
 from mailfront_proto.smtp.addresses import AddressError, parse_path, split_parameters
 from mailfront_proto.smtp.answers import NOT_IMPLEMENTED
 from mailfront_proto.smtp.body import DotDecoder
-from mailfront_proto.smtp.budgets import Budgets
 from mailfront_proto.smtp.events import (
     Body,
     Connected,
@@ -55,7 +41,6 @@ from mailfront_proto.smtp.events import (
     MessageRefused,
     Quit,
     Recipient,
-    Refused,
     Reset,
     StartTLS,
     VendorCommand,
@@ -65,10 +50,11 @@ from mailfront_proto.smtp.events import (
 from mailfront_proto.smtp.parameters import check_parameters
 from mailfront_proto.smtp.profile import DEFAULT, LineEnds, Profile
 from mailfront_proto.smtp.replies import Reply, encode_reply
+from mailfront_proto.smtp.server_auth import ServerAuth
+from mailfront_proto.smtp.server_session import as_text
 from mailfront_proto.smtp.states import (
     COMMAND_STATES,
     COMMANDS,
-    TRANSACTION_STATES,
     Row,
     State,
     after_message,
@@ -106,7 +92,7 @@ _BODY: Final = State.BODY
 _CLOSED: Final = State.CLOSED
 
 
-class SMTPServer:
+class SMTPServer(ServerAuth):
     """One session.
 
     `hostname`: our name, for the greeting and HELO. `profile`: `DEFAULT`, `COMPAT` or one of your own.
@@ -123,46 +109,7 @@ class SMTPServer:
     - `message_size`: the largest message taken, in octets as RFC 1870 counts; None: no limit.
     """
 
-    __slots__ = (
-        "_advertised",
-        "_body_ended",
-        "_budgets",
-        "_buffer",
-        "_closed",
-        "_command_limit",
-        "_decoder",
-        "_enhances",
-        "_eof",
-        "_exchange",
-        "_frame_limit",
-        "_max_wire_line",
-        "_mechanism",
-        "_next_state",
-        "_output",
-        "_output_size",
-        "_pending",
-        "_recipients",
-        "_refusal",
-        "_secrets_may_follow",
-        "_state",
-        "_state_before_auth",
-        "_strict_lines",
-        "_table",
-        "_vendor",
-        "allows_authorization_identity",
-        "authenticated",
-        "esmtp",
-        "greeting",
-        "helo_host",
-        "hostname",
-        "in_tls",
-        "lf_bodies",
-        "lmtp",
-        "mechanisms",
-        "message_size",
-        "offers_starttls",
-        "profile",
-    )
+    __slots__ = ("_table",)
 
     def __init__(
         self,
@@ -173,126 +120,10 @@ class SMTPServer:
         greeting: str | None = None,
         lf_bodies: bool = False,
     ) -> None:
-        self.lf_bodies = lf_bodies
-        self.profile = profile
-        self.hostname = hostname
-        self.lmtp = lmtp
-        self.greeting = greeting if greeting is not None else f"{hostname} mailfront"
-        self.offers_starttls = False
-        self.mechanisms: Sequence[str] = ()
-        self.allows_authorization_identity = False
-        self.message_size = profile.limits.message_size
-        self.in_tls = False
-        """TLS is in use."""
-
-        self._strict_lines = profile.line_ends is not LineEnds.ACCEPT
-        self._enhances = profile.enhanced_codes
-        self._max_wire_line = 512 if profile.wraps_replies else None
-        self._command_limit = profile.limits.command_line
-        self._frame_limit = max(profile.limits.command_line, profile.limits.auth_line)
+        super().__init__(hostname, profile, lmtp, greeting, lf_bodies)
         self._table = _dispatch_table(profile, lmtp)
-        self._vendor: dict[bytes, str] = {}
-        self._budgets = Budgets(profile.limits)
-
-        self._buffer = ReceiveBuffer()
-        self._eof = False
-        self._output: list[bytes] = []
-        self._output_size = 0
-        self._closed: ConnectionClosed | None = None
-        self._secrets_may_follow = False
-        self._state = State.GREETING
-        self._pending: Event | None = None
-        self._next_state = _CONNECTED
-        self._forget_client()
-
-    def _forget_client(self) -> None:
-        """What TLS start makes us forget (RFC 3207 section 4.2)."""
-        self.helo_host: str | None = None
-        self.esmtp = False
-        """EHLO was given: the protocol's name is ESMTP for the rest of the session."""
-        self.authenticated = False
-        self._advertised: frozenset[str] = frozenset()
-        self._exchange: ServerExchange | None = None
-        self._mechanism = ""
-        self._state_before_auth = _CONNECTED
-        self._drop_transaction()
-
-    def _drop_transaction(self) -> None:
-        self._recipients = 0
-        self._decoder: DotDecoder | None = None
-        self._refusal: Reply | None = None
-        self._body_ended = False
-
-    # -- what the application asks -----------------------------------------------------------------------
-
-    @property
-    def state(self) -> State:
-        """Where the session stands."""
-        return self._state
-
-    @property
-    def answer_owed(self) -> bool:
-        """Whether the last event waits for `accept` or `reply`."""
-        return self._pending is not None
-
-    @property
-    def in_transaction(self) -> bool:
-        """A sender was accepted and its message is not done."""
-        return self._state in TRANSACTION_STATES
-
-    @property
-    def capabilities(self) -> list[str]:
-        """The machine's own capability lines, behind those of the application."""
-        offered = []
-        if self.message_size is not None:
-            offered.append(f"SIZE {self.message_size}")
-        if self.mechanisms:
-            offered.append("AUTH " + " ".join(self.mechanisms))
-        offered += ["8BITMIME", "ENHANCEDSTATUSCODES", "PIPELINING"]
-        if self.offers_starttls and not self.in_tls:
-            offered.append("STARTTLS")
-        return offered
-
-    def register_command(self, verb: str, parameter: str = "optional") -> None:
-        """Hand the command `verb` to the application as `VendorCommand`, in place of a built-in one.
-
-        `parameter`: ``required``, ``forbidden`` or ``optional``; a command that differs is refused here.
-        """
-        if not verb.isascii() or not verb.isalnum() or parameter not in ("required", "forbidden", "optional"):
-            raise LocalProtocolError(
-                f"register_command({verb!r}, {parameter!r}): the verb is ASCII letters and digits, "
-                "the parameter 'required', 'forbidden' or 'optional'"
-            )
-        self._vendor[verb.upper().encode()] = parameter
-
-    def unregister_command(self, verb: str) -> None:
-        """Take `verb` back: the built-in command, or none, is in force again."""
-        self._vendor.pop(verb.upper().encode(), None)
 
     # -- bytes and events --------------------------------------------------------------------------------
-
-    def receive_data(self, data: bytes) -> None:
-        """Store bytes from the peer. Call `next_event` next. Bytes after the end are dropped."""
-        if not data:
-            raise LocalProtocolError('receive_data(b""): call receive_eof() when the peer has closed')
-        if self._state is State.TLS:
-            raise LocalProtocolError("a TLS handshake is awaited: feed the bytes to TLS, then tls_established()")
-        if self._state is not _CLOSED:
-            self._buffer.feed(data)
-
-    def receive_eof(self) -> None:
-        """The peer will send nothing more, or the connection is lost."""
-        self._eof = True
-
-    def data_to_send(self) -> bytes:
-        """Drain what is to be written to the peer; b"" when there is nothing."""
-        output = self._output
-        if not output:
-            return b""
-        data = output[0] if len(output) == 1 else b"".join(output)
-        output.clear()
-        self._output_size = 0
-        return data
 
     def next_event(self) -> Event | NeedData | Paused:
         """The next event, `NEED_DATA`, or `PAUSED` while an answer is owed or output is undrained."""
@@ -314,17 +145,6 @@ class SMTPServer:
     def _next_of_closed(self) -> Event:
         assert self._closed is not None
         return self._closed
-
-    def _end_of_input(self) -> ConnectionClosed:
-        closed = ConnectionClosed("EOF", in_message=self._state in (_BODY, State.AUTH, State.TLS))
-        self._close(closed)
-        return closed
-
-    def _close(self, closed: ConnectionClosed) -> None:
-        """No more input is read; what is queued still goes out."""
-        self._closed = closed
-        self._state = _CLOSED
-        self._buffer.clear()
 
     # -- answers -----------------------------------------------------------------------------------------
 
@@ -448,12 +268,6 @@ class SMTPServer:
             self._forget_client()
             self._state = _CONNECTED
 
-    def _owe(self, event: Event, next_state: State) -> Event:
-        self._pending = event
-        self._next_state = next_state
-        self._budgets.errors_in_row = 0
-        return event
-
     def _accept_helo(self, capabilities: Iterable[str]) -> None:
         event = self._pending
         assert isinstance(event, Helo)
@@ -470,32 +284,6 @@ class SMTPServer:
         self.helo_host = event.host
         self._state = _READY
         self._put(encode_reply(250, "\n".join(lines)))
-
-    def _message_done(self, accepted: bool) -> None:
-        recipients = self._recipients
-        self._drop_transaction()
-        self._state = after_message(self.profile)
-        if self._state is State.RECIPIENTS:
-            self._recipients = recipients
-        if accepted:
-            self._budgets.message_accepted()
-
-    def _send(self, code: int, text: str) -> None:
-        enhanced = self._enhances and self._state is not State.GREETING
-        self._put(encode_reply(code, text, self._max_wire_line, enhanced))
-
-    def _put(self, data: bytes) -> None:
-        self._output.append(data)
-        self._output_size += len(data)
-
-    def _close_with(self, reply: Reply) -> None:
-        self._close(ConnectionClosed(str(reply).split("\n", 1)[0], reply=reply))
-
-    def _end_with(self, reply: Reply | None) -> None:
-        """Say `reply` and close, if a budget is spent and it is not said yet."""
-        if reply is not None and self._state is not _CLOSED:
-            self._send(reply.code, reply.text)
-            self._close_with(reply)
 
     # -- commands ----------------------------------------------------------------------------------------
 
@@ -572,7 +360,7 @@ class SMTPServer:
     def _rcpt(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         limit = self.profile.limits.recipients
         if limit is not None and self._recipients >= limit:
-            return self._refuse(verb, _text(argument), answers.TOO_MANY_RECIPIENTS)
+            return self._refuse(verb, as_text(argument), answers.TOO_MANY_RECIPIENTS)
         return self._path(Recipient, verb, b"TO", argument, next_state)
 
     def _path(
@@ -586,7 +374,7 @@ class SMTPServer:
         text = argument.decode("utf-8", "surrogateescape")
         if not rest:
             return self._owe(kind(address, [], text), next_state)
-        parameters = [_text(parameter) for parameter in split_parameters(rest, profile.addresses)]
+        parameters = [as_text(parameter) for parameter in split_parameters(rest, profile.addresses)]
         refusal: Reply | None = None
         if len(parameters) > profile.limits.parameters:
             refusal = answers.TOO_MANY_PARAMETERS
@@ -599,13 +387,13 @@ class SMTPServer:
         return self._owe(kind(address, parameters, text), next_state)
 
     def _refuse_path(self, verb: str, argument: bytes, reply: Reply) -> Event:
-        event = self._refuse(verb, _text(argument), reply, transaction_dropped=verb == "MAIL")
+        event = self._refuse(verb, as_text(argument), reply, transaction_dropped=verb == "MAIL")
         if verb == "RCPT" and reply.code >= 500:
             self._end_with(self._budgets.refused_recipient())
         return event
 
     def _helo(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        host = _text(argument)
+        host = as_text(argument)
         if _CONTROL.search(host) or not self._is_helo_name(host):
             return self._refuse(verb, host, answers.BAD_HELO)
         self._drop_transaction()
@@ -619,7 +407,7 @@ class SMTPServer:
 
     def _data(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         if argument and self.profile.parameters_checked:
-            return self._refuse(verb, _text(argument), answers.PARAMETER_NOT_ALLOWED)
+            return self._refuse(verb, as_text(argument), answers.PARAMETER_NOT_ALLOWED)
         return self._owe(Data(), next_state)
 
     def _rset(self, verb: str, argument: bytes, next_state: State) -> Event | None:
@@ -633,17 +421,17 @@ class SMTPServer:
         return None
 
     def _vrfy(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        return self._owe(Verify(verb, _text(argument)), next_state)
+        return self._owe(Verify(verb, as_text(argument)), next_state)
 
     def _help(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        return self._owe(Help(_text(argument)), next_state)
+        return self._owe(Help(as_text(argument)), next_state)
 
     def _quit(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         return self._owe(Quit(), next_state)
 
     def _starttls(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         if argument and self.profile.parameters_checked:
-            return self._refuse(verb, _text(argument), answers.TLS_NO_PARAMETER)  # RFC 3207 section 4
+            return self._refuse(verb, as_text(argument), answers.TLS_NO_PARAMETER)  # RFC 3207 section 4
         if len(self._buffer):
             # Plain text behind the command would be read as if it came inside TLS.
             event = self._refuse(verb, "", answers.TLS_PIPELINED)
@@ -654,7 +442,7 @@ class SMTPServer:
     def _vendor_command(self, upper: bytes, argument: bytes) -> Event | None:
         wanted = self._vendor[upper]
         verb = upper.decode("ascii")
-        text = _text(argument)
+        text = as_text(argument)
         self._budgets.known()
         if len(upper) + len(argument) + 3 > self.profile.limits.command_line:
             return self._refuse(verb, "", answers.LINE_TOO_LONG)
@@ -663,129 +451,6 @@ class SMTPServer:
         if _CONTROL_BUT_TAB.search(text):
             return self._refuse(verb, text, answers.BAD_COMMAND)
         return self._owe(VendorCommand(verb, text), self._state)
-
-    def _wrong_parameter(self, needed: bool) -> Reply:
-        if needed != self.profile.swapped_parameter_texts:
-            return answers.PARAMETER_NEEDED
-        return answers.PARAMETER_NOT_ALLOWED
-
-    # -- refusals ----------------------------------------------------------------------------------------
-
-    def _refuse(
-        self,
-        verb: str,
-        argument: str,
-        reply: Reply,
-        *,
-        unknown: bool = False,
-        transaction_dropped: bool = False,
-        mechanism: str = "",
-        cause: str = "",
-    ) -> Event:
-        """Answer with `reply`, count it, and tell the application. 421 closes."""
-        if reply.code in (500, 501, 555):
-            reply = self._budgets.error() or reply
-        else:
-            self._budgets.errors_in_row = 0
-        self._send(reply.code, reply.text)
-        if reply.code == 421:
-            self._close_with(reply)
-        if verb == "AUTH":
-            # What follows may be the responses of a client that did not wait.
-            self._secrets_may_follow = True
-        return Refused(verb, argument, reply, unknown, transaction_dropped, mechanism, cause)
-
-    def _unknown(self, raw_verb: bytes, argument: bytes) -> Event:
-        verb, text = _text(raw_verb), _text(argument)
-        upper = raw_verb.upper()
-        if self.profile.refuses_http and upper in _HTTP_VERBS:
-            return self._refuse(verb, "", answers.NOT_SMTP, unknown=True)
-        if upper == b"AUTH":
-            text = self._shown("AUTH", argument)
-            self._secrets_may_follow = True
-        elif self._secrets_may_follow:
-            # What follows a refused AUTH may be its response, a password in base64.
-            verb, text = _MASK, ""
-        too_many = self._budgets.unknown()
-        event = self._refuse(verb, text, too_many or NOT_IMPLEMENTED, unknown=True)
-        if too_many is not None and self._state is not _CLOSED:
-            self._close_with(too_many)
-        return event
-
-    def _shown(self, verb: str, argument: bytes) -> str:
-        """An argument for the log, without what may be secret in it."""
-        text = _text(argument)
-        if verb != "AUTH":
-            return text
-        mechanism, blank, _ = text.partition(" ")
-        shown = _shown_mechanism(mechanism)
-        return f"{shown} {_MASK}" if blank and not shown.endswith(_MASK) else shown
-
-    # -- AUTH (RFC 4954) ---------------------------------------------------------------------------------
-
-    def _auth(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        if not argument:
-            return self._refuse(verb, "", self._wrong_parameter(needed=True))
-        if self.authenticated:
-            return self._refuse(verb, self._shown(verb, argument), answers.ALREADY_AUTHENTICATED)
-        name, _, response = argument.partition(b" ")
-        self._mechanism = _text(name)
-        self._state_before_auth = self._state
-        mechanism = self._new_mechanism(_text(name.upper()))
-        if mechanism is None:
-            self._mechanism = _shown_mechanism(self._mechanism)
-            return self._auth_refused(answers.NO_SUCH_MECHANISM, "no such mechanism")
-        self._exchange = ServerExchange(mechanism)
-        return self._auth_step(self._exchange.start(response.strip(b" ") or None), initial=True)
-
-    def _new_mechanism(self, name: str) -> ServerMechanism | None:
-        if name not in self.mechanisms:
-            return None
-        if name == "PLAIN":
-            return PlainServer(self.profile.free_authorization_identity)
-        return LoginServer() if name == "LOGIN" else None
-
-    def _next_auth_response(self) -> Event | NeedData | None:
-        line = self._buffer.read_line(self.profile.limits.auth_line)
-        if line is None:
-            return self._end_of_input() if self._eof else NEED_DATA
-        if line == OVERSIZED:
-            return self._auth_refused(answers.RESPONSE_TOO_LONG, "bad response")
-        assert self._exchange is not None
-        return self._auth_step(self._exchange.line(line[:-2] if line.endswith(b"\r\n") else line[:-1]))
-
-    def _auth_step(self, step: Step | Aborted | Undecodable, initial: bool = False) -> Event | None:
-        if isinstance(step, Challenge):
-            self._state = State.AUTH
-            self._put(b"334 " + encode_base64(step.data) + b"\r\n")
-            return None
-        if isinstance(step, PasswordRequest):
-            authorization = step.authorization_identity
-            if authorization not in ("", step.username) and not self.allows_authorization_identity:
-                return self._auth_refused(answers.AUTHORIZATION_REFUSED, "failed")
-            self._state = self._state_before_auth
-            name = self._mechanism
-            return self._owe(
-                VerifyPassword(name.upper(), name, step.username, step.password, authorization), self._state
-            )
-        if isinstance(step, Aborted):
-            return self._auth_refused(answers.AUTH_CANCELLED, "aborted")
-        assert isinstance(step, Undecodable | Malformed)
-        cause = "failed"
-        if isinstance(step, Undecodable):
-            cause = "bad initial response" if initial else "bad response"
-        return self._auth_refused(answers.UNDECODABLE_RESPONSE, cause)
-
-    def _auth_refused(self, reply: Reply, cause: str) -> Event:
-        """End the exchange; what was not cancelled, and reached a mechanism, counts as a failure."""
-        self._exchange = None
-        self._state = self._state_before_auth
-        if not self._enhances and reply.enhanced_code:
-            reply = Reply(reply.code, reply.text.partition(" ")[2])
-        event = self._refuse("AUTH", "", reply, mechanism=self._mechanism, cause=cause)
-        if cause not in ("aborted", "no such mechanism"):
-            self._end_with(self._budgets.auth_failure())
-        return event
 
     # -- the message -------------------------------------------------------------------------------------
 
@@ -825,18 +490,6 @@ class SMTPServer:
         if not self.lf_bodies:
             return decoded[:room]
         return decoded.replace(b"\n", b"\r\n")[:room].replace(b"\r\n", b"\n").removesuffix(b"\r")
-
-
-def _shown_mechanism(name: str) -> str:
-    """The name of a mechanism, for the log. What cannot be one (RFC 4422 section 3.1: at most 20 letters,
-    digits, ``-`` and ``_``) may be a password in the wrong place."""
-    head, tab, _ = name.partition("\t")
-    shown = _MASK if len(head) > 20 or "=" in head else head
-    return f"{shown} {_MASK}" if tab and shown != _MASK else shown
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
 
 
 _READERS: Final[dict[State, Callable[[SMTPServer], Event | NeedData | Paused | None]]] = {
