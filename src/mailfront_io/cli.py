@@ -41,7 +41,10 @@ def main() -> int:
 
         return send(arguments[1:])
     if arguments[:1] in (["--help"], ["-h"], ["help"]):
+        from mailfront_io.registry import backend_names, plugin_names
+
         sys.stdout.write(USAGE)
+        sys.stdout.write(f"\nBackends: {', '.join(backend_names())}\nPlugins:  {', '.join(plugin_names())}\n")
         return 0
     if arguments[:1] == ["--version"]:
         from importlib.metadata import version

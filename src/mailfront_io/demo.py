@@ -87,7 +87,7 @@ class Demo:
     def announce(self, names: list[str]) -> None:
         """Print what is served and what to try."""
         smtp, smtps, submission = names
-        program = sys.argv[0]
+        program = sys.argv[0] if os.access(sys.argv[0], os.X_OK) else "mailfront"
         if program == shutil.which("mailfront"):
             program = "mailfront"
         elif os.path.isabs(program):

@@ -24,7 +24,7 @@ def write_blocks(descriptor: int, blocks: Iterable[bytes]) -> None:
 def publish(descriptor: int, temporary: str, final: str, sync: bool = True) -> None:
     """Give the file its `final` name, where readers look for it, and remove the `temporary` one.
 
-    `sync`: the content before it, and both directories after it, are on disk when this returns. Closes
+    `sync`: the content before it, and the directory of `final` after it, are on disk when this returns. Closes
     `descriptor`. Raises `OSError`; then the file has no final name.
     """
     try:

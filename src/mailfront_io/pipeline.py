@@ -133,7 +133,7 @@ class Pipeline:
         self._data_error = None
         self.session.added_lines.clear()
         if self._spools:
-            directory = self.session.getenv("TMPDIR") or "/tmp"
+            directory = self._spool_directory()
             try:
                 self._spool = Spool(directory, in_file=self._spools_in_file)
             except OSError as error:
@@ -261,7 +261,8 @@ class Pipeline:
             try:
                 self._spool.write(data)
             except OSError as error:
-                self.session.log(f"Cannot write the spool file: {error.strerror}")
+                directory = self._spool_directory()
+                self.session.log(f"Cannot write a spool file in {directory}: {error.strerror}; set $TMPDIR")
                 await self._fail_data(INTERNAL_ERROR)
 
     async def _fail_data(self, response: Response) -> None:
@@ -278,8 +279,10 @@ class Pipeline:
                 deadline = self.session.clock.monotonic() + STORE_SECONDS
                 answer = await self._caller.bounded(self.backend, answer, deadline)
             responses = answer if isinstance(answer, list) else [answer]
-            if not responses or not all(r is None or isinstance(r, Response) for r in responses):
+            if not all(r is None or isinstance(r, Response) for r in responses):
                 raise TypeError("message_end answers with a Response, None, or a list of them")
+            if isinstance(answer, list) and len(answer) != len(self.session.envelope.recipients):
+                raise TypeError("message_end answers with a list of one Response for each recipient")
         except Exception as error:
             responses = [self._caller.failed(self.backend, error)]
         responses = [
@@ -289,6 +292,9 @@ class Pipeline:
         if any(r.refuses for r in responses):
             await self.reset()
         return responses
+
+    def _spool_directory(self) -> str:
+        return self.session.getenv("TMPDIR") or "/tmp"
 
     def _close_spool(self) -> None:
         if self._spool is not None:

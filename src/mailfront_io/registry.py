@@ -69,8 +69,9 @@ def _load(kind: str, name: str, built_in: dict[str, str], group: str, base: type
     module_name, _, class_name = target.partition(":")
     try:
         found = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise CannotLoad(kind, name, str(error)) from error
+    except Exception as error:  # a stranger's module may raise anything when it is imported
+        cause = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise CannotLoad(kind, name, cause) from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise CannotLoad(kind, name, f"{target} is no {base.__module__}.{base.__name__}")
     return found

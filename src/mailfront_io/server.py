@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 from mailfront_io.drivers.listener import Listener
 from mailfront_io.log import line_log
@@ -272,8 +272,14 @@ def write_port_file(path: str, names: Sequence[str]) -> None:
         ) from error
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence, and the exit code of a wrong configuration."""
+        self.exit(EX_CONFIG, f"{self.prog}: {message}: see {self.prog} --help\n")
+
+
 def _arguments(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mailfront serve",
         usage="mailfront serve [OPTIONS] [PROTOCOL BACKEND [PLUGINS...]]",
         description="A server of its own for a mailfront line.",
@@ -302,7 +308,15 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "--data", default="mailfront-data", metavar="DIR", help="of the development server; default: mailfront-data"
     )
     parser.add_argument("line", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    return parser.parse_args(words)
+    arguments = parser.parse_args(words)
+    if not 0 <= arguments.grace < float("inf"):
+        parser.error(f"argument --grace: {arguments.grace} is no number of seconds")
+    if arguments.max_connections < 1 or arguments.max_per_client < 1:
+        parser.error("arguments --max-connections, --max-per-client: at least 1")
+    for word in arguments.line:
+        if word.startswith("--"):
+            parser.error(f"argument {word} stands behind PROTOCOL BACKEND: options come first")
+    return arguments
 
 
 def main(words: list[str]) -> int:
@@ -318,6 +332,7 @@ def main(words: list[str]) -> int:
             service = service_from_line(arguments.line, environment, log)
             if service.load_error is not None:
                 raise ConfigurationError(f"{service.load_error}: see mailfront --help for the names")
+            service.check_required()
             default_port = DEVELOPMENT_PORTS[service.protocol]
             host, port = parse_address(arguments.listen or f"127.0.0.1:{default_port}", default_port)
             endpoints = [Endpoint(service, host, port)]

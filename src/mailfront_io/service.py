@@ -15,6 +15,7 @@ from mailfront_io.registry import CannotLoad, load_backend, load_plugin, parse_p
 from mailfront_io.session import Session, parse_number
 from mailfront_io.tls import TLSSettingError, key_type, server_context
 from mailfront_proto.smtp.profile import COMPAT, DEFAULT, LineEnds, Profile
+from mailfront_proto.smtp.replies import Reply
 from mailfront_proto.smtp.server import SMTPServer
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ class Service:
             return
         hooks: list[type[Hooks]] = [*self._plugins, self._backend]
         if self.profile.name != "compat":
-            check_settings([*SETTINGS, *(s for h in hooks for s in h.settings)], environment)
+            settings = [*SETTINGS, *(s for h in hooks for s in h.settings)]
+            check_settings([s for s in settings if credentials is None or s.variable != "AUTH_STORE"], environment)
         if credentials is None and any(s.variable == "AUTH_STORE" for h in hooks for s in h.settings):
             self.credentials = open_store(environment)
         self._tls_context, self._tls_key_type = self._load_tls()
@@ -96,6 +98,15 @@ class Service:
             if "TLS_IMMEDIATE" in self.environment:
                 raise NoImmediateTLS(str(error)) from error
             return None, ""  # served without TLS, as the original does
+
+    def check_required(self) -> None:
+        """Raise `ConfigurationError` for a setting that is needed and missing. For servers, where somebody reads it;
+        a one-shot program tells its client, as the original does."""
+        for hooks in (*self._plugins, self._backend):
+            for setting in hooks.settings:
+                given = setting.variable == "AUTH_STORE" and self.credentials is not None
+                if setting.required and not given and not self.environment.get(setting.variable):
+                    raise ConfigurationError(f"${setting.variable} is not set: {hooks.name} needs it ({setting.doc})")
 
     def session(
         self, connection: Connection, facts: Mapping[str, str] | None = None
@@ -118,16 +129,17 @@ class Service:
             try:
                 made.append(kind(session))
             except Exception as error:
-                what = "backend" if kind is self._backend else "plugin"
-                return self._refuse(CannotLoad(what, kind.name or kind.__name__, f"{type(error).__name__}: {error}"))
+                what, name = "backend" if kind is self._backend else "plugin", kind.name or kind.__name__
+                self.log(f"Error: {what} {name}: {type(error).__name__}: {error}")
+                return self._refuse(CannotLoad(what, name, "it raised an error"))
         *plugins, backend = made
         pipeline = Pipeline(session, plugins, backend)
         return SMTPFrontend(session, pipeline, machine).run()
 
     async def _refuse(self, error: CannotLoad) -> int:
-        reply = f"451 4.3.0 {error}"
-        self.log(reply)
-        data = reply.encode("utf-8", "replace") + b"\r\n"
+        reply = Reply(451, f"4.3.0 {error}".replace("\n", " "))
+        self.log(str(reply))
+        data = reply.encode(None)
         await Send(data)
         self.log(f"bytes in: 0 bytes out: {len(data)}")
         return 1

@@ -42,9 +42,17 @@ class TLSSettingError(Exception):
         self.log_line = log_line
 
 
+class _EncryptedKey(Exception):
+    """OpenSSL asks for a pass phrase."""
+
+
+def _no_password() -> str:
+    raise _EncryptedKey
+
+
 def server_context(getenv: Callable[[str], str | None]) -> "ssl.SSLContext | None":
     """The context for a server; None when ``$TLS_CERTFILE`` is unset. TLS 1.2 at least, no compression, no
-    renegotiation (H84). Raises `TLSSettingError` with the variable, the file and the remedy."""
+    renegotiation. Raises `TLSSettingError` with the variable, the file and the remedy."""
     certfile = getenv("TLS_CERTFILE")
     if not certfile:
         return None
@@ -55,7 +63,12 @@ def server_context(getenv: Callable[[str], str | None]) -> "ssl.SSLContext | Non
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     keyfile = getenv("TLS_KEYFILE") or certfile
     try:
-        context.load_cert_chain(certfile, keyfile)
+        context.load_cert_chain(certfile, keyfile, password=_no_password)
+    except _EncryptedKey as error:
+        raise TLSSettingError(
+            f"$TLS_KEYFILE: the key in {keyfile} is encrypted: give one without a pass phrase",
+            "TLS init failed: Error while reading file.",
+        ) from error
     except FileNotFoundError as error:
         missing = "TLS_CERTFILE" if not _exists(certfile) else "TLS_KEYFILE"
         raise TLSSettingError(

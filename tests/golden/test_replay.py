@@ -26,18 +26,18 @@ SELECTED = (
     "queuedir",
 )
 NOT_YET = {
-    "pop3-auth-": "step 4: needs pop3front-auth and CVM",
-    "pop3-": "step 4: needs pop3front-maildir",
-    "imap-": "step 4: needs imapfront-auth",
-    "qmtp-": "step 4: needs the QMTP front end",
-    "qmqp-": "step 4: needs the QMQP front end",
-    "auth-": "step 5: needs cvm-authenticate",
-    "cvm-validate": "step 5: needs cvm-validate",
-    "lua": "step 5: needs lua",
-    "patterns-": "step 5: needs patterns",
-    "qmail-validate": "step 5: needs qmail-validate",
-    "rules-": "step 5: needs mailrules",
-    "qmail-": "step 6: needs the qmail backend",
+    "pop3-auth-": "needs pop3front-auth and CVM",
+    "pop3-": "needs pop3front-maildir",
+    "imap-": "needs imapfront-auth",
+    "qmtp-": "needs the QMTP front end",
+    "qmqp-": "needs the QMQP front end",
+    "auth-": "needs cvm-authenticate",
+    "cvm-validate": "needs cvm-validate",
+    "lua": "needs lua",
+    "patterns-": "needs patterns",
+    "qmail-validate": "needs qmail-validate",
+    "rules-": "needs mailrules",
+    "qmail-": "needs the qmail backend",
 }
 
 # name -> (the fields that differ, the fault of the original that is not copied)

@@ -31,8 +31,10 @@ class Maildir(Backend):
         assert spool is not None
         session = self.session
         maildir = session.getenv("MAILDIR_PATH")
-        if not maildir or session.envelope.sender is None:
+        if not maildir:
             return MISSING
+        if session.envelope.sender is None:
+            return CANNOT_STORE
         return_path = f"Return-Path: <{session.envelope.sender.address}>\n"
         try:
             await Thread(

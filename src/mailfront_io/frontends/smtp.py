@@ -39,7 +39,7 @@ otherwise: guessing by one connection is slow."""
 IDLE_TIMEOUT = Reply(421, "4.4.2 Timed out, closing connection")
 SHUTTING_DOWN = Reply(421, "4.3.2 The server is shutting down, closing connection")
 
-_BEFORE_SECRETS = frozenset(("PASS", "PLAIN", "LOGIN", "CRAM-MD5"))
+_BEFORE_SECRETS = frozenset(("AUTH", "PASS", "PLAIN", "LOGIN", "CRAM-MD5"))
 """Words behind which a mistyped or misplaced command has a password."""
 
 
@@ -352,12 +352,20 @@ class SMTPFrontend:
         if event.verb in ("MAIL", "RCPT") and not event.unknown:
             log(f"{event.verb} {event.argument}")
         elif event.unknown:
-            log(f"{event.verb} {self._masked(event)}")
+            log(f"{self._masked_verb(event.verb)} {self._masked(event)}")
         elif event.mechanism:
             self._log_auth_failure(event.mechanism, event.cause)
         if event.transaction_dropped:
             await self.pipeline.reset()
         self._log_reply(event.reply)
+
+    def _masked_verb(self, verb: str) -> str:
+        """A command that nobody knows may be a secret, too; only in the compat profile is it shown whatever it
+        looks like."""
+        shown = self.session.profile.name == "compat" or (verb.isascii() and verb.isalpha() and len(verb) <= 8)
+        if shown and verb.upper().startswith("PASS:"):
+            return "PASS:XXXXXXXX"
+        return verb if shown or not verb else "XXXXXXXX"
 
     def _masked(self, event: events.Refused) -> str:
         """The argument of an unknown command: shown as it came only in the compat profile, and there
@@ -365,7 +373,7 @@ class SMTPFrontend:
         argument = event.argument
         if not argument or event.verb.upper() == "AUTH":
             return argument
-        words = {event.verb.upper(), argument.split(" ")[0].upper()}
+        words = {event.verb.upper()[:4], argument.split(" ")[0].upper()}
         if self.session.profile.name != "compat" or not words.isdisjoint(_BEFORE_SECRETS):
             return "XXXXXXXX"
         return argument

@@ -76,7 +76,7 @@ class Recipient(Event):
 @record
 class Data(Event):
     """DATA (RFC 5321 section 4.1.1.4). ``accept()`` sends the 354, and `Body` events follow; with any
-    other answer there is no body."""
+    other answer there is no body, and the transaction is dropped (not in the compat profile)."""
 
 
 @record

@@ -85,7 +85,7 @@ class Profile:
     """MAIL needs HELO or EHLO first (RFC 5321 section 4.1.1.1)."""
 
     helo_argument_required: bool = True
-    """HELO and EHLO without a name are 501 (RFC 5321 section 4.1.1.1)."""
+    """HELO and EHLO without a name, or with more than a word, are 501 (RFC 5321 section 4.1.1.1)."""
 
     knows_expn: bool = False
     """EXPN is handed on as `Verify`. Otherwise it is an unknown command, as in the original."""

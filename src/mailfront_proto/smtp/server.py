@@ -79,9 +79,10 @@ _USUAL_REPLIES: Final[dict[type[Event], Reply]] = {
 _USUAL: Final = {kind: (reply, reply.encode()) for kind, reply in _USUAL_REPLIES.items()}
 
 _HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"))
-_IDLE_VERBS: Final = frozenset(("NOOP", "RSET", "VRFY", "HELP", "HELO", "EHLO", "LHLO", "STARTTLS"))
+_IDLE_VERBS: Final = frozenset(("NOOP", "RSET", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "LHLO", "STARTTLS"))
 _CHECKED_VERBS: Final = _IDLE_VERBS | {"AUTH"}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_HELO_NAME: Final = re.compile(r"\S+[ \t]*\Z")
 _CONTROL_BUT_TAB: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _MASK: Final = "XXXXXXXX"
 
@@ -218,6 +219,10 @@ class SMTPServer(ServerAuth):
         if kind is Data:
             if code < 400:
                 self._decoder = DotDecoder(self.profile.line_ends, self.lf_bodies)
+            elif not self.profile.envelope_survives_message:
+                # Who refuses the message has dropped its envelope: it may not be used for another.
+                self._drop_transaction()
+                self._state = _READY
         elif kind is VerifyPassword:
             self._state = self._state_before_auth
             self._secrets_may_follow = True
@@ -283,7 +288,7 @@ class SMTPServer(ServerAuth):
             self._advertised = frozenset()
         self.helo_host = event.host
         self._state = _READY
-        self._put(encode_reply(250, "\n".join(lines)))
+        self._put(encode_reply(250, "\n".join(lines), None))
 
     # -- commands ----------------------------------------------------------------------------------------
 
@@ -341,10 +346,10 @@ class SMTPServer(ServerAuth):
 
     def _bare_line_end(self, line: bytes, command: bytes) -> Event | None:
         """The refusal of a CR, LF or NUL that has no place in a command, or None."""
-        if b"\r" in command or b"\0" in command:
-            if self.profile.line_ends is LineEnds.NORMALIZE:
+        bare = b"\r" in command or line[-2:] != b"\r\n"
+        if self.profile.line_ends is LineEnds.NORMALIZE or not bare:
+            if b"\r" in command or b"\0" in command:
                 return self._refuse("", "", answers.BAD_COMMAND)
-        elif self.profile.line_ends is LineEnds.NORMALIZE or line[-2:] == b"\r\n":
             return None
         event = self._refuse("", "", answers.BARE_LINE_END)
         if self._state is not _CLOSED:
@@ -355,6 +360,9 @@ class SMTPServer(ServerAuth):
         if self._state is not _CONNECTED and self._state is not _READY:
             self._state = _READY
             self._drop_transaction()
+            spent = self._budgets.idle()  # a sender after another, and no message
+            if spent is not None:
+                return self._refuse(verb, as_text(argument), spent, transaction_dropped=True)
         return self._path(Mail, verb, b"FROM", argument, next_state)
 
     def _rcpt(self, verb: str, argument: bytes, next_state: State) -> Event | None:
@@ -402,8 +410,9 @@ class SMTPServer(ServerAuth):
         return self._owe(Helo(verb, host), next_state)
 
     def _is_helo_name(self, host: str) -> bool:
-        """Whether there is a name, of a length that a domain may have (RFC 5321 section 4.5.3.1.2)."""
-        return not self.profile.helo_argument_required or (bool(host.strip()) and len(host) <= 255)
+        """Whether there is one word, of a length that a domain may have (RFC 5321 section 4.5.3.1.2): more would
+        look like facts of ours in a trace line. What the word means is not judged."""
+        return not self.profile.helo_argument_required or (len(host) <= 255 and _HELO_NAME.match(host) is not None)
 
     def _data(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         if argument and self.profile.parameters_checked:

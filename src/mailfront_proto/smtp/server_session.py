@@ -160,7 +160,7 @@ class ServerSession:
         offered = []
         if self.message_size is not None:
             offered.append(f"SIZE {self.message_size}")
-        if self.mechanisms:
+        if self.mechanisms and not self.authenticated:  # RFC 4954 section 4: not twice
             offered.append("AUTH " + " ".join(self.mechanisms))
         offered += ["8BITMIME", "ENHANCEDSTATUSCODES", "PIPELINING"]
         if self.offers_starttls and not self.in_tls:
