@@ -373,7 +373,8 @@ class SMTPFrontend:
         argument = event.argument
         if not argument or event.verb.upper() == "AUTH":
             return argument
-        words = {event.verb.upper()[:4], argument.split(" ")[0].upper()}
+        verb = event.verb.upper()
+        words = {verb, verb[:4], argument.split(" ")[0].upper()}
         if self.session.profile.name != "compat" or not words.isdisjoint(_BEFORE_SECRETS):
             return "XXXXXXXX"
         return argument
