@@ -21,7 +21,7 @@ class Spool:
 
     def __init__(self, directory: str, in_file: bool = False) -> None:
         self._directory = directory
-        self._blocks: list[bytes] = []
+        self._memory = bytearray()
         self._file: BinaryIO | None = self._open() if in_file else None
         self.size = 0
         """Bytes written."""
@@ -40,18 +40,19 @@ class Spool:
         """Append `data`."""
         self.size += len(data)
         if self._file is None:
-            self._blocks.append(data)
+            self._memory += data
             if self.size <= MEMORY_LIMIT:
                 return
             self._file = self._open()
-            data = b"".join(self._blocks)
-            self._blocks.clear()
+            data = bytes(self._memory)
+            self._memory.clear()
         _write_all(self._file, data)
 
     def blocks(self) -> Iterator[bytes]:
-        """The message, in blocks of at most `BLOCK` bytes (or as written)."""
+        """The message, in blocks of at most `BLOCK` bytes."""
         if self._file is None:
-            yield from self._blocks
+            for start in range(0, len(self._memory), BLOCK):
+                yield bytes(self._memory[start : start + BLOCK])
             return
         self._file.seek(0)
         while block := self._file.read(BLOCK):
@@ -68,11 +69,11 @@ class Spool:
             new.close()
             raise
         self.close()
-        self._blocks, self._file, self.size = new._blocks, new._file, new.size
+        self._memory, self._file, self.size = new._memory, new._file, new.size
 
     def close(self) -> None:
         """Forget the message and its file."""
-        self._blocks.clear()
+        self._memory.clear()
         if self._file is not None:
             self._file.close()
             self._file = None
