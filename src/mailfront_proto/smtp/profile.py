@@ -57,7 +57,8 @@ class Limits:
     """The same, in all."""
 
     idle_commands: int | None = 100
-    """NOOP, RSET, VRFY, HELP, HELO, EHLO and STARTTLS since the last accepted message before 421."""
+    """NOOP, RSET, VRFY, EXPN, HELP, HELO, EHLO, STARTTLS, and MAIL within a transaction, since the last accepted
+    message before 421."""
 
     unknown_in_row: int | None = None
     """Unknown commands in a row before the original's ``503 Too many unimplemented commands``."""

@@ -2,8 +2,8 @@
 
 Strategy: bytes are framed first (`ReceiveBuffer`, `DotDecoder`), then parsed, then looked up in the table
 of `mailfront_proto.smtp.states`. What the protocol alone decides (syntax, order, limits, NOOP) is answered
-here; everything else becomes an event and waits for the application's answer. All state is in
-`SMTPServer`; it knows no socket, no clock and no policy on whom to trust::
+here; everything else becomes an event and waits for the application's answer. The state is in
+`ServerSession`, on which this file stands; it knows no socket, no clock and no policy on whom to trust::
 
     machine = SMTPServer("mx.example.org")
     while not isinstance(event := machine.next_event(), ConnectionClosed):
