@@ -67,6 +67,8 @@ class Served:
                 socket.create_connection(self.addresses[0]).close()
             except ConnectionRefusedError:
                 return True
+            except ConnectionResetError:  # it was in the queue of the listener that closed just now
+                continue
             select.select([], [], [], 0.01)
         return False
 

@@ -5,13 +5,11 @@ bytes in and out, the event that is owed an answer, the transaction, and the bud
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import ClassVar, Final
 
-from mailfront_proto.buffer import ReceiveBuffer
 from mailfront_proto.errors import LocalProtocolError
-from mailfront_proto.sasl import (
-    ServerExchange,
-)
+from mailfront_proto.machine import ServerMachine
+from mailfront_proto.sasl import ServerExchange
 from mailfront_proto.smtp import answers
 from mailfront_proto.smtp.answers import NOT_IMPLEMENTED
 from mailfront_proto.smtp.body import DotDecoder
@@ -37,31 +35,24 @@ _CONNECTED: Final = State.CONNECTED
 _CLOSED: Final = State.CLOSED
 
 
-class ServerSession:
+class ServerSession(ServerMachine[Event]):
     """The state of one session; see `mailfront_proto.smtp.server.SMTPServer` for its arguments."""
 
     __slots__ = (
         "_advertised",
         "_body_ended",
         "_budgets",
-        "_buffer",
-        "_closed",
         "_command_limit",
         "_decoder",
         "_enhances",
-        "_eof",
         "_exchange",
         "_frame_limit",
         "_max_wire_line",
         "_mechanism",
         "_next_state",
-        "_output",
-        "_output_size",
-        "_pending",
         "_recipients",
         "_refusal",
         "_secrets_may_follow",
-        "_state",
         "_state_before_auth",
         "_strict_lines",
         "_vendor",
@@ -80,6 +71,9 @@ class ServerSession:
         "profile",
     )
 
+    _handshake_state: ClassVar[object] = State.TLS
+    _state: State
+
     def __init__(
         self,
         hostname: str,
@@ -88,6 +82,7 @@ class ServerSession:
         greeting: str | None,
         lf_bodies: bool,
     ) -> None:
+        super().__init__(State.GREETING)
         self.lf_bodies = lf_bodies
         self.profile = profile
         self.hostname = hostname
@@ -108,14 +103,7 @@ class ServerSession:
         self._vendor: dict[bytes, str] = {}
         self._budgets = Budgets(profile.limits)
 
-        self._buffer = ReceiveBuffer()
-        self._eof = False
-        self._output: list[bytes] = []
-        self._output_size = 0
-        self._closed: ConnectionClosed | None = None
         self._secrets_may_follow = False
-        self._state = State.GREETING
-        self._pending: Event | None = None
         self._next_state = _CONNECTED
         self._forget_client()
 
@@ -143,11 +131,6 @@ class ServerSession:
     def state(self) -> State:
         """Where the session stands."""
         return self._state
-
-    @property
-    def answer_owed(self) -> bool:
-        """Whether the last event waits for `accept` or `reply`."""
-        return self._pending is not None
 
     @property
     def in_transaction(self) -> bool:
@@ -183,38 +166,9 @@ class ServerSession:
         """Take `verb` back: the built-in command, or none, is in force again."""
         self._vendor.pop(verb.upper().encode(), None)
 
-    # -- bytes -------------------------------------------------------------------------------------------
-
-    def receive_data(self, data: bytes) -> None:
-        """Store bytes from the peer. Call `next_event` next. Bytes after the end are dropped."""
-        if not data:
-            raise LocalProtocolError('receive_data(b""): call receive_eof() when the peer has closed')
-        if self._state is State.TLS:
-            raise LocalProtocolError("a TLS handshake is awaited: feed the bytes to TLS, then tls_established()")
-        if self._state is not _CLOSED:
-            self._buffer.feed(data)
-
-    def receive_eof(self) -> None:
-        """The peer will send nothing more, or the connection is lost."""
-        self._eof = True
-
-    def data_to_send(self) -> bytes:
-        """Drain what is to be written to the peer; b"" when there is nothing."""
-        output = self._output
-        if not output:
-            return b""
-        data = output[0] if len(output) == 1 else b"".join(output)
-        output.clear()
-        self._output_size = 0
-        return data
-
     def _send(self, code: int, text: str) -> None:
         enhanced = self._enhances and self._state is not State.GREETING
         self._put(encode_reply(code, text, self._max_wire_line, enhanced))
-
-    def _put(self, data: bytes) -> None:
-        self._output.append(data)
-        self._output_size += len(data)
 
     # -- events and the end ------------------------------------------------------------------------------
 
@@ -238,11 +192,10 @@ class ServerSession:
         self._close(closed)
         return closed
 
-    def _close(self, closed: ConnectionClosed) -> None:
+    def _close(self, closed: Event) -> None:
         """No more input is read; what is queued still goes out."""
-        self._closed = closed
+        super()._close(closed)
         self._state = _CLOSED
-        self._buffer.clear()
 
     def _close_with(self, reply: Reply) -> None:
         self._close(ConnectionClosed(str(reply).split("\n", 1)[0], reply=reply))

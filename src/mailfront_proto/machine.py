@@ -1,0 +1,68 @@
+"""What every server machine has below its commands: bytes in, bytes out, and the event that is owed an answer.
+
+`mailfront_proto.pull` says in words how a machine is used; this is the part of it that does not depend on the
+protocol. A machine adds its states, its reader for each state, and its answers.
+"""
+
+from typing import ClassVar, Generic, TypeVar
+
+from mailfront_proto.buffer import ReceiveBuffer
+from mailfront_proto.errors import LocalProtocolError
+
+E = TypeVar("E")
+"""The base class of the machine's events."""
+
+
+class ServerMachine(Generic[E]):
+    """The input, the output and the pending answer of one session. `E`: the base class of its events."""
+
+    __slots__ = ("_buffer", "_closed", "_eof", "_output", "_output_size", "_pending", "_state")
+
+    _handshake_state: ClassVar[object] = None
+    """The state in which what comes is not ours but TLS's."""
+
+    def __init__(self, state: object) -> None:
+        self._buffer = ReceiveBuffer()
+        self._eof = False
+        self._output: list[bytes] = []
+        self._output_size = 0
+        self._pending: E | None = None
+        self._closed: E | None = None
+        self._state = state
+
+    @property
+    def answer_owed(self) -> bool:
+        """Whether the last event waits for its answer."""
+        return self._pending is not None
+
+    def receive_data(self, data: bytes) -> None:
+        """Store bytes from the peer. Call `next_event` next. Bytes after the end are dropped."""
+        if not data:
+            raise LocalProtocolError('receive_data(b""): call receive_eof() when the peer has closed')
+        if self._state is self._handshake_state:
+            raise LocalProtocolError("a TLS handshake is awaited: feed the bytes to TLS, then tls_established()")
+        if self._closed is None:
+            self._buffer.feed(data)
+
+    def receive_eof(self) -> None:
+        """The peer will send nothing more, or the connection is lost."""
+        self._eof = True
+
+    def data_to_send(self) -> bytes:
+        """Drain what is to be written to the peer; b"" when there is nothing."""
+        output = self._output
+        if not output:
+            return b""
+        data = output[0] if len(output) == 1 else b"".join(output)
+        output.clear()
+        self._output_size = 0
+        return data
+
+    def _put(self, data: bytes) -> None:
+        self._output.append(data)
+        self._output_size += len(data)
+
+    def _close(self, closed: E) -> None:
+        """No more input is read; what is queued still goes out."""
+        self._closed = closed
+        self._buffer.clear()
