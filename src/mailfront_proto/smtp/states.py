@@ -37,6 +37,8 @@ class State(Enum):
     """A recipient was accepted, too."""
     BODY = "body"
     """A message is coming in."""
+    CHUNKS = "chunks"
+    """A chunk of a message has been sent (BDAT): another, the last one, or RSET is expected (RFC 3030 section 2)."""
     AUTH = "auth"
     """A response to a SASL challenge is awaited."""
     TLS = "tls"
