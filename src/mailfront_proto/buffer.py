@@ -99,6 +99,19 @@ class ReceiveBuffer:
         self.clear()
         return rest if isinstance(rest, bytes) else bytes(rest)
 
+    def read_some(self, limit: int) -> bytes:
+        """What is held, but `limit` bytes at most; b"" when nothing is."""
+        if len(self._data) - self._pos <= limit:
+            return self.read_all()
+        piece = self.read_exactly(limit)
+        assert piece is not None
+        return piece
+
+    def peek(self, size: int) -> bytes:
+        """The next bytes, `size` of them at most, which stay."""
+        piece = self._data[self._pos : self._pos + size]
+        return piece if isinstance(piece, bytes) else bytes(piece)
+
     def read_exactly(self, size: int) -> bytes | None:
         """Exactly `size` bytes, or None when they are not here yet."""
         end = self._pos + size
