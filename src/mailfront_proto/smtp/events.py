@@ -15,6 +15,7 @@ as read-only.
 from mailfront_proto.record import record
 from mailfront_proto.secret import Secret
 from mailfront_proto.smtp.addresses import Address
+from mailfront_proto.smtp.parameters import NO_MAIL_OPTIONS, NO_RECIPIENT_OPTIONS, MailOptions, RecipientOptions
 from mailfront_proto.smtp.replies import Reply
 
 
@@ -55,13 +56,16 @@ class Mail(Event):
     """MAIL FROM (RFC 5321 section 4.1.1.2). Any earlier transaction was dropped.
 
     `address`: the reverse-path; `parameters`: the ESMTP parameters, each as it came (``KEY`` or
-    ``KEY=VALUE``), checked against what was advertised in the default profile; `argument`: the argument as
-    it came, for the log. A 2yz answer starts the transaction.
+    ``KEY=VALUE``); `argument`: the argument as it came, for the log; `options`: what the parameters say, read
+    and checked against what was advertised (in the compat profile they are not read: nothing is set).
+    ``options.auth`` of a client that has not authenticated is `NULL_SUBMITTER` (RFC 4954 section 5). A 2yz answer
+    starts the transaction.
     """
 
     address: Address
     parameters: list[str]
     argument: str
+    options: MailOptions = NO_MAIL_OPTIONS
 
 
 @record
@@ -71,6 +75,7 @@ class Recipient(Event):
     address: Address
     parameters: list[str]
     argument: str
+    options: RecipientOptions = NO_RECIPIENT_OPTIONS
 
 
 @record

@@ -47,7 +47,7 @@ from mailfront_proto.smtp.events import (
     Verify,
     VerifyPassword,
 )
-from mailfront_proto.smtp.parameters import check_parameters
+from mailfront_proto.smtp.parameters import NULL_SUBMITTER, MailOptions, ParameterError, RecipientOptions
 from mailfront_proto.smtp.profile import DEFAULT, LineEnds, Profile
 from mailfront_proto.smtp.replies import Reply, encode_reply
 from mailfront_proto.smtp.server_auth import ServerAuth
@@ -383,16 +383,28 @@ class SMTPServer(ServerAuth):
         if not rest:
             return self._owe(kind(address, [], text), next_state)
         parameters = [as_text(parameter) for parameter in split_parameters(rest, profile.addresses)]
-        refusal: Reply | None = None
         if len(parameters) > profile.limits.parameters:
-            refusal = answers.TOO_MANY_PARAMETERS
-        elif profile.parameters_checked:
-            refusal = check_parameters(verb, parameters, self._advertised, self.message_size)
-        elif any(_CONTROL_BUT_TAB.search(parameter) for parameter in parameters):
-            refusal = answers.BAD_ADDRESS
-        if refusal is not None:
-            return self._refuse_path(verb, argument, refusal)
-        return self._owe(kind(address, parameters, text), next_state)
+            return self._refuse_path(verb, argument, answers.TOO_MANY_PARAMETERS)
+        if not profile.parameters_checked:
+            if any(_CONTROL_BUT_TAB.search(parameter) for parameter in parameters):
+                return self._refuse_path(verb, argument, answers.BAD_ADDRESS)
+            return self._owe(kind(address, parameters, text), next_state)
+        try:
+            if kind is Recipient:
+                options = RecipientOptions.parse(parameters, self._advertised)
+                return self._owe(Recipient(address, parameters, text, options), next_state)
+            return self._owe(Mail(address, parameters, text, self._mail_options(parameters)), next_state)
+        except ParameterError as error:
+            return self._refuse_path(verb, argument, error.reply)
+
+    def _mail_options(self, parameters: list[str]) -> MailOptions:
+        options = MailOptions.parse(parameters, self._advertised)
+        if options.size is not None and self.message_size is not None and options.size > self.message_size:
+            raise ParameterError(answers.TOO_BIG)
+        if options.auth is not None and not self.authenticated:
+            # RFC 4954 section 5: a client that is not trusted may not say who submitted the message.
+            return options.with_auth(NULL_SUBMITTER)
+        return options
 
     def _refuse_path(self, verb: str, argument: bytes, reply: Reply) -> Event:
         event = self._refuse(verb, as_text(argument), reply, transaction_dropped=verb == "MAIL")
