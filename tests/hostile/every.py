@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from mailfront_proto.smtp import COMPAT, DEFAULT, Profile, SMTPServer
-from tests.proto.server_script import Answer, Outcome, accept_all, play
-from tests.splits import every_split, few_splits
+from mailfront_proto.testing import Player, assert_chunk_invariant, few_splits
+from tests.proto.server_script import Answer, Outcome, accept_all, player
 
 HELLO = b"EHLO x\r\n"
 ENVELOPE = HELLO + b"MAIL FROM:<a@example.net>\r\nRCPT TO:<b@example.org>\r\n"
@@ -23,17 +23,15 @@ def split_outcome(
     few: bool = False,
 ) -> Outcome:
     """What `segments` lead to; that it is the same under every split (or a few) is asserted here."""
-    whole: Outcome | None = None
-    for pieces in few_splits(segments) if few else every_split(segments):
+
+    def new() -> Player[SMTPServer]:
         machine = SMTPServer("mx.example.org", profile, lmtp=lmtp)
         machine.mechanisms = mechanisms
         machine.offers_starttls = starttls
-        outcome = play(machine, pieces, answer())
-        if whole is None:
-            whole = outcome
-        assert outcome == whole, pieces
-    assert whole is not None
-    return whole
+        return player(machine, answer())
+
+    outcome = assert_chunk_invariant(new, segments, few_splits(segments) if few else None)
+    return Outcome(outcome.events, outcome.output)
 
 
 def codes_of(lines: Iterable[str], profile: Profile = DEFAULT, few: bool = False) -> list[int]:

@@ -12,13 +12,13 @@ from mailfront_io.testing import EOF, Action, Advance, PeerTLS, WaitFor, run_scr
 from mailfront_proto.secret import Secret
 from mailfront_proto.smtp import COMPAT, DEFAULT, Profile, Reply, SMTPServer, StartTLS
 from mailfront_proto.smtp.states import COMMAND_STATES, COMMANDS, command_table
+from mailfront_proto.testing import every_split, few_splits
 from tests.certificates import client_context, server_context
 from tests.front import ENVELOPE, Front, codes
 from tests.golden.recorded import Session, load, with_stand_ins
 from tests.hostile.every import HELLO, MESSAGE, split_outcome
 from tests.proto.server_script import Outcome, play
 from tests.proto.test_states import test_every_pair_of_the_table as check_pair
-from tests.splits import every_split, few_splits
 
 MESSAGE_BYTES = b"x\r\n.\r\n"
 

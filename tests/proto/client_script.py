@@ -22,7 +22,7 @@ from mailfront_proto.smtp.client_events import (
     ReplyReceived,
 )
 from mailfront_proto.smtp.events import ConnectionClosed
-from tests.splits import Pieces, every_split
+from mailfront_proto.testing import Pieces, Player, Raised, every_split
 
 EOF = b"<EOF>"
 """In place of the server's bytes, or at their end: the connection is lost."""
@@ -41,7 +41,7 @@ class Script:
     lmtp: bool = False
 
 
-def show(event: ClientEvent) -> str:
+def show(event: ClientEvent | Raised) -> str:
     """An event on one short line."""
     match event:
         case Greeting(reply):
@@ -58,6 +58,8 @@ def show(event: ClientEvent) -> str:
             return f"{command} {reply.code}"
         case ReadyForBody():
             return "body"
+        case Raised(_, text):
+            return f"error: {text}"
         case MessageDone(results):
             return " ".join(["done", *(f"{r.stage.value}:{r.reply.code}" for r in results)])
         case ConnectionClosed(reason, in_message):
@@ -65,7 +67,7 @@ def show(event: ClientEvent) -> str:
 
 
 def pull(client: SMTPClient, app: App, seen: list[str]) -> None:
-    """Pull events, and let `app` react, until the client wants something from outside."""
+    """Pull events, and let `app` react, until the client wants something from outside. Nothing is drained."""
     while True:
         try:
             event = client.next_event()
@@ -89,24 +91,20 @@ def segments(script: Script) -> list[bytes]:
 
 def play(script: Script, pieces: Pieces | None = None) -> list[str]:
     """Play `script`, with what the server sends in `pieces` (default: whole); returns the events."""
-    client = SMTPClient("client.example", lmtp=script.lmtp)
-    app = script.new_app()
-    seen: list[str] = []
-    pull(client, app, seen)
-    sent = client.data_to_send()
+    player = Player(
+        SMTPClient("client.example", lmtp=script.lmtp), script.new_app(), raises=RemoteProtocolError
+    )
+    player.step()
+    taken = 0
     for number, (expected, answer) in enumerate(script.steps):
-        assert sent == expected, f"step {number}"
-        sent = b""
+        assert b"".join(player.writes[taken:]) == expected, f"step {number}"
+        taken = len(player.writes)
         for piece in pieces[number] if pieces is not None else filter(None, [answer.removesuffix(EOF)]):
-            client.receive_data(piece)
-            pull(client, app, seen)
-            sent += client.data_to_send()
+            player.receive(piece)
         if answer.endswith(EOF):
-            client.receive_eof()
-            pull(client, app, seen)
-            sent += client.data_to_send()
-    assert sent == b"", "more was sent than the script says"
-    return seen
+            player.end()
+    assert player.writes[taken:] == [], "more was sent than the script says"
+    return [show(event) for event in player.outcome.events]
 
 
 def play_every_way(script: Script) -> None:

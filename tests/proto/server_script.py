@@ -1,8 +1,7 @@
 r"""The server machine played against scripted bytes, with a small application of its own.
 
-`play` feeds the machine piece by piece and answers its events; what it returns, the events with adjacent
-`Body` slices joined and the output, may not depend on how the bytes were cut. Transcripts (see
-``tests/transcripts/README.md``) say the same as text.
+`play` feeds the machine piece by piece and answers its events; what it returns may not depend on how the bytes were
+cut. Transcripts (see ``tests/transcripts/README.md``) say the same as text.
 """
 
 import ast
@@ -12,14 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mailfront_proto import testing
 from mailfront_proto.smtp import (
     COMPAT,
     DEFAULT,
-    NEED_DATA,
-    PAUSED,
-    Body,
     Connected,
-    ConnectionClosed,
     Data,
     Event,
     Helo,
@@ -34,33 +30,13 @@ from mailfront_proto.smtp import (
     VendorCommand,
     VerifyPassword,
 )
-from tests.splits import Pieces
+from mailfront_proto.testing import Pieces, Player
 
 Answer = Callable[[SMTPServer, Event], None]
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(testing.Outcome):
     """What came of one playing."""
-
-    events: list[Event] = field(default_factory=list)
-    output: bytes = b""
-
-    def add(self, event: Event) -> None:
-        """Append `event`, joined to the last one if both are slices of one body."""
-        last = self.events[-1] if self.events else None
-        if isinstance(event, Body) and isinstance(last, Body):
-            self.events[-1] = Body(last.data + event.data)
-        else:
-            self.events.append(event)
-
-    def kinds(self) -> list[str]:
-        """The names of the events' classes."""
-        return [type(event).__name__ for event in self.events]
-
-    def bodies(self) -> list[bytes]:
-        """The messages, or what was handed on of them."""
-        return [event.data for event in self.events if isinstance(event, Body)]
 
     def codes(self) -> list[int]:
         """The codes of the replies, one for each last line."""
@@ -75,45 +51,25 @@ def accept_all(machine: SMTPServer, event: Event) -> None:
         machine.accept()
 
 
-def play(machine: SMTPServer, pieces: Pieces, answer: Answer = accept_all, *, eof: bool = True) -> Outcome:
-    """Play `pieces`; the first segment follows the greeting. TLS, where it was accepted, is there at the
-    next segment. What arrives once the machine has closed is fed all the same, as a driver might."""
-    outcome = Outcome()
-    _step(machine, outcome, answer)
-    for segment in pieces:
-        if machine.state is State.TLS:
-            machine.tls_established()
-            _step(machine, outcome, answer)
-        for piece in segment:
-            machine.receive_data(piece)
-            _step(machine, outcome, answer)
-    if eof:
-        machine.receive_eof()
-        _step(machine, outcome, answer)
-    return outcome
+def player(machine: SMTPServer, answer: Answer = accept_all) -> Player[SMTPServer]:
+    """`machine` with `answer` for the events that are owed one. TLS, where it was accepted, is there at the next
+    segment."""
 
-
-def _step(machine: SMTPServer, outcome: Outcome, answer: Answer) -> None:
-    while True:
-        event = machine.next_event()
-        if event is PAUSED:
-            drained = machine.data_to_send()
-            outcome.output += drained
-            if not drained and machine.state is State.TLS:
-                return
-            assert drained, "PAUSED with no answer owed and nothing to drain"
-            continue
-        if event is NEED_DATA:
-            break
-        assert isinstance(event, Event)
-        outcome.add(event)
-        if isinstance(event, ConnectionClosed):
-            if len(outcome.events) > 1 and isinstance(outcome.events[-2], ConnectionClosed):
-                outcome.events.pop()  # it is returned ever after
-            break
+    def react(machine: SMTPServer, event: Event) -> None:
         if machine.answer_owed:
             answer(machine, event)
-    outcome.output += machine.data_to_send()
+
+    def at_mark(machine: SMTPServer) -> None:
+        if machine.state is State.TLS:
+            machine.tls_established()
+
+    return Player(machine, react, at_mark=at_mark)
+
+
+def play(machine: SMTPServer, pieces: Pieces, answer: Answer = accept_all, *, eof: bool = True) -> Outcome:
+    """Play `pieces`; the first segment follows the greeting."""
+    outcome = player(machine, answer).play(pieces, eof=eof).outcome
+    return Outcome(outcome.events, outcome.output)
 
 
 # -- transcripts -----------------------------------------------------------------------------------------
@@ -300,5 +256,6 @@ __all__ = [
     "load_transcripts",
     "machine_state",
     "play",
+    "player",
     "unescape",
 ]

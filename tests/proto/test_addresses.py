@@ -23,7 +23,7 @@ from mailfront_proto.smtp.addresses import (
     quote_local_part,
     split_parameters,
 )
-from tests import strategies
+from mailfront_proto.testing import strategies
 
 Outcome = bytes | str
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mailfront_proto.buffer import OVERSIZED, ReceiveBuffer
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.pull import MAX_HELD_INPUT
-from tests.splits import every_split
+from mailfront_proto.testing import every_split
 
 LINES = b"NOOP\r\nshort\nx\r\r\n\n" + b"a" * 9 + b"\n" + b"b" * 10 + b"\n" + b"c" * 30 + b"\nQUIT\r\ntail"
 

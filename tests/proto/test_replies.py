@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mailfront_proto.smtp.replies import Reply, parse_reply_line
 from mailfront_proto.smtp.reply_reader import BadReply, ReplyReader
-from tests import strategies
+from mailfront_proto.testing import strategies
 
 
 def read(wire: bytes) -> Reply:

@@ -38,9 +38,9 @@ from mailfront_proto.smtp import (
     VendorCommand,
     VerifyPassword,
 )
+from mailfront_proto.testing import every_split
 from tests.golden.recorded import Session, load
 from tests.proto.server_script import Outcome, Transcript, accept_all, load_transcripts, machine_state, play
-from tests.splits import every_split
 
 # -- transcripts -----------------------------------------------------------------------------------------
 
@@ -274,13 +274,7 @@ class RandomSession(RuleBasedStateMachine):
             size = self.dice.randint(1, len(data))
             pieces.append(data[:size])
             data = data[size:]
-        outcome = Outcome()
-        for piece in [b"", *pieces]:
-            if piece:
-                self.machine.receive_data(piece)
-            part = play_on(self.machine, self.decide)
-            outcome.output += part.output
-        return outcome.codes()
+        return play(self.machine, [pieces], self.decide, eof=False).codes()
 
     @rule(
         verb=st.sampled_from(

@@ -42,7 +42,7 @@ from mailfront_proto.smtp.events import (
 from mailfront_proto.smtp.replies import Reply
 from mailfront_proto.smtp.server import SMTPServer
 from mailfront_proto.smtp.states import State
-from tests import strategies
+from mailfront_proto.testing import strategies
 
 Verdict = int
 """The code of an answer: 250, 450 or 550."""

@@ -1,19 +1,32 @@
-"""Hypothesis strategies for protocol values. For our tests now; they become part of the public test kit
-once they have settled.
+"""Hypothesis strategies for protocol values.
 
-Each strategy draws *valid* values (what a conforming peer may send); what is invalid is better written down
-in a table, or drawn as `st.binary()`.
+Each strategy draws *valid* values (what a conforming peer may send), but for `hostile_bytes`: what is nearly valid.
 """
 
+import base64
 import re
+from collections.abc import Sequence
 
-from hypothesis import strategies as st
+try:
+    from hypothesis import strategies as st
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "mailfront_proto.testing.strategies needs Hypothesis, which is not installed: pip install hypothesis"
+    ) from error
 
 from mailfront_proto.smtp.addresses import Address, quote_local_part
 from mailfront_proto.smtp.replies import Reply
 
 ATEXT = "abcxyzABC019!#$%&'*+/=?^_`{|}~-"
 NON_ASCII = "éßñжю日本𝄞"
+STUMBLING_BLOCKS = (
+    b"\r\n", b"\n", b"\r", b"\r\r\n", b"\r\n.\r\n", b"\n.\n", b"\0", b" ", b"\t", b"\x0b", b"\x85", b"\x7f",
+    b"\x1b[2J", b"\xff", b"\xe2\x80\xa8", b".", b"<", b">", b"@", b":", b",", b'"', b"\\", b"(", b")", b"{", b"}",
+    b"*", b"+", b"=", b"%", b"-1", b"+5", b"1_0", b"1e3", b"0", b"007", b"4294967295", b"18446744073709551617",
+    b"9" * 400, "\u0663".encode(),
+)  # fmt: skip
+"""Bytes that parsers stumble over: odd line ends and blanks, delimiters, numbers that are none."""
+_NAME_CHARACTERS = st.characters(exclude_categories=["C", "Z"])
 
 
 def dot_strings(alphabet: str = ATEXT) -> st.SearchStrategy[str]:
@@ -104,3 +117,68 @@ def replies() -> st.SearchStrategy[Reply]:
     spelled = text.map(lambda t: t.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
     sendable = spelled.filter(lambda t: re.search("[\x80-\x9f]", t) is None)
     return st.builds(Reply, st.integers(200, 599), sendable)
+
+
+# -- SMTP commands -----------------------------------------------------------------------------------------
+
+
+def commands() -> st.SearchStrategy[bytes]:
+    """One SMTP command line with its CRLF (RFC 5321 section 4.1.1), verbs in any case; no DATA, AUTH or BDAT, behind
+    which something else than commands follows."""
+    host = st.one_of(domains(), address_literals())
+    sender = strict_addresses().map(lambda address: b"MAIL FROM:<" + address.raw + b">")
+    recipient = mailboxes().map(lambda address: b"RCPT TO:<" + address.raw + b">")
+    parameter = st.sampled_from([b"", b" SIZE=100", b" BODY=8BITMIME", b" BODY=7BIT SIZE=0"])
+    line = st.one_of(
+        st.builds("{} {}".format, st.sampled_from(["EHLO", "HELO"]), host).map(str.encode),
+        st.builds(lambda path, parameters: path + parameters, sender, parameter),
+        recipient,
+        st.sampled_from([b"RSET", b"NOOP", b"NOOP x y", b"HELP", b"QUIT"]),
+        st.builds("{} {}".format, st.sampled_from(["VRFY", "EXPN"]), dot_strings()).map(str.encode),
+    )
+    return st.builds(_in_some_case, line, st.booleans()).map(lambda command: command + b"\r\n")
+
+
+def _in_some_case(command: bytes, lower: bool) -> bytes:
+    verb, blank, rest = command.partition(b" ")
+    return (verb.lower() if lower else verb) + blank + rest
+
+
+# -- other grammars ----------------------------------------------------------------------------------------
+
+
+def netstrings(contents: st.SearchStrategy[bytes] | None = None) -> st.SearchStrategy[bytes]:
+    """A netstring around `contents` (default: any bytes, at most 300)."""
+    inside = st.binary(max_size=300) if contents is None else contents
+    return inside.map(lambda data: b"%d:%s," % (len(data), data))
+
+
+def base64_lines(contents: st.SearchStrategy[bytes] | None = None) -> st.SearchStrategy[bytes]:
+    """A SASL message as SMTP, POP3 and IMAP send it (RFC 4954 section 4, RFC 5034): base64 and CRLF."""
+    inside = st.binary(max_size=300) if contents is None else contents
+    return inside.map(lambda data: base64.b64encode(data) + b"\r\n")
+
+
+def plain_messages() -> st.SearchStrategy[bytes]:
+    """The message of PLAIN (RFC 4616): ``[authzid] NUL authcid NUL passwd``, in UTF-8."""
+    name = st.text(_NAME_CHARACTERS, min_size=1, max_size=20)
+    authorization = st.one_of(st.just(""), name)
+    return st.builds("{}\0{}\0{}".format, authorization, name, name).map(str.encode)
+
+
+def sasl_names() -> st.SearchStrategy[str]:
+    """A user name or password without control characters, some of it beyond ASCII."""
+    return st.text(_NAME_CHARACTERS, min_size=1, max_size=20)
+
+
+# -- what is nearly valid ----------------------------------------------------------------------------------
+
+
+def hostile_bytes(words: Sequence[bytes] = (), max_words: int = 40) -> st.SearchStrategy[bytes]:
+    """Up to `max_words` pieces of nonsense: `words` (those of the grammar that is tested: verbs, delimiters, line
+    ends), bytes that parsers stumble over, long runs of one byte, numbers no one counts with, and random bytes."""
+    run = st.builds(lambda byte, count: bytes([byte]) * count, st.integers(0, 255), st.sampled_from([2, 80, 600, 5000]))
+    pieces = [st.sampled_from(STUMBLING_BLOCKS), st.binary(max_size=20), run]
+    if words:
+        pieces = [st.sampled_from(list(words)), st.sampled_from(list(words)), *pieces]
+    return st.lists(st.one_of(pieces), max_size=max_words).map(b"".join)
