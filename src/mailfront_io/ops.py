@@ -67,14 +67,17 @@ class Recv(Operation[bytes]):
     the end of its stream, then and ever after.
 
     `idle`: the session is between transactions and may be stopped here: when the server is stopping the
-    driver throws `Stopping`. Throws `DeadlineExceeded`, `ConnectionLost`, `TLSFailed`.
+    driver throws `Stopping`. `output`: written first, as by a `Send` with the same deadline; the driver empties
+    it when that is done, so whoever catches an exception can tell a peer that does not read (something is left)
+    from one that says nothing. Throws `DeadlineExceeded`, `ConnectionLost`, `TLSFailed`.
     """
 
-    __slots__ = ("idle",)
+    __slots__ = ("idle", "output")
 
-    def __init__(self, deadline: float | None = None, idle: bool = False) -> None:
+    def __init__(self, deadline: float | None = None, idle: bool = False, output: bytes = b"") -> None:
         self.deadline = deadline
         self.idle = idle
+        self.output = output
 
 
 class Send(Operation[None]):

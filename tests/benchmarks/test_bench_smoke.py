@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.benchmarks import scripts
+from tests.benchmarks import opcodes, scripts
 from tests.benchmarks.loadgen import (
     Address,
     Outcome,
@@ -202,6 +202,11 @@ def test_the_report_judges_by_the_ratio_within_a_round() -> None:
     assert "| 200; 0.10 × C, ≤ 0.15 met |" in table
     assert "**≤ 25.0 not met**" in table
     assert "| failed |" in table
+
+
+def test_instructions_are_counted_by_room() -> None:
+    rooms = {opcodes.room(path) for path, _ in opcodes.count("blocking", "S1")}
+    assert {"machine", "front end", "driver", "pipeline, plugins, backend", "session set-up"} <= rooms
 
 
 def test_every_case_has_a_target_for_every_driver() -> None:

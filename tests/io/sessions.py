@@ -149,6 +149,16 @@ class Commands:
             self._note("bounded" if pieces < 512 else f"{pieces} pieces went out")
             raise
 
+    async def do_ask(self, seconds: str, pieces: str) -> None:
+        """Output and the answer to it, in one operation."""
+        recv = Recv(self._in(float(seconds)), output=PIECE * int(pieces) + b"who?\r\n")
+        try:
+            self._buffer += await recv
+        except DeadlineExceeded:
+            self._note("peer does not read" if recv.output else "peer says nothing")
+        else:
+            assert not recv.output
+
     async def do_hold(self) -> None:
         """As a session in the middle of a transaction."""
         await self._send(b"354 go on\r\n")

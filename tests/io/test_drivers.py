@@ -98,6 +98,45 @@ CASES = [
         None,
         ["bounded", "late", "returned 6"],
     ),
+    Case(
+        "output and answer",
+        [HI, b"ask 9 0\r\n", WaitFor(b"who?"), b"echo me\r\n", WaitFor(b"me"), b"quit\r\n"],
+        said("who?", "me", "221 bye"),
+        ["returned 0"],
+    ),
+    Case(
+        "deadline that has moved on",
+        [HI, b"ask 0.2 0\r\n", WaitFor(b"who?"), b"echo me\r\n", WaitFor(b"me"), Advance(0.4), b"quit\r\n"],
+        said("who?", "me", "221 bye"),
+        ["returned 0"],
+    ),
+    Case(
+        "output and no answer",
+        [HI, b"ask 0.1 0\r\n", WaitFor(b"who?"), Advance(0.2), b"quit\r\n"],
+        said("who?", "221 bye"),
+        ["peer says nothing", "returned 0"],
+    ),
+    Case(
+        "much output and answer, read late",
+        [HI, b"ask 9 128\r\n", STALL, Advance(0.2), READ, WaitFor(b"who?"), b"echo me\r\nquit\r\n"],
+        said() + PIECE * 128 + b"who?\r\nme\r\n221 bye\r\n",
+        ["returned 0"],
+    ),
+    Case(
+        "much output and answer, peer never reads",
+        [HI, b"ask 0.3 256\r\n", STALL, Advance(0.6), RESET],
+        None,
+        ["peer does not read", "lost", "returned 3"],
+    ),
+    Case(
+        "output and answer inside TLS",
+        [
+            *(HI, b"starttls\r\n", WaitFor(b"go"), CLIENT_TLS, b"ask 9 1\r\n", WaitFor(b"who?"), b"echo me\r\n"),
+            *(WaitFor(b"me"), b"ask 0.1 0\r\n", WaitFor(b"who?"), Advance(0.2), b"quit\r\n"),
+        ],
+        said("220 go") + PIECE + b"who?\r\nme\r\nwho?\r\n221 bye\r\n",
+        ["TLSv1.3 mx.example.org 256", "peer says nothing", "returned 0"],
+    ),
     Case("FIN at once", [EOF], said(), ["eof", "returned 4"]),
     Case("FIN behind commands", [b"echo a\r\n", b"echo b", EOF], said("a"), ["eof", "returned 4"]),
     Case("FIN while it sleeps", [HI, b"nap 0.1\r\n", EOF], said("napping", "awake"), ["eof", "returned 4"]),
@@ -156,6 +195,12 @@ CANCEL_CASES = [
     ),
     Case("asleep", [HI, b"nap 9\r\n", WaitFor(b"nap"), STOP, CANCEL], said("napping"), ["raised Cancelled"]),
     Case("stuck", [HI, b"flood 9\r\n", STALL, Advance(0.2), STOP, CANCEL, Advance(0.3)], None, ["raised Cancelled"]),
+    Case(
+        "stuck before an answer",
+        [HI, b"ask 9 256\r\n", STALL, Advance(0.2), STOP, CANCEL, Advance(0.3)],
+        None,
+        ["raised Cancelled"],
+    ),
     Case(
         "in a call",
         [HI, b"abandon\r\n", WaitFor(b"waiting"), Advance(0.1), STOP, CANCEL],

@@ -100,6 +100,7 @@ class SessionProtocol(asyncio.BufferedProtocol):
         "_lost",
         "_opening",
         "_paused",
+        "_sending",
         "_session",
         "_socket",
         "_step_in",
@@ -142,6 +143,7 @@ class SessionProtocol(asyncio.BufferedProtocol):
         self._cut_short = False  # the Sleep that is waited in ends with its deadline, or the clean-up's time
         self._stuck = False  # the peer did not read what we sent in time
         self._paused = False  # the transport's buffer is above its high-water mark
+        self._sending: Send | Recv  # the operation that is waited in while that is so
         self._attention = False  # something of the following is set
         self._held = b""  # arrived while nobody was waiting; reading is paused
         self._eof = False
@@ -194,10 +196,17 @@ class SessionProtocol(asyncio.BufferedProtocol):
         self._paused = True
 
     def resume_writing(self) -> None:
-        """Let the Send that waits be done."""
+        """Let the Send that waits be done, or the Recv go on to read."""
         self._paused = False
         if self._waiting is _SEND:
-            self._step(None)
+            operation = self._sending
+            if isinstance(operation, Send):
+                self._step(None)
+                return
+            operation.output = b""
+            outcome = self._recv(operation)
+            if outcome is not None:
+                self._step(*outcome)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the session at its next Recv or Send; or both are over."""
@@ -251,6 +260,12 @@ class SessionProtocol(asyncio.BufferedProtocol):
             kind = type(operation)
             if not self._attention:
                 if kind is Recv:
+                    if operation.output:
+                        self._transport.write(operation.output)
+                        if self._paused:
+                            self._wait_to_send(operation)
+                            return
+                        operation.output = b""
                     self._deadline = deadline = operation.deadline
                     if deadline is not None and deadline < self.timer_at:
                         self._deadlines.add(deadline, self, self._loop)
@@ -260,7 +275,7 @@ class SessionProtocol(asyncio.BufferedProtocol):
                 if kind is Send:
                     self._transport.write(operation.data)
                     if self._paused:
-                        self._wait(_SEND, operation.deadline)
+                        self._wait_to_send(operation)
                         return
                     answer = None
                     continue
@@ -299,6 +314,14 @@ class SessionProtocol(asyncio.BufferedProtocol):
         return None, not_an_operation(operation, self._session)
 
     def _recv(self, operation: Recv) -> "_Outcome | None":
+        if operation.output:
+            if self._lost is not None:
+                return None, ConnectionLost(self._lost)
+            self._transport.write(operation.output)
+            if self._paused:
+                self._wait_to_send(operation)
+                return None
+            operation.output = b""
         if self._stopping and operation.idle and self._limit is None:
             return None, Stopping()
         if operation.deadline is not None and operation.deadline <= time.monotonic():
@@ -321,7 +344,7 @@ class SessionProtocol(asyncio.BufferedProtocol):
             return None, ConnectionLost(self._lost)
         self._transport.write(operation.data)
         if self._paused:
-            self._wait(_SEND, operation.deadline)
+            self._wait_to_send(operation)
             return None
         return None, None
 
@@ -353,6 +376,10 @@ class SessionProtocol(asyncio.BufferedProtocol):
         if self._call is call:
             self._call = None
             self._step(result, error)
+
+    def _wait_to_send(self, operation: Send | Recv) -> None:
+        self._sending = operation
+        self._wait(_SEND, operation.deadline)
 
     def _wait(self, what: _Wait, deadline: float | None, idle: bool = False) -> None:
         if self._limit is not None:

@@ -94,6 +94,9 @@ def run(session: Steps[T], world: World) -> T:
             deadline = limit if deadline is None else min(deadline, limit)
         try:
             if kind is Recv:
+                if operation.output:
+                    world.send(operation.output, deadline)
+                    operation.output = b""
                 answer = world.recv(deadline, operation.idle)
             elif kind is Send:
                 world.send(operation.data, deadline)

@@ -159,8 +159,12 @@ class _TLS:
         """All plain text that is there, at most `RECEIVE_SIZE` bytes; ``b""`` at the end of the stream, which
         is close_notify or the end of the ciphertext without it: mail protocols mark what is complete.
 
-        Ciphertext is asked for with the session's own operation, so its deadline and `idle` hold.
+        Ciphertext is asked for with the session's own operation, so its deadline and `idle` hold; its output was
+        encrypted and sent before.
         """
+        if operation.output:
+            yield from self.send(operation.output, operation.deadline)
+            operation.output = b""
         while not self._eof:
             if self._failure is not None:
                 raise TLSFailed(self._failure)

@@ -39,6 +39,8 @@ otherwise: guessing by one connection is slow."""
 IDLE_TIMEOUT = Reply(421, "4.4.2 Timed out, closing connection")
 SHUTTING_DOWN = Reply(421, "4.3.2 The server is shutting down, closing connection")
 
+_BODY = State.BODY  # bound once: an attribute of an Enum costs a descriptor call each time
+
 _BEFORE_SECRETS = frozenset(("AUTH", "PASS", "PLAIN", "LOGIN", "CRAM-MD5"))
 """Words behind which a mistyped or misplaced command has a password."""
 
@@ -85,6 +87,7 @@ class SMTPFrontend:
         "_now",
         "_over",
         "_recv",
+        "_restarts",
         "_session_end",
         "deadlines",
         "machine",
@@ -101,6 +104,7 @@ class SMTPFrontend:
         self._now = session.clock.monotonic
         self._commands: dict[str, tuple[Hooks, Command]] = {}
         self._command_seconds = self.deadlines.command
+        self._restarts = self.deadlines.restarts
         started = self._now()
         self._session_end = started + (self.deadlines.session or inf)
         self._command_end = started + self._command_seconds
@@ -134,54 +138,68 @@ class SMTPFrontend:
             if event is NEED_DATA:
                 await self._exchange()
             elif event is PAUSED:
-                await self._exchange(read=False)
+                await self._flush()
             else:
                 await _HANDLERS[type(event)](self, event)
 
     # -- bytes -------------------------------------------------------------------------------------------
 
-    async def _exchange(self, read: bool = True) -> None:
-        """Write what is to be written, then `read`."""
+    async def _exchange(self) -> None:
+        """Write what is to be written, then read: one operation."""
         machine = self.machine
-        data = machine.data_to_send()
-        if data and not self._lost:
-            self.session.bytes_out += len(data)
-            self._command_end = deadline = self._now() + self._command_seconds
-            try:
-                await Send(data, deadline if deadline < self._session_end else self._session_end)
-            except (ConnectionLost, TLSFailed, DeadlineExceeded):
-                # What is here already is still done; nothing more is read, nor written.
-                self._lost = True
-                machine.receive_eof()
-        if self._lost or not read:
+        recv = self._recv
+        recv.output = output = machine.data_to_send()
+        if self._lost:
             return
+        now = self._now()
+        if output:
+            self.session.bytes_out += len(output)
+            self._command_end = now + self._command_seconds
         state = machine.state
-        in_message = state is State.BODY
+        in_message = state is _BODY
         deadline = self._command_end
         if in_message:
             deadline = min(
-                self._now() + self.deadlines.block,
+                now + self.deadlines.block,
                 self._message_start + self.deadlines.message + self._message_bytes / 2000,
             )
-        elif self.deadlines.restarts:
-            deadline = self._now() + self._command_seconds
-        recv = self._recv
+        elif self._restarts:
+            deadline = now + self._command_seconds
         recv.deadline = deadline if deadline < self._session_end else self._session_end
         recv.idle = state not in TRANSACTION_STATES
         try:
             data = await recv
-        except DeadlineExceeded:
-            await self._timed_out(in_message)
         except Stopping:
             await self._say_last(SHUTTING_DOWN)
-        except (ConnectionLost, TLSFailed):
-            machine.receive_eof()
+        except (ConnectionLost, TLSFailed, DeadlineExceeded) as error:
+            if recv.output:
+                self._lose()
+            elif isinstance(error, DeadlineExceeded):
+                await self._timed_out(in_message)
+            else:
+                machine.receive_eof()
         else:
             if data:
                 self.session.bytes_in += len(data)
                 machine.receive_data(data)
             else:
                 machine.receive_eof()
+
+    async def _flush(self) -> None:
+        """Write what is to be written."""
+        data = self.machine.data_to_send()
+        if data and not self._lost:
+            self.session.bytes_out += len(data)
+            self._command_end = deadline = self._now() + self._command_seconds
+            try:
+                await Send(data, min(deadline, self._session_end))
+            except (ConnectionLost, TLSFailed, DeadlineExceeded):
+                self._lose()
+
+    def _lose(self) -> None:
+        """A write has failed. What is here already is still done; nothing more is read, nor written."""
+        self._lost = True
+        self.machine.receive_eof()
 
     async def _timed_out(self, in_message: bool) -> None:
         if in_message or self.machine.state is State.TLS:
@@ -195,7 +213,7 @@ class SMTPFrontend:
     async def _say_last(self, reply: Reply) -> None:
         self._log_reply(reply)
         self.machine.abort(reply)
-        await self._exchange(read=False)
+        await self._flush()
 
     async def _closed(self, event: events.ConnectionClosed) -> None:
         if event.in_message and event.reason == "EOF":
@@ -205,7 +223,7 @@ class SMTPFrontend:
             if event.reply != self._last_logged:
                 self._log_reply(event.reply)
             self._exit_code = 1
-        await self._exchange(read=False)
+        await self._flush()
         self._over = True
 
     # -- the beginning -----------------------------------------------------------------------------------
@@ -286,7 +304,7 @@ class SMTPFrontend:
     async def _end_by_reset(self, response: Response) -> None:
         """An error from reset, at MAIL and RSET, ends the session."""
         self._reply(response)
-        await self._exchange(read=False)
+        await self._flush()
         self._exit_code = 1
         self._over = True
 
@@ -417,7 +435,7 @@ class SMTPFrontend:
 
     async def _start_tls(self, event: events.StartTLS) -> None:
         self.machine.accept()
-        await self._exchange(read=False)
+        await self._flush()
         if self.machine.state is not State.TLS:  # plain text had come already: refused
             return
         if not await self._handshake():
