@@ -76,7 +76,7 @@ class NetstringReader:
 
     def read_length(self) -> int | None:
         """The length of the next netstring, once its colon is here; None before. Raises `NetstringError` for what is
-        no length, as soon as that can be seen. Then `read_slice`."""
+        no length, as soon as that can be seen. Then `read_slice`, or `read_whole`."""
         room = self.room
         size = self._max_digits + 1
         if room is not None and room < size:
@@ -100,16 +100,18 @@ class NetstringReader:
                 raise NetstringError(Fault.ROOM)
             self.room = room
         self._buffer.read_exactly(match.end())
+        self._oversized = False
         self.left = length
         return length
 
-    def read_slice(self) -> bytes | None:
-        """The next slice of the content behind `read_length`, as large as it came; None when no more is here yet;
-        b"" at the end, once the comma was read. Raises `NetstringError` if another byte stands in its place."""
+    def read_slice(self, limit: int | None = None) -> bytes | None:
+        """The next slice of the content behind `read_length`, as large as it came (but `limit` bytes at most); None
+        when no more is here yet; b"" at the end, once the comma was read. Raises `NetstringError` if another byte
+        stands in its place."""
         left = self.left
         assert left is not None
         if left:
-            piece = self._buffer.read_some(left)
+            piece = self._buffer.read_some(left if limit is None else min(left, limit))
             self.left = left - len(piece)
             if self.room is not None:
                 self.room -= len(piece)

@@ -1,0 +1,27 @@
+"""Line ends of messages in QMTP and QMQP, converted on whole chunks."""
+
+
+class LineEndDecoder:
+    """Converts one message. `repairs`: CRLF ends a line as LF does, and a CR that stands alone becomes a space;
+    otherwise CRs are data. `lf`: give lines that end in LF; otherwise they end in CRLF."""
+
+    __slots__ = ("_held", "_lf", "_repairs")
+
+    def __init__(self, repairs: bool, lf: bool) -> None:
+        self._repairs = repairs
+        self._lf = lf
+        self._held = b""
+
+    def feed(self, data: bytes, last: bool) -> bytes:
+        """The next chunk, converted; `last`: there is no more. A CR at the end of a chunk is held back until it is
+        known what follows it, so a slice may be empty."""
+        if self._repairs:
+            if self._held:
+                data = self._held + data
+                self._held = b""
+            if b"\r" in data:
+                if not last and data.endswith(b"\r"):
+                    self._held = b"\r"
+                    data = data[:-1]
+                data = data.replace(b"\r\n", b"\n").replace(b"\r", b" ")
+        return data if self._lf else data.replace(b"\n", b"\r\n")
