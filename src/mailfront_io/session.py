@@ -178,6 +178,8 @@ class Session:
 
     def smallest_number(self, name: str) -> int:
         """The smallest number over every assignment that is not zero; 0 when there is none."""
+        if not self._assignments:
+            return parse_number(self.environment.get(name)) or 0
         return min(filter(None, map(parse_number, self._values(name))), default=0)
 
     def first_number(self, name: str) -> int | None:

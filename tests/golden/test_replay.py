@@ -24,6 +24,9 @@ SELECTED = (
     "add-received-",
     "debug",
     "queuedir",
+    "rules-",
+    "patterns-",
+    "qmail-validate",
 )
 NOT_YET = {
     "pop3-auth-": "needs pop3front-auth and CVM",
@@ -34,9 +37,6 @@ NOT_YET = {
     "auth-": "needs cvm-authenticate",
     "cvm-validate": "needs cvm-validate",
     "lua": "needs lua",
-    "patterns-": "needs patterns",
-    "qmail-validate": "needs qmail-validate",
-    "rules-": "needs mailrules",
     "qmail-": "needs the qmail backend",
 }
 

@@ -39,34 +39,44 @@ class Counters(Plugin):
 
     def connect(self) -> None:
         """Reads the limits."""
+        self.session.numbers["maxmsgs"] = 0
         self.reset()
 
     def reset(self) -> None:
-        """Reads the limits again, since plugins assign settings for one message."""
-        numbers, smallest = self.session.numbers, self.session.smallest_number
-        numbers["maxdatabytes"] = smallest("DATABYTES")
-        numbers["maxrcpts"] = smallest("MAXRCPTS")
-        numbers["maxmsgs"] = smallest("MAXMSGS")
-        numbers["maxhops"] = smallest("MAXHOPS") or DEFAULT_HOPS
+        """Begins a transaction. What was assigned for the last one counts no more, except for MAXMSGS: of the limits
+        of a session the smallest holds."""
+        self.session.numbers["maxdatabytes"] = 0
+        self._read_limits()
         self._recipients = 0
         self._bytes = 0
         self._header = b"\n"
         self._in_header = True
         self._received = self._delivered_to = 0
 
+    def _read_limits(self) -> None:
+        """Reads the limits again, since other plugins assign settings, and lower ``maxdatabytes``, for one message."""
+        numbers, smallest = self.session.numbers, self.session.smallest_number
+        numbers["maxdatabytes"] = _smaller(numbers.get("maxdatabytes", 0), smallest("DATABYTES"))
+        numbers["maxrcpts"] = smallest("MAXRCPTS")
+        numbers["maxmsgs"] = _smaller(numbers["maxmsgs"], smallest("MAXMSGS"))
+        numbers["maxhops"] = smallest("MAXHOPS") or DEFAULT_HOPS
+
     def helo(self, host: str, capabilities: list[str]) -> None:
         """SIZE (RFC 1870). Where the machine has a limit of its own, the smaller one is told."""
+        if self.session.profile.name != "compat":
+            self._read_limits()  # the original tells 0 once mailrules, behind it in the list, has had its reset
         limit = self._limit_in_octets()
         if limit or self.session.profile.limits.message_size is None:
             capabilities.append(f"SIZE {limit}")
 
     def _limit_in_octets(self) -> int:
-        limit = self.session.numbers["maxdatabytes"]
+        limit = self.session.numbers.get("maxdatabytes", 0)
         own = self.session.profile.limits.message_size
         return min(limit, own) if limit and own is not None else limit
 
     def sender(self, path: Path) -> Response | None:
         """MAXMSGS, and SIZE= against DATABYTES."""
+        self._read_limits()
         limit = self.session.numbers["maxmsgs"]
         if limit and self._messages >= limit:
             return TOO_MANY_MESSAGES
@@ -85,12 +95,14 @@ class Counters(Plugin):
 
     def recipient(self, path: Path) -> Response | None:
         """MAXRCPTS; refused ones count too."""
+        self._read_limits()
         self._recipients += 1
         limit = self.session.numbers["maxrcpts"]
         return TOO_MANY_RECIPIENTS if limit and self._recipients > limit else None
 
     def data_start(self, spool: Spool | None) -> Response | None:
         """MAXRCPTS_REJECT, and MAXMSGS for messages without a MAIL of their own."""
+        self._read_limits()
         self._bytes = 0
         self._header = b"\n"
         self._in_header = True
@@ -134,3 +146,8 @@ class Counters(Plugin):
     def message_end(self, spool: Spool | None) -> None:
         """The message counts."""
         self._messages += 1
+
+
+def _smaller(one: int, other: int) -> int:
+    """The smaller of two limits; 0 is none."""
+    return min(one, other) if one and other else one or other
