@@ -31,29 +31,53 @@ HOOK_SECONDS = 120.0
 Answer = Response | None | Coroutine[Any, Any, Response | None]
 
 
+PLUGIN_HOOKS = ("connect", "helo", "auth", "sender", "recipient", "data_start", "data_block", "message_end", "reset")
+BACKEND_HOOKS = (*PLUGIN_HOOKS, "data_end")
+
+
 class Chain:
     """One hook of all plugins that have it, in order."""
 
     __slots__ = ("calls", "name")
 
-    def __init__(self, name: str, calls: list[tuple[Hooks, Hook]]) -> None:
+    def __init__(self, name: str, calls: Sequence[tuple[Hooks, Hook]]) -> None:
         self.name = name
         self.calls = calls
 
 
-def make_chains(names: tuple[str, ...], plugins: Sequence[Hooks]) -> dict[str, Chain]:
-    """The chains of the hooks `names` for one connection."""
-    plan = _plan(names, tuple(type(plugin) for plugin in plugins))
-    return {
-        name: Chain(name, [(plugins[position], getattr(plugins[position], name)) for position in positions])
-        for name, positions in plan
-    }
+class Plan:
+    """Which of the classes `kinds`, plugins and then the backend, has what: found out once (`make_plan`) for all
+    connections. Lists are of positions in it."""
+
+    def __init__(self, kinds: tuple[type[Hooks], ...]) -> None:
+        *plugins, backend = kinds
+        found = {name: [at for at, kind in enumerate(plugins) if hasattr(kind, name)] for name in PLUGIN_HOOKS}
+        self._absent = {name: Chain(name, ()) for name, positions in found.items() if not positions}
+        self._present = [(name, positions) for name, positions in found.items() if positions]
+        self._backend_hooks = [name for name in BACKEND_HOOKS if hasattr(backend, name)]
+        last = len(plugins)
+        self.commands = [at for at in (*reversed(range(last)), last) if kinds[at].commands is not Hooks.commands]
+        """Who may have commands; whose win is last."""
+        self.mechanisms = [at for at, kind in enumerate(kinds) if kind.mechanisms is not Hooks.mechanisms]
+        """Who may have SASL mechanisms."""
+        self.disconnects = [at for at, kind in enumerate(kinds) if hasattr(kind, "disconnect")]
+        """Who is told of the end."""
+        self.spools_in_file = any(kind.spools for kind in plugins)
+        self.spools = self.spools_in_file or backend.spools
+
+    def chains(self, plugins: Sequence[Hooks]) -> dict[str, Chain]:
+        """The chains of one connection, one for each of `PLUGIN_HOOKS`."""
+        chains = self._absent.copy()
+        for name, positions in self._present:
+            chains[name] = Chain(name, [(plugins[at], getattr(plugins[at], name)) for at in positions])
+        return chains
+
+    def backend_hooks(self, backend: Hooks) -> dict[str, Hook]:
+        """The hooks that the backend of one connection has."""
+        return {name: getattr(backend, name) for name in self._backend_hooks}
 
 
-@lru_cache(maxsize=256)
-def _plan(names: tuple[str, ...], kinds: tuple[type[Hooks], ...]) -> list[tuple[str, list[int]]]:
-    """Which plugins have which hook, by position: found out once for all connections."""
-    return [(name, [position for position, kind in enumerate(kinds) if hasattr(kind, name)]) for name in names]
+make_plan = lru_cache(maxsize=256)(Plan)
 
 
 class Caller:

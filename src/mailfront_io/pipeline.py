@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from types import CoroutineType
 from typing import Any
 
-from mailfront_io.calling import INTERNAL_ERROR, Answer, Caller, make_chains
-from mailfront_io.plugin import Command, Hook, Hooks, Response
+from mailfront_io.calling import INTERNAL_ERROR, Answer, Caller, make_plan
+from mailfront_io.plugin import Command, Hooks, Response
 from mailfront_io.session import Envelope, Path, Session
 from mailfront_io.spool import Spool
 from mailfront_proto.smtp.events import VerifyPassword
@@ -26,9 +26,6 @@ STORE_SECONDS = 600.0
 """Seconds that the backend has from the end of a message to its answer: as long as a client waits for it (RFC
 5321 section 4.5.3.2.6). A commit that has begun is waited for all the same (`mailfront_io.ops.Thread`)."""
 
-_PLUGIN_HOOKS = ("connect", "helo", "auth", "sender", "recipient", "data_start", "data_block", "message_end", "reset")
-_BACKEND_HOOKS = (*_PLUGIN_HOOKS, "data_end")
-
 
 class Pipeline:
     """The chain of one connection."""
@@ -38,9 +35,9 @@ class Pipeline:
         "_caller",
         "_chains",
         "_data_error",
+        "_everyone",
+        "_plan",
         "_spool",
-        "_spools",
-        "_spools_in_file",
         "backend",
         "plugins",
         "session",
@@ -51,10 +48,10 @@ class Pipeline:
         self.plugins = list(plugins)
         self.backend = backend
         self._caller = Caller(session, session.getenv("MSG_DEBUG") not in (None, "0"))
-        self._chains = make_chains(_PLUGIN_HOOKS, self.plugins)
-        self._backend_hooks: dict[str, Hook | None] = {hook: getattr(backend, hook, None) for hook in _BACKEND_HOOKS}
-        self._spools = backend.spools or any(plugin.spools for plugin in self.plugins)
-        self._spools_in_file = any(plugin.spools for plugin in self.plugins)
+        self._everyone = (*self.plugins, backend)
+        self._plan = plan = make_plan(tuple([type(hooks) for hooks in self._everyone]))
+        self._chains = plan.chains(self.plugins)
+        self._backend_hooks = plan.backend_hooks(backend)
         self._spool: Spool | None = None
         self._data_error: Response | None = None
 
@@ -68,9 +65,8 @@ class Pipeline:
     def mechanisms(self) -> list[str]:
         """All SASL mechanisms that are offered now, in order."""
         found: list[str] = []
-        for hooks in (*self.plugins, self.backend):
-            if type(hooks).mechanisms is Hooks.mechanisms:
-                continue
+        for at in self._plan.mechanisms:
+            hooks = self._everyone[at]
             try:
                 found += hooks.mechanisms()
             except Exception as error:
@@ -80,9 +76,8 @@ class Pipeline:
     def commands(self) -> dict[str, tuple[Hooks, Command]]:
         """All commands that are offered now; the backend's and earlier plugins' win."""
         found: dict[str, tuple[Hooks, Command]] = {}
-        for hooks in (*reversed(self.plugins), self.backend):
-            if type(hooks).commands is Hooks.commands:
-                continue
+        for at in self._plan.commands:
+            hooks = self._everyone[at]
             try:
                 found.update({command.verb.upper(): (hooks, command) for command in hooks.commands()})
             except Exception as error:
@@ -132,10 +127,10 @@ class Pipeline:
         self._close_spool()
         self._data_error = None
         self.session.added_lines.clear()
-        if self._spools:
+        if self._plan.spools:
             directory = self._spool_directory()
             try:
-                self._spool = Spool(directory, in_file=self._spools_in_file)
+                self._spool = Spool(directory, in_file=self._plan.spools_in_file)
             except OSError as error:
                 self.session.log(f"Cannot create a spool file in {directory}: {error.strerror}; set $TMPDIR")
                 await self.reset()
@@ -210,12 +205,11 @@ class Pipeline:
     async def disconnect(self) -> None:
         """The end: a last reset, then every ``disconnect``."""
         await self.reset()
-        for hooks in (*self.plugins, self.backend):
-            hook = getattr(hooks, "disconnect", None)
-            if hook is not None:
-                response = self._caller.call(hooks, hook)
-                if response is not None and type(response) is not Response:
-                    await response
+        for at in self._plan.disconnects:
+            hooks = self._everyone[at]
+            response = self._caller.call(hooks, hooks.disconnect)  # type: ignore[attr-defined]
+            if response is not None and type(response) is not Response:
+                await response
 
     # -- plugins, then the backend -----------------------------------------------------------------------
 
@@ -227,7 +221,7 @@ class Pipeline:
             return nobody
         if response.code >= 400:
             return response
-        hook = self._backend_hooks[name]
+        hook = self._backend_hooks.get(name)
         backend = None if hook is None else self._caller.call(self.backend, hook, path)
         if backend is not None and type(backend) is not Response:
             backend = await backend
@@ -245,7 +239,7 @@ class Pipeline:
         return response if response is None or type(response) is Response else await response
 
     def _backend(self, name: str, *arguments: Any) -> Answer:
-        hook = self._backend_hooks[name]
+        hook = self._backend_hooks.get(name)
         return None if hook is None else self._caller.call(self.backend, hook, *arguments)
 
     # -- the message's way -------------------------------------------------------------------------------
@@ -270,7 +264,7 @@ class Pipeline:
         self._data_error = response
 
     async def _backend_message_end(self) -> list[Response]:
-        hook = self._backend_hooks["message_end"]
+        hook = self._backend_hooks.get("message_end")
         if hook is None:
             return [MESSAGE_ACCEPTED]
         try:
@@ -279,8 +273,9 @@ class Pipeline:
                 deadline = self.session.clock.monotonic() + STORE_SECONDS
                 answer = await self._caller.bounded(self.backend, answer, deadline)
             responses = answer if isinstance(answer, list) else [answer]
-            if not all(r is None or isinstance(r, Response) for r in responses):
-                raise TypeError("message_end answers with a Response, None, or a list of them")
+            for response in responses:
+                if response is not None and not isinstance(response, Response):
+                    raise TypeError("message_end answers with a Response, None, or a list of them")
             if isinstance(answer, list) and len(answer) != len(self.session.envelope.recipients):
                 raise TypeError("message_end answers with a list of one Response for each recipient")
         except Exception as error:
@@ -289,7 +284,7 @@ class Pipeline:
             r if r is not None and r.text else Response(r.code if r else 250, MESSAGE_ACCEPTED.text)
             for r in responses
         ]
-        if any(r.refuses for r in responses):
+        if max([r.code for r in responses]) >= 400:
             await self.reset()
         return responses
 

@@ -6,7 +6,6 @@ values; it does nothing.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mailfront_io.ops import Connection, TLSFacts
@@ -109,34 +108,34 @@ class Session:
         self.bytes_in = 0
         self.bytes_out = 0
 
-    # -- the UCSPI facts, read when they are first asked for ---------------------------------------------
+    # -- the UCSPI facts -------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def link(self) -> str:
         """What carries the connection: ``$PROTO``, default ``TCP``."""
         return self.getenv("PROTO") or "TCP"
 
-    @cached_property
+    @property
     def local_ip(self) -> str | None:
         """Our IP address."""
         return self._fact("LOCALIP")
 
-    @cached_property
+    @property
     def local_host(self) -> str | None:
         """Our host name."""
         return self._fact("LOCALHOST")
 
-    @cached_property
+    @property
     def remote_ip(self) -> str | None:
         """The peer's IP address."""
         return self._fact("REMOTEIP")
 
-    @cached_property
+    @property
     def remote_host(self) -> str | None:
         """The peer's host name, as its own DNS has it."""
         return self._fact("REMOTEHOST")
 
-    @cached_property
+    @property
     def remote_info(self) -> str | None:
         """What the peer's ident server says."""
         return self._fact("REMOTEINFO")

@@ -144,7 +144,7 @@ def main(words: list[str]) -> int:
             shown = ", ".join(f"{name} {number / messages:,.0f}" for name, number in rooms.most_common())
             print(f"{case} {driver}: {rooms.total() / messages:,.0f} instructions a message: {shown}")
             if len(words) > 1:
-                for (path, name), number in counts.most_common(60):
+                for (path, name), number in counts.most_common(110):
                     print(f"  {number / messages:8.1f}  {room(path)}: {name}")
     return 0
 

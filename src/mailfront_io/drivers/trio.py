@@ -4,8 +4,9 @@ Strategy: a session is a task, and its operations are awaited one by one inside 
 many of them (a `fail_after` around each read would cost 10 µs). Its deadline is moved lazily: nearer at once, further
 off only when it has passed. The scope is left when it was cancelled, by its deadline, by `stop` or by `cancel`; then
 the reason, if there still is one, is thrown into the session at the operation that was interrupted, and a new scope
-is entered. Sockets that we accepted are read and written without trio's streams, which cost as much again. What cancels from outside is thrown in as
-`Cancelled`, the clean-up that follows is shielded, and trio's own exception goes on its way.
+is entered. What cancels from outside is thrown in as `Cancelled`, the clean-up that follows is shielded, and trio's
+own exception goes on its way. Sockets that we accepted are read and written without trio's streams, which cost as
+much again.
 
 Any `trio.abc.HalfCloseableStream` carries a session. Waiting for time or for a call in a thread is a few lines, so
 there is nothing that anyio would make shorter. The rules that all drivers share are in the head of
