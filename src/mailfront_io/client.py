@@ -10,8 +10,9 @@
 
 The three calls take the same arguments and do the same (`mailfront_io.frontends.smtp_client` is the session):
 
-* `host`, `port`: the server. `sender` is empty for the null path; `recipients`: one at least; `message`: bytes, a
-  binary file or an iterable of bytes, with CRLF or LF line ends (`Message`). The rest is in `SendOptions`.
+* `host`, `port`: the server. `sender` is empty for the null path; `recipients`: one at least, each an address or a
+  pair of it and `RecipientOptions` (the reports that are wanted); `message`: bytes, a binary file or an iterable of
+  bytes, with CRLF or LF line ends (`Message`). The rest is in `SendOptions`.
 * They return a `SendResult` with one result for each recipient: look at ``result.delivered``, ``result.temporary``
   (to send again later) and ``result.refused``.
 * They raise `SendError` where no message was begun (its ``temporary`` says whether to try again),
@@ -22,7 +23,8 @@ The three calls take the same arguments and do the same (`mailfront_io.frontends
 import re
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -42,7 +44,10 @@ from mailfront_io.ops import Connection
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.secret import Secret
 from mailfront_proto.smtp.addresses import Address
+from mailfront_proto.smtp.client import EnvelopeRecipient
 from mailfront_proto.smtp.client_events import RecipientResult, Stage
+from mailfront_proto.smtp.parameters import BodyType, MailOptions, Notify, RecipientOptions, Return
+from mailfront_proto.smtp.replies import Reply
 
 if TYPE_CHECKING:
     import ssl
@@ -60,8 +65,14 @@ class SendOptions(TypedDict, total=False):
     `tls`: default ``TLSPolicy.MAY``, STARTTLS if it is offered. `tls_context`: see `client_context`, whose
     defaults verify the server's name and certificate chain. `tls_name`: the name that its certificate must
     have, if not `host`. `credentials`: for AUTH; default: none. `local_name`: our name for EHLO; default: this
-    machine's, if it has one with a dot in it, else its address. `lmtp`: speak LMTP; default False. `parameters`:
-    further ones for MAIL, ``KEY`` or ``KEY=VALUE``. `deadlines`: seconds for each step.
+    machine's, if it has one with a dot in it, else its address. `lmtp`: speak LMTP; default False. `deadlines`:
+    seconds for each step.
+
+    `mail_options`: what to ask for the message: ``MailOptions(ret=Return.HEADERS, envid="42")`` for reports,
+    ``MailOptions(require_tls=True)`` to go over TLS all the way, ``MailOptions(body=BodyType.BINARY_MIME)`` for bytes
+    that are not lines. Its size, 8BITMIME and SMTPUTF8 are found out. `chunking`: False for DATA even where BDAT is
+    offered. `eight_bit_headers`: True to send a header that is not ASCII to a server without SMTPUTF8, too, which no
+    RFC allows and many do; otherwise its recipients fail (554 5.6.7).
 
     `transcript`: called with each line that is said, without secrets; `on_step`: with each `Step` as it ends.
     """
@@ -72,7 +83,9 @@ class SendOptions(TypedDict, total=False):
     credentials: Credentials | None
     local_name: str | None
     lmtp: bool
-    parameters: Sequence[str]
+    mail_options: MailOptions
+    chunking: bool
+    eight_bit_headers: bool
     deadlines: ClientDeadlines
     transcript: Callable[[str], None] | None
     on_step: Callable[[Step], None] | None
@@ -82,7 +95,7 @@ def send_message(
     host: str,
     port: int,
     sender: Address | str,
-    recipients: Sequence[Address | str],
+    recipients: Sequence[EnvelopeRecipient],
     message: Message,
     **options: Unpack[SendOptions],
 ) -> SendResult:
@@ -90,17 +103,17 @@ def send_message(
     from mailfront_io.drivers import blocking
 
     call = _Call(host, port, sender, recipients, message, options)
-    try:
-        return blocking.run_client(call.session, host, port, connect_timeout=call.connect_timeout)
-    except (OSError, UnicodeError) as error:
-        raise call.explained(error) from error
+    while call.unfinished:
+        with call.connection():
+            call.took(blocking.run_client(call.session, host, port, connect_timeout=call.connect_timeout))
+    return call.result
 
 
 async def send_message_asyncio(
     host: str,
     port: int,
     sender: Address | str,
-    recipients: Sequence[Address | str],
+    recipients: Sequence[EnvelopeRecipient],
     message: Message,
     **options: Unpack[SendOptions],
 ) -> SendResult:
@@ -109,17 +122,17 @@ async def send_message_asyncio(
     from mailfront_io.drivers import asyncio
 
     call = _Call(host, port, sender, recipients, message, options)
-    try:
-        return await asyncio.run_client(call.session, host, port, connect_timeout=call.connect_timeout)
-    except (OSError, UnicodeError) as error:
-        raise call.explained(error) from error
+    while call.unfinished:
+        with call.connection():
+            call.took(await asyncio.run_client(call.session, host, port, connect_timeout=call.connect_timeout))
+    return call.result
 
 
 async def send_message_trio(
     host: str,
     port: int,
     sender: Address | str,
-    recipients: Sequence[Address | str],
+    recipients: Sequence[EnvelopeRecipient],
     message: Message,
     **options: Unpack[SendOptions],
 ) -> SendResult:
@@ -128,10 +141,10 @@ async def send_message_trio(
     from mailfront_io.drivers import trio
 
     call = _Call(host, port, sender, recipients, message, options)
-    try:
-        return await trio.run_client(call.session, host, port, connect_timeout=call.connect_timeout)
-    except (OSError, UnicodeError) as error:
-        raise call.explained(error) from error
+    while call.unfinished:
+        with call.connection():
+            call.took(await trio.run_client(call.session, host, port, connect_timeout=call.connect_timeout))
+    return call.result
 
 
 def client_context(ca_file: str | None = None, *, verify: bool = True) -> "ssl.SSLContext":
@@ -152,15 +165,23 @@ def client_context(ca_file: str | None = None, *, verify: bool = True) -> "ssl.S
     return context
 
 
+def _check_verifies(context: "ssl.SSLContext | None") -> None:
+    """REQUIRETLS asks for a server whose certificate is verified (RFC 8689 section 4.2.1)."""
+    import ssl
+
+    if context is None or context.verify_mode is not ssl.CERT_REQUIRED or not context.check_hostname:
+        raise LocalProtocolError("REQUIRETLS with a TLS context that takes any certificate: give one that verifies")
+
+
 class _Call:
-    """One call: its arguments, checked, and the session for the connection."""
+    """One call: its arguments, checked, and a session for each connection that it takes."""
 
     def __init__(
         self,
         host: str,
         port: int,
         sender: Address | str,
-        recipients: Sequence[Address | str],
+        recipients: Sequence[EnvelopeRecipient],
         message: Message,
         options: SendOptions,
     ) -> None:
@@ -176,10 +197,52 @@ class _Call:
             settings = replace(settings, tls_name=host.partition("%")[0].rstrip("."))
         if settings.local_name is None and _FULL_NAME.match(name := socket.gethostname()):
             settings = replace(settings, local_name=name)
+        if settings.mail_options.require_tls:
+            _check_verifies(settings.tls_context)
         self._settings = settings
         self.connect_timeout = settings.deadlines.connect
+        self._began = 0.0
+        self._connected = False
+        self._result: SendResult | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there are recipients left for another connection."""
+        return bool(self._message.left)
+
+    @property
+    def result(self) -> SendResult:
+        """What came of it all, once nothing is unfinished."""
+        assert self._result is not None
+        return replace(self._result, recipients=self._message.results)
+
+    @contextmanager
+    def connection(self) -> Iterator[None]:
+        """Around one connection: errors as they are to be raised."""
         self._began = time.monotonic()
         self._connected = False
+        try:
+            try:
+                yield
+            except (OSError, UnicodeError) as error:
+                raise self._explained(error) from error
+        except SendError as error:
+            if self._result is None:
+                self._message.source.close()
+                raise
+            # Some may have the message already: what became of each is to be told.
+            self._message.decide_left(error.reply or Reply(451, f"4.4.2 {error}"))
+        except BaseException:
+            self._message.source.close()
+            raise
+        if not self.unfinished:
+            self._message.source.close()
+
+    def took(self, result: SendResult) -> None:
+        """What came of a connection."""
+        if self._result is not None:
+            result = replace(self._result, steps=(*self._result.steps, *result.steps))
+        self._result = result
 
     def session(self, connection: Connection) -> "Coroutine[Operation[Any], Any, SendResult]":
         """The coroutine for ``run_client``."""
@@ -187,7 +250,7 @@ class _Call:
         seconds = time.monotonic() - self._began
         return SMTPClientSession(connection, self._host, self._message, self._settings, seconds).run()
 
-    def explained(self, error: OSError | UnicodeError) -> Exception:
+    def _explained(self, error: OSError | UnicodeError) -> Exception:
         """`error` as it is to be raised."""
         if self._connected:
             return error  # of the message's file
@@ -204,12 +267,18 @@ class _Call:
 
 __all__ = [
     "AuthenticationRefused",
+    "BodyType",
     "ClientDeadlines",
     "ConnectionFailed",
     "Credentials",
+    "EnvelopeRecipient",
     "LocalProtocolError",
+    "MailOptions",
     "Message",
+    "Notify",
+    "RecipientOptions",
     "RecipientResult",
+    "Return",
     "Secret",
     "SendError",
     "SendOptions",

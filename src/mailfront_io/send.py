@@ -14,9 +14,15 @@ from typing import BinaryIO, NoReturn
 
 from mailfront_io.client import (
     AuthenticationRefused,
+    BodyType,
     ClientDeadlines,
     Credentials,
+    EnvelopeRecipient,
     LocalProtocolError,
+    MailOptions,
+    Notify,
+    RecipientOptions,
+    Return,
     SendError,
     SendOptions,
     SendResult,
@@ -48,6 +54,12 @@ Without a port it is 25, with --lmtp 24, with --tls 465, with --user 587. Port 4
 port 587, or --user on another, --starttls must; otherwise nothing is encrypted that was not asked for. Where
 there is TLS, the server's name and certificate are verified.
 
+What the server offers is used: PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING (the message goes by BDAT; --data
+says DATA all the same), LIMITS (several transactions, or connections). What the message needs and the server lacks
+is never worked around: 8-bit text without 8BITMIME, other letters than ASCII in an address or a header without
+SMTPUTF8, a size over the limit, --binary without BINARYMIME and --require-tls without REQUIRETLS refuse the
+recipients here, before anything is sent. Reports (--notify, --ret, --envid) are asked for where DSN is offered.
+
 A line for each recipient, with the answer that decided, goes to standard output. Exit code:
 
    0  all delivered            64  wrong usage
@@ -60,6 +72,7 @@ For instance:
   mailfront send mx.example.org --from me@example.net --to you@example.org --message letter.eml --starttls
   mailfront send mail.example.org --user me --password-file secret --to you@example.org --transcript --timing
   printf 'Subject: hi\\n\\nHello\\n' | mailfront send 127.0.0.1:2525 --to demo@localhost --message -
+  mailfront send mx.example.org --to you@example.org --notify success,failure --ret hdrs --envid order-17
 """
 
 
@@ -123,6 +136,22 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     message.add_argument("--to", metavar="ADDRESS", action="append", default=[], help="a recipient; repeat for more")
     message.add_argument("--from", metavar="ADDRESS", dest="sender", help="default: you at this host; '' for none")
     message.add_argument("--message", metavar="FILE", help="headers and body, sent as they are; -: standard input")
+    message.add_argument("--binary", action="store_true", help="its bytes stay as they are, line ends too: BINARYMIME")
+    message.add_argument(
+        "--eight-bit-headers", action="store_true", help="send a header that is not ASCII even without SMTPUTF8"
+    )
+    message.add_argument("--data", action="store_true", help="use DATA, not BDAT")
+    asked = parser.add_argument_group("what is asked of the server for it")
+    asked.add_argument(
+        "--notify", metavar="WHEN", type=_notify, help="reports to you: never, or of success,failure,delay some"
+    )
+    asked.add_argument(
+        "--ret", type=str.upper, choices=[kind.value for kind in Return], help="what a report brings back"
+    )
+    asked.add_argument("--envid", metavar="TEXT", help="what a report calls the message")
+    asked.add_argument(
+        "--require-tls", action="store_true", help="deliver over verified TLS all the way, or not at all: REQUIRETLS"
+    )
     session = parser.add_argument_group("session")
     session.add_argument("--lmtp", action="store_true", help="speak LMTP: one answer for each recipient")
     session.add_argument("--helo", metavar="NAME", help="our name; default: this host's, or its address")
@@ -147,6 +176,13 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     shown.add_argument("--transcript", action="store_true", help="what is said, without secrets")
     shown.add_argument("--timing", action="store_true", help="seconds for each step")
     return parser.parse_args(_with_policies(words))
+
+
+def _notify(text: str) -> frozenset[Notify]:
+    try:
+        return frozenset(Notify(word.upper()) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither never nor some of success,failure,delay") from None
 
 
 def _with_policies(words: list[str]) -> list[str]:
@@ -182,7 +218,7 @@ def _tls_policy(arguments: argparse.Namespace, port: int | None) -> TLSPolicy:
         return TLSPolicy(arguments.starttls)
     if arguments.tls or port == SMTPS_PORT:
         return TLSPolicy.IMPLICIT
-    if port == SUBMISSION_PORT or (arguments.user and not arguments.allow_clear):
+    if port == SUBMISSION_PORT or arguments.require_tls or (arguments.user and not arguments.allow_clear):
         return TLSPolicy.MUST
     return TLSPolicy.NONE
 
@@ -197,6 +233,14 @@ def _default_port(arguments: argparse.Namespace) -> int:
 
 def _options(arguments: argparse.Namespace, port: int | None) -> SendOptions:
     options = SendOptions(tls=_tls_policy(arguments, port), lmtp=arguments.lmtp)
+    options["mail_options"] = MailOptions(
+        body=BodyType.BINARY_MIME if arguments.binary else None,
+        ret=Return(arguments.ret) if arguments.ret is not None else None,
+        envid=arguments.envid,
+        require_tls=arguments.require_tls,
+    )
+    options["chunking"] = not arguments.data
+    options["eight_bit_headers"] = arguments.eight_bit_headers
     options["local_name"] = arguments.helo
     options["tls_name"] = arguments.tls_name
     if options["tls"] is not TLSPolicy.NONE:
@@ -294,13 +338,15 @@ def _send(arguments: argparse.Namespace) -> int:
     host, port = _where(arguments.host)
     sender = arguments.sender if arguments.sender is not None else _default_sender()
     options = _options(arguments, port)
+    asked = RecipientOptions(notify=arguments.notify)
+    recipients: list[EnvelopeRecipient] = [(address, asked) for address in arguments.to]
     with ExitStack() as stack:
         message: bytes | BinaryIO
         if arguments.message is None:
             message = _generated(sender, arguments.to, arguments.host)
         else:
             message = stack.enter_context(_open(arguments.message))
-        result = _run(arguments.driver, host, port or _default_port(arguments), sender, arguments.to, message, options)
+        result = _run(arguments.driver, host, port or _default_port(arguments), sender, recipients, message, options)
     return _report(result)
 
 
@@ -309,7 +355,7 @@ def _run(
     host: str,
     port: int,
     sender: str,
-    recipients: list[str],
+    recipients: list[EnvelopeRecipient],
     message: bytes | BinaryIO,
     options: SendOptions,
 ) -> SendResult:
@@ -337,6 +383,8 @@ def _report(result: SendResult) -> int:
         reply = str(recipient.reply).replace("\n", " / ")
         sys.stdout.write(f"{printable(str(recipient.address))}: {printable(reply)}\n")
     sys.stdout.flush()
+    if any(recipient.owes_report for recipient in result.recipients):
+        _tell("mailfront send: the server offers no DSN: it has the message, and will report nothing")
     if result.refused:
         return EX_REFUSED
     return EX_TEMPFAIL if result.temporary else 0

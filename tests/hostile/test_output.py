@@ -14,6 +14,7 @@ from mailfront_io.session import Path as AddressPath
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.smtp import Reply
 from mailfront_proto.smtp.client import SMTPClient
+from mailfront_proto.smtp.parameters import MailOptions, RecipientOptions
 from tests.front import ENVELOPE, Front, codes
 from tests.hostile.every import HELLO
 
@@ -149,9 +150,9 @@ def test_h62_floods_are_capped(tmp_path: Path) -> None:
 LINE_ENDS = ["\r\n", "\n", "\r", "\0", "\r\nRCPT TO:<evil@example.net>"]
 CLIENT_CALLS: dict[str, Callable[[SMTPClient, str], object]] = {
     "mail": lambda c, t: c.mail(f"a{t}@example.net"),
-    "mail parameter": lambda c, t: c.mail("a@example.net", [f"SIZE=1{t}"]),
+    "mail parameter": lambda c, t: c.mail("a@example.net", MailOptions(envid=f"1{t}")),
     "recipient": lambda c, t: c.recipient(f"a@example.net{t}"),
-    "recipient parameter": lambda c, t: c.recipient("a@example.net", [f"X{t}=1"]),
+    "recipient parameter": lambda c, t: c.recipient("a@example.net", RecipientOptions(others=((f"X{t}", "1"),))),
     "verify": lambda c, t: c.verify(f"joe{t}"),
     "message": lambda c, t: c.send_message(f"a{t}@example.net", ["b@example.net"]),
     "message to": lambda c, t: c.send_message("a@example.net", ["b@example.net", f"b@example.net{t}"]),

@@ -2,7 +2,7 @@
 
 import io
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,15 +23,16 @@ from mailfront_io.client import (
 from mailfront_io.frontends.client_settings import ClientSettings
 from mailfront_io.frontends.outgoing import BLOCK, Measure, Message, MessageSource, OutgoingMessage, measure
 from mailfront_io.frontends.smtp_client import SMTPClientSession
-from mailfront_io.ops import Connection
+from mailfront_io.ops import Connection, Thread
 from mailfront_io.testing import EOF, RESET, STALL, Action, Advance, PeerTLS, Played, WaitFor, run_script
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.secret import Secret
 from mailfront_proto.smtp.client_events import Stage
+from mailfront_proto.smtp.parameters import MailOptions
 from tests import certificates
 
 GREETING = b"220 mx.example.org ESMTP\r\n"
-OFFERS = b"250-mx.example.org\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE 1000000\r\n"
+OFFERS = b"250-mx.example.org\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE 2000000\r\n"
 EHLO: list[Action] = [GREETING, WaitFor(b"\r\n"), OFFERS + b"250 ENHANCEDSTATUSCODES\r\n"]
 ENVELOPE: list[Action] = [WaitFor(b"DATA\r\n"), b"250 2.1.0 ok\r\n250 2.1.5 ok\r\n354 go\r\n"]
 MESSAGE: list[Action] = [WaitFor(b"\r\n.\r\n"), b"250 2.0.0 kept\r\n"]
@@ -101,7 +102,7 @@ def test_one_message() -> None:
     assert result.delivered and result.refused == [] and result.temporary == []
     assert talk.replies == ["250 2.0.0 kept"]
     assert str(result.greeting) == "220 mx.example.org ESMTP"
-    assert result.capabilities.size == 1_000_000
+    assert result.capabilities.size == 2_000_000
     assert result.tls is None
     assert [step.name for step in result.steps] == [
         *("greeting", "EHLO", "MAIL", "RCPT", "DATA", "message", ".", "QUIT"),
@@ -172,16 +173,16 @@ def test_lmtp_answers_for_each_recipient() -> None:
 
 
 def test_parameters_and_local_name() -> None:
-    settings = replace(CLEAR, local_name="client.example.net", parameters=["RET=HDRS"])
+    settings = replace(CLEAR, local_name="client.example.net", mail_options=MailOptions(others=(("X-RET", "1"),)))
     talk = Talk([*EHLO, *ENVELOPE, *MESSAGE, *QUIT], settings)
-    assert talk.played.output.startswith(b"EHLO client.example.net\r\nMAIL FROM:<me@example.net> RET=HDRS SIZE=22\r\n")
+    assert talk.played.output.startswith(b"EHLO client.example.net\r\nMAIL FROM:<me@example.net> SIZE=22 X-RET=1\r\n")
 
 
 # -- bodies -----------------------------------------------------------------------------------------------
 
 BODIES = [
     *(b"", b"\r\n", b".", b".\r\n..\r\nx", b"a\nb\r\nc", b"a\rb\r", b"no end", b"x" * 300_000),
-    *(b"x" * (BLOCK - 1) + b"\r\n.\r\nend\r\n", b".\r\n" * 50_000, b"\xff\xfe 8-bit\r\n"),
+    *(b"x" * (BLOCK - 1) + b"\r\n.\r\nend\r\n", b".\r\n" * 50_000, b"\n\xff\xfe 8-bit\r\n"),
 ]
 
 
@@ -222,7 +223,7 @@ def test_the_body_arrives_as_it_is(form: str, body: bytes) -> None:
     talk = Talk(script, body=FORMS[form](body))
     output = talk.played.output
     assert output.partition(b"DATA\r\n")[2] == wire(body) + b".\r\nQUIT\r\n"
-    if form in ("bytes", "file"):
+    if form in ("bytes", "file") or len(body) < BLOCK:
         # RFC 1870: the octets of the message, without those that dot-stuffing adds
         stuffed = wire(body).count(b"\r\n.") + wire(body).startswith(b".")
         eight_bit = b"" if body.isascii() else b" BODY=8BITMIME"
@@ -249,7 +250,7 @@ def test_a_file_is_sent_from_where_it_stands() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_8_bit_goes_to_nobody_without_8bitmime(form: str) -> None:
-    body = b"Subject: \xe9\r\n\r\n" + b"x" * 200_000
+    body = b"Subject: x\r\n\r\n" + b"x" * 200_000 + b"\xe9"
     plain: list[Action] = [GREETING, WaitFor(b"EHLO"), b"250-x\r\n250 PIPELINING\r\n"]
     script = [*plain, *QUIT] if form in ("bytes", "file") else [*plain, *ENVELOPE]
     talk = Talk(script, body=FORMS[form](body))
@@ -281,15 +282,75 @@ def test_a_source_of_text_is_refused(wrong: Any) -> None:
     assert b"\r\n.\r\n" not in talk.played.output
 
 
-def test_what_can_be_measured() -> None:
-    async def measured(message: Message) -> Measure:
-        return await MessageSource(message).measure()
+def run(steps: Coroutine[Any, Any, Any]) -> Any:
+    """Step through `steps`, doing what they ask threads to do."""
+    answer = None
+    while True:
+        try:
+            operation = steps.send(answer)
+        except StopIteration as stop:
+            return stop.value
+        assert isinstance(operation, Thread)
+        answer = operation.function(*operation.arguments)
 
-    for message, expected in ((b"a\n", Measure(3, False)), ([b"a"], Measure()), (Unseekable(b"a"), Measure())):
-        steps = measured(message)
-        with pytest.raises(StopIteration) as stop:
-            steps.send(None)
-        assert stop.value.value == expected
+
+LONG = b"Subject: x\n\n" + b"x" * 2 * BLOCK
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("body", "known", "in_stream"),
+    [
+        (b"a\nb", Measure(6, 3, False, False), Measure(6, 3, False, False)),
+        (b"", Measure(0, 0, False, False), Measure(0, 0, False, False)),
+        (b"\xe9: \n\n", Measure(7, 5, True, True), Measure(7, 5, True, True)),
+        (LONG, Measure(131088, 131084, False, False), Measure(None, None, None, False)),
+        (LONG + b"\xe9", Measure(131089, 131085, True, False), Measure(None, None, None, False)),
+        (b"\r\n\xe9" + LONG, Measure(131091, 131087, True, False), Measure(None, None, True, False)),
+    ],
+    ids=range(6),
+)
+def test_what_can_be_measured(form: str, body: bytes, known: Measure, in_stream: Measure) -> None:
+    source = MessageSource(FORMS[form](body))
+    assert run(source.measure()) == (known if form in ("bytes", "file") else in_stream)
+    assert b"".join(iter(lambda: run(source.read()), b"")) == body
+    source.close()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("first", [0, 1, 2, 100])
+def test_a_message_can_be_read_again(form: str, first: int) -> None:
+    """Wholly, or as far as the first time went, and more than twice."""
+    body = LONG + b"y" * BLOCK + b"end"
+    source = MessageSource(FORMS[form](body))
+    run(source.measure())
+    source.keep()
+    for _ in range(first):
+        run(source.read())
+    for _ in range(3):
+        run(source.rewind())
+        assert b"".join(iter(lambda: run(source.read()), b"")) == body
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("header", "is_eight_bit"),
+    [
+        (b"", False),
+        (b"A: b\n\n\xe9", False),
+        (b"A: b\r\n\r\n\xe9", False),
+        (b"\n\xe9", False),
+        (b"\r\n\xe9", False),
+        (b"A: \xe9\n\n", True),
+        (b"A: b\n\r\xe9\n\n", True),
+        (b"A: b\r\r\xe9", True),
+        (b"\xe9", True),
+    ],
+)
+def test_where_a_header_ends(header: bytes, is_eight_bit: bool) -> None:
+    for at in range(len(header) + 1):
+        assert measure([header[:at], header[at:]]).eight_bit_header is is_eight_bit
+    assert measure([header[i : i + 1] for i in range(len(header))]).eight_bit_header is is_eight_bit
 
 
 # -- deadlines of the client role (RFC 5321 section 4.5.3.2) ----------------------------------------------
@@ -653,7 +714,7 @@ def test_the_transcript() -> None:
     assert talk.said == [
         "S: 220 mx.example.org ESMTP",
         "C: EHLO [192.0.2.9]",
-        *("S: 250-mx.example.org", "S: 250-PIPELINING", "S: 250-8BITMIME", "S: 250-SIZE 1000000"),
+        *("S: 250-mx.example.org", "S: 250-PIPELINING", "S: 250-8BITMIME", "S: 250-SIZE 2000000"),
         "S: 250 ENHANCEDSTATUSCODES",
         *("C: MAIL FROM:<me@example.net> SIZE=22", "C: RCPT TO:<you@example.org>", "C: DATA"),
         *("S: 250 2.1.0 ok", "S: 250 2.1.5 ok", "S: 354 go"),
@@ -675,7 +736,7 @@ CRLF = "x\r\nRSET"
         lambda: OutgoingMessage("a@x", [], b""),
         lambda: OutgoingMessage("a@x", "b@x", b""),
         lambda: ClientSettings(local_name=CRLF),
-        lambda: ClientSettings(parameters=[CRLF]),
+        lambda: ClientSettings(mail_options=MailOptions(others=(("X", CRLF),))),
         lambda: Credentials("me", Secret(b"")),
         lambda: Credentials("me\0", Secret(b"x")),
         lambda: Credentials("me", Secret(b"x"), "SPELL"),

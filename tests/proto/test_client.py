@@ -26,7 +26,16 @@ from mailfront_proto.smtp.client_events import (
     ReplyReceived,
     Stage,
 )
-from mailfront_proto.smtp.client_session import ALLOWED, MAX_PIPELINED
+from mailfront_proto.smtp.client_order import ALLOWED, MAX_PIPELINED
+from mailfront_proto.smtp.parameters import (
+    NO_MAIL_OPTIONS,
+    NO_RECIPIENT_OPTIONS,
+    BodyType,
+    MailOptions,
+    Notify,
+    RecipientOptions,
+    Return,
+)
 from mailfront_proto.smtp.profile import LineEnds
 from mailfront_proto.smtp.states import State
 from tests.proto.client_script import EOF, App, Script, play, play_every_way, pull, show
@@ -50,7 +59,7 @@ NO = b"550 5.1.1 no such user\r\n"
 GO = b"354 go on\r\n"
 
 
-def sender(messages: int = 1, size: int | None = None, eight_bit: bool = False) -> Callable[[], App]:
+def sender(messages: int = 1, options: MailOptions = NO_MAIL_OPTIONS) -> Callable[[], App]:
     """Introduces itself, sends `messages` messages to `TO`, and quits."""
 
     def new_app() -> App:
@@ -63,7 +72,7 @@ def sender(messages: int = 1, size: int | None = None, eight_bit: bool = False) 
                 client.hello()
             case HelloDone(reply):
                 if reply.is_positive:
-                    client.send_message("me@a.example", TO, size=size, eight_bit=eight_bit)
+                    client.send_message("me@a.example", TO, options)
                 else:
                     client.quit()
             case ReadyForBody():
@@ -98,7 +107,7 @@ MESSAGES: dict[str, Script] = {
         [*OPENED_OLD, "MAIL 250", *["RCPT 250"] * 3, "body", ". 250", "done" + " message:250" * 3, *CLOSED],
     ),
     "parameters are sent where they are offered": Script(
-        sender(size=23, eight_bit=True),
+        sender(options=MailOptions(size=23, body=BodyType.EIGHT_BIT_MIME)),
         [
             HELLO,
             PIPELINING,
@@ -112,7 +121,7 @@ MESSAGES: dict[str, Script] = {
         [*OPENED, "MAIL 250", *["RCPT 250"] * 3, "body", ". 250", "done" + " message:250" * 3, *CLOSED],
     ),
     "a server without 8BITMIME gets no 8-bit message": Script(
-        sender(size=23, eight_bit=True),
+        sender(options=MailOptions(size=23, body=BodyType.EIGHT_BIT_MIME)),
         [HELLO, PLAIN_OLD, QUIT],
         [*OPENED_OLD, "done" + " local:554" * 3, *CLOSED],
     ),
@@ -391,8 +400,8 @@ COMMANDS: dict[str, Script] = {
             SMTPClient.hello,
             lambda c: c.verify("postmaster"),
             SMTPClient.noop,
-            lambda c: c.mail("", ["RET=HDRS"]),
-            lambda c: c.recipient(Address(b"a b@c"), ["NOTIFY=NEVER"]),
+            lambda c: c.mail("", MailOptions(ret=Return.HEADERS)),
+            lambda c: c.recipient(Address(b"a b@c"), RecipientOptions(frozenset([Notify.NEVER]))),
             SMTPClient.reset,
             lambda c: c.mail("x@y"),
             lambda c: c.recipient("u@v"),
@@ -736,12 +745,15 @@ def test_h64_no_argument_can_end_its_command(bad: str) -> None:
         lambda c: c.mail(Address(f"{evil}@b".encode())),
         lambda c: c.mail(Address(f'"{evil}"@b'.encode())),
         lambda c: c.mail(Address(f"x@{evil}".encode())),
-        lambda c: c.mail("a@b", [f"RET={evil}"]),
-        lambda c: c.mail("a@b", [evil]),
+        lambda c: c.mail("a@b", MailOptions(envid=evil)),
+        lambda c: c.mail("a@b", MailOptions(auth=evil)),
+        lambda c: c.mail("a@b", MailOptions(others=(("X", evil),))),
+        lambda c: c.mail("a@b", MailOptions(others=((evil, None),))),
         lambda c: c.verify(evil),
         lambda c: c.send_message(Address(f"{evil}@b".encode()), ["a@b"]),
         lambda c: c.send_message("a@b", [Address(f"{evil}@b".encode())]),
-        lambda c: c.send_message("a@b", ["c@d"], parameters=[f"RET={evil}"]),
+        lambda c: c.send_message("a@b", ["c@d"], MailOptions(others=(("X", evil),))),
+        lambda c: c.send_message("a@b", [("c@d", RecipientOptions(others=(("X", evil),)))]),
     ]
     for call in calls:
         client = at_ready()
@@ -749,25 +761,48 @@ def test_h64_no_argument_can_end_its_command(bad: str) -> None:
             call(client)
         assert client.data_to_send() == b""
     client = at(State.MAIL)
-    for recipient, parameters in ((f"{evil}@b", []), ("c@d", [f"NOTIFY={evil}"])):
+    for recipient, options in (
+        (f"{evil}@b", NO_RECIPIENT_OPTIONS),
+        ("c@d", RecipientOptions(orcpt=("rfc822", evil))),
+        ("c@d", RecipientOptions(orcpt=("utf-8", evil))),
+        ("c@d", RecipientOptions(orcpt=(evil, "a@b"))),
+    ):
         with pytest.raises(LocalProtocolError):
-            client.recipient(Address(recipient.encode()), parameters)
+            client.recipient(Address(recipient.encode()), options)
     assert client.data_to_send() == b""
     with pytest.raises(LocalProtocolError):
         SMTPClient(evil)
 
 
-@pytest.mark.parametrize("parameter", ["", "=", "A=", "A=b=c", "A B", "-A", "A=é", "Ａ=1", "A=1 B=2"])
-def test_h64_parameters_have_a_grammar(parameter: str) -> None:
-    with pytest.raises(LocalProtocolError, match="is no parameter"):
-        at_ready().mail("a@b", [parameter])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *[MailOptions(others=((key, None),)) for key in ("", "=", "A B", "-A", "Ａ", "A=1 B=2")],
+        *[MailOptions(others=(("A", value),)) for value in ("", "b=c", "b c", "é")],
+        MailOptions(others=(("A", "1"), ("a", "2"))),
+        *[MailOptions(size=size) for size in (-1, 10**21)],
+        *[MailOptions(envid=envid) for envid in ("", "é", "x" * 101)],
+        *[MailOptions(auth=auth) for auth in ("", "a@b@", "\udcff@b")],
+        *[RecipientOptions(notify=frozenset(kinds)) for kinds in ((), (Notify.NEVER, Notify.DELAY))],
+        *[RecipientOptions(orcpt=orcpt) for orcpt in (("rfc822", ""), ("", "a@b"), ("a b", "c"), ("rfc822", "é"))],
+    ],
+    ids=repr,
+)
+def test_h64_parameters_have_a_grammar(options: MailOptions | RecipientOptions) -> None:
+    client = at_ready() if isinstance(options, MailOptions) else at(State.MAIL)
+    with pytest.raises(LocalProtocolError, match=r"MAIL|RCPT"):
+        if isinstance(options, MailOptions):
+            client.mail("a@b", options)
+        else:
+            client.recipient("a@b", options)
+    assert client.data_to_send() == b""
 
 
 def test_non_ascii_needs_smtputf8() -> None:
     with pytest.raises(LocalProtocolError, match="SMTPUTF8"):
         at_ready().mail("é@b")
     client = at_ready()
-    client.mail("é@b", ["SMTPUTF8"])
+    client.mail("é@b", MailOptions(smtputf8=True))
     client.recipient("é@c")
     assert client.data_to_send() == "MAIL FROM:<é@b> SMTPUTF8\r\nRCPT TO:<é@c>\r\n".encode()
     with pytest.raises(LocalProtocolError):
@@ -809,13 +844,17 @@ CALLS: dict[str, Callable[[SMTPClient], object]] = {
     "MAIL": lambda c: c.mail("a@b"),
     "RCPT": lambda c: c.recipient("c@d"),
     "DATA": SMTPClient.data,
+    "BDAT": lambda c: c.bdat(b"hi\r\n"),
+    "XCLIENT": lambda c: c.xclient({"NAME": "host.example"}),
     "RSET": SMTPClient.reset,
     "NOOP": SMTPClient.noop,
     "VRFY": lambda c: c.verify("x"),
     "QUIT": SMTPClient.quit,
 }
 
-ALL_OFFERED = b"250-mx\r\n250-STARTTLS\r\n250-PIPELINING\r\n250 AUTH PLAIN\r\n"
+ALL_OFFERED = (
+    b"250-mx\r\n250-STARTTLS\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-XCLIENT NAME LOGIN\r\n250 AUTH PLAIN\r\n"
+)
 
 
 def at(state: State) -> SMTPClient:
@@ -845,6 +884,9 @@ def at(state: State) -> SMTPClient:
         if state is State.BODY:
             client.data()
             answer(client, GO)
+        if state is State.CHUNKS:
+            client.bdat(b"hi\r\n")
+            answer(client, OK)
     assert client.state is state
     client.data_to_send()
     return client
@@ -880,8 +922,8 @@ def test_the_body_in_every_state(state: State) -> None:
 @pytest.mark.parametrize("state", State)
 def test_send_message_in_every_state(state: State) -> None:
     client = at(state)
-    if state in (State.READY, State.MAIL, State.RECIPIENTS):
-        client.send_message("a@b", ["c@d"])
+    if state in (State.READY, State.MAIL, State.RECIPIENTS, State.CHUNKS):
+        client.send_message("a@b", ["c@d"], chunking=False)
         reset = b"" if state is State.READY else b"RSET\r\n"
         assert client.data_to_send() == reset + b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n"
         with pytest.raises(LocalProtocolError, match=r"send_message\(\) is under way"):
@@ -902,7 +944,7 @@ def test_other_misuse() -> None:
     with pytest.raises(LocalProtocolError, match="one recipient at least"):
         client.send_message("a@b", [])
     with pytest.raises(LocalProtocolError, match="no size below 0"):
-        client.send_message("a@b", ["c@d"], size=-1)
+        client.send_message("a@b", ["c@d"], MailOptions(size=-1))
     with pytest.raises(LocalProtocolError, match="is no address"):
         client.send_message("a@b", ["c d"])
     with pytest.raises(LocalProtocolError, match="receive_eof"):

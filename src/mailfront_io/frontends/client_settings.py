@@ -1,6 +1,6 @@
 """How a client session is to go: TLS, deadlines, credentials."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -11,6 +11,7 @@ from mailfront_proto.sasl import ClientMechanism, LoginClient, PlainClient
 from mailfront_proto.secret import Secret
 from mailfront_proto.smtp.client import SMTPClient
 from mailfront_proto.smtp.client_lines import envelope_line, to_address
+from mailfront_proto.smtp.parameters import NO_MAIL_OPTIONS, MailOptions
 
 if TYPE_CHECKING:
     import ssl
@@ -49,7 +50,7 @@ class ClientDeadlines:
     recipient: float = 300.0
     data: float = 120.0
     block: float = 180.0
-    """For taking each block of the message, 64 KiB at most."""
+    """For taking each block of the message, 64 KiB or a little more, and for the answer to a chunk."""
     message: float = 600.0
     """For the answer to the final dot: to give up early makes duplicates (RFC 1047)."""
     handshake: float = 30.0
@@ -79,6 +80,8 @@ _FIELDS: Final[Mapping[str, str]] = {
     "MAIL": "mail",
     "RCPT": "recipient",
     "DATA": "data",
+    "BDAT": "block",
+    "RSET": "mail",
     ".": "message",
     "QUIT": "quit",
 }
@@ -107,8 +110,12 @@ class ClientSettings:
     `tls`, `tls_context`: see `TLSPolicy`; every policy but ``NONE`` needs a context. `tls_name`: the name that
     the certificate must have; None: the host's. `credentials`: None for no AUTH. `local_name`: ours for EHLO;
     None: our end of the connection as an address literal (RFC 5321 section 4.1.4). `lmtp`: speak LMTP.
-    `parameters`: for MAIL, ``KEY`` or ``KEY=VALUE``. Raises `LocalProtocolError` for a name or a parameter that is
-    none.
+
+    `mail_options`: what is asked for the message (``ret``, ``envid``, ``auth``, ``require_tls``, ``others``), and
+    whether it is BINARYMIME (``body``); its size, and what else of it is not ASCII, is found out. `chunking`: send it
+    with BDAT where that is offered. `eight_bit_headers`: a header that is not ASCII goes to a server without SMTPUTF8
+    all the same. Raises `LocalProtocolError` for a name or an option that cannot be sent, and for REQUIRETLS without
+    TLS.
 
     `transcript` is called with each line said, fit for a terminal and without secrets (see
     `mailfront_io.frontends.client_transcript`); `on_step` with each `Step` as it ends. Neither may block.
@@ -120,7 +127,9 @@ class ClientSettings:
     credentials: Credentials | None = None
     local_name: str | None = None
     lmtp: bool = False
-    parameters: Sequence[str] = ()
+    mail_options: MailOptions = NO_MAIL_OPTIONS
+    chunking: bool = True
+    eight_bit_headers: bool = False
     deadlines: ClientDeadlines = ClientDeadlines()
     transcript: Callable[[str], None] | None = None
     on_step: Callable[[Step], None] | None = None
@@ -128,4 +137,6 @@ class ClientSettings:
     def __post_init__(self) -> None:
         if self.local_name is not None:
             SMTPClient(self.local_name)  # refuses what is no name
-        envelope_line("MAIL", to_address(""), self.parameters, True)
+        envelope_line("MAIL", to_address(""), self.mail_options, True)
+        if self.mail_options.require_tls and self.tls is TLSPolicy.NONE:
+            raise LocalProtocolError("REQUIRETLS without TLS: take another policy than TLSPolicy.NONE")

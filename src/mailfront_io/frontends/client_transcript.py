@@ -52,10 +52,12 @@ class Transcript:
             self._sink(f"*: {printable(text)}")
 
     def sent(self, data: bytes) -> None:
-        """Commands that are sent, whole lines."""
-        if self._sink is not None:
-            for line in data.decode("utf-8", "surrogateescape").removesuffix("\r\n").split("\r\n"):
-                self._sink(f"C: {printable(self.mask(line))}")
+        """Commands that are sent, whole lines, and whole chunks behind BDAT."""
+        while self._sink is not None and data:
+            line, _, data = data.partition(b"\r\n")
+            self._sink(f"C: {printable(self.mask(line.decode('utf-8', 'surrogateescape')))}")
+            if line.startswith(b"BDAT "):
+                data = data[int(line.split(b" ")[1]) :]
 
     def sent_in_auth(self, data: bytes) -> None:
         """A line of an AUTH exchange; what is secret in it is so from now on."""

@@ -1,7 +1,8 @@
 """The bytes of a client session: what moves between its machine and the connection, and when it is too late.
 
-Strategy: `ClientWire.event` gives the machine's next event and does whatever operations that takes. A connection
-that is lost raises nothing: the machine is told, and tells what became of the message; `lost` says why.
+Strategy: `ClientWire.event` gives the machine's next event and does whatever operations that takes; `wants_body` does
+the same while the next move is ours, a piece of the message. A connection that is lost raises nothing: the machine is
+told, and tells what became of the message; `lost` says why.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,9 +11,11 @@ from typing import Final
 from mailfront_io.frontends.client_result import Step
 from mailfront_io.frontends.client_settings import ClientDeadlines
 from mailfront_io.frontends.client_transcript import Transcript
+from mailfront_io.frontends.outgoing import BLOCK
 from mailfront_io.ops import ConnectionLost, DeadlineExceeded, Recv, Send, TLSFailed
 from mailfront_proto.errors import RemoteProtocolError
-from mailfront_proto.pull import NEED_DATA, PAUSED
+from mailfront_proto.pull import NEED_DATA, PAUSED, NeedData, Paused
+from mailfront_proto.smtp.body_encoder import END_OF_DATA
 from mailfront_proto.smtp.client import SMTPClient
 from mailfront_proto.smtp.client_events import (
     Authenticated,
@@ -24,6 +27,7 @@ from mailfront_proto.smtp.client_events import (
     ReadyForTLS,
     ReplyReceived,
 )
+from mailfront_proto.smtp.states import State
 
 LAST_WORDS_SECONDS: Final = 5.0
 """Seconds that a server which takes no more from us has for saying why."""
@@ -54,28 +58,53 @@ class ClientWire:
         self._step_began = now()
         self._deadline: float | None = None
         """When the answer that is awaited must be here; None: not yet set."""
+        self._kept: ClientEvent | None = None
+        """An event that came while a piece of the message was awaited."""
 
     async def event(self) -> ClientEvent:
         """The next event; behind the last one, `ConnectionClosed` again and again."""
-        machine = self.machine
         while True:
-            try:
-                event = machine.next_event()
-            except RemoteProtocolError as error:
-                self.broken = error  # what is still to be told comes next
-                continue
+            event = self._kept or self._next()
+            self._kept = None
             if event is NEED_DATA:
                 await self._exchange()
             elif event is PAUSED:
-                await self._flush()  # much output: a long envelope, pipelined
+                await self.flush()  # much output: a long envelope, pipelined, or a message in chunks
             else:
-                self._deadline = None
-                self.step(_name(event))
+                self._heard(event)
                 return event
+
+    async def wants_body(self) -> bool:
+        """Write what the machine holds of the message, and hear the answers to its chunks, as far as it must before
+        more is given; returns False where nothing more is wanted: `event` says why."""
+        while True:
+            await self.flush()
+            event = self._next()
+            if event is NEED_DATA:
+                await self._exchange()
+            elif event is PAUSED:
+                return True
+            elif isinstance(event, ReplyReceived) and event.command == "BDAT":
+                self._heard(event)
+            else:
+                self._kept = event
+                return False
+
+    def _next(self) -> "ClientEvent | NeedData | Paused":
+        while True:
+            try:
+                return self.machine.next_event()
+            except RemoteProtocolError as error:
+                self.broken = error  # what is still to be told comes next
+
+    def _heard(self, event: ClientEvent) -> None:
+        self._deadline = None
+        if not (isinstance(event, ReplyReceived) and event.command == "BDAT"):  # a chunk is a part of a step
+            self.step(_name(event))
 
     async def _exchange(self) -> None:
         """Write what is to be written, then read."""
-        await self._flush()
+        await self.flush()
         waits_for = self.machine.awaiting
         seconds = self.deadlines.answer_to(waits_for)
         if self.lost:
@@ -95,37 +124,37 @@ class ClientWire:
             else:
                 self.lose(f"Connection closed before the answer to {_worded(waits_for)}")
 
-    async def _flush(self) -> None:
-        """Write the commands that are to be written."""
+    async def flush(self) -> None:
+        """Write what is to be written, a message in blocks."""
         machine = self.machine
         data = machine.data_to_send()
-        if not data:
+        if not data or self.lost:
             return
         if machine.awaiting == "AUTH":
             self.transcript.sent_in_auth(data)
-        else:
+        elif machine.state is not State.BODY or data == END_OF_DATA:
             self.transcript.sent(data)
-        await self._send(data, self.deadlines.answer_to(machine.awaiting))
-        if self.lost:
-            await self.last_words()
+        in_message = machine.state in (State.BODY, State.CHUNKS)
+        seconds = self.deadlines.block if in_message else self.deadlines.answer_to(machine.awaiting)
+        for start in range(0, len(data), 2 * BLOCK):
+            if not await self._send(data[start : start + 2 * BLOCK], seconds):
+                await self._last_words()
+                break
 
-    async def send_block(self) -> None:
-        """Write the block of the message that the machine holds."""
-        await self._send(self.machine.data_to_send(), self.deadlines.block)
-
-    async def _send(self, data: bytes, seconds: float) -> None:
-        """Write `data` within `seconds`, unless the connection is lost."""
+    async def _send(self, data: bytes, seconds: float) -> bool:
+        """Write `data` within `seconds`; returns whether that was done."""
         self._deadline = None
-        if self.lost:
-            return
         try:
             await Send(data, self.now() + seconds)
         except DeadlineExceeded:
             self.lose(f"Nothing taken by the server within {seconds:g} seconds")
         except (ConnectionLost, TLSFailed) as error:
             self.lose(f"Connection lost: {error}")
+        else:
+            return True
+        return False
 
-    async def last_words(self) -> None:
+    async def _last_words(self) -> None:
         """The server takes no more from us: hear what it has said before it went (552, 421), if that has come
         through."""
         try:

@@ -1,8 +1,9 @@
 """The SMTP and LMTP client session: one message to one server. Written once for all drivers.
 
 One message's way: greeting → EHLO → STARTTLS, handshake, EHLO → AUTH → ``machine.send_message`` → body in
-blocks → one result per recipient → QUIT. The machine knows the protocol, `ClientWire` the operations and
-deadlines; here is what is done in which order, and what it means.
+blocks → one result per recipient → QUIT. A server that takes fewer recipients at once gets the message in several
+transactions, and if it takes fewer in a session, several sessions (RFC 9422). The machine knows the protocol,
+`ClientWire` the operations and deadlines; here is what is done in which order, and what it means.
 
 Two things can come of a session. Where a message was begun it is a `SendResult`, with what became of each
 recipient, a lost connection included: that one is temporary, never a success. Where none could be begun it is
@@ -50,7 +51,9 @@ from mailfront_proto.smtp.client_events import (
     ReplyReceived,
     Stage,
 )
+from mailfront_proto.smtp.client_order import ALLOWED
 from mailfront_proto.smtp.events import ConnectionClosed
+from mailfront_proto.smtp.parameters import BodyType, MailOptions
 from mailfront_proto.smtp.replies import Reply
 from mailfront_proto.smtp.states import State
 from mailfront_proto.smtp.transaction import NO_EIGHT_BIT
@@ -84,23 +87,26 @@ class SMTPClientSession:
         now = connection.clock.monotonic
         self._wire = ClientWire(self._machine, self._transcript, settings.deadlines, now, settings.on_step)
         self._tls: TLSFacts | None = None
+        self._measured = Measure()
         self._given_up: Reply | None = None
         """Why we broke the message off."""
         if connect_seconds is not None:
             self._wire.add_step(Step("connect", connect_seconds))
 
     async def run(self) -> SendResult:
-        """The session. Raises `SendError`; what the message's file or iterable raises, the message being broken
-        off; and OSError for a file that cannot be measured."""
+        """The session. Recipients that it leaves undecided (``message.left``) are for another one: the server takes no
+        more in this. Raises `SendError`; what the message's file or iterable raises, the message being broken off; and
+        OSError for a file that cannot be measured."""
+        message, machine = self._message, self._machine
         try:
-            measured = await self._message.source.measure()
+            self._measured = await message.source.measure()
             greeting = await self._begin()
-            results = await self._send_message(measured)
+            await self._send_message()
         except (SendError, LocalProtocolError):
             await self._quit()
             raise
         await self._quit()
-        return SendResult(results, greeting, self._machine.capabilities, self._tls, tuple(self._wire.steps))
+        return SendResult(message.results, greeting, machine.capabilities, self._tls, tuple(self._wire.steps))
 
     # -- before the message ------------------------------------------------------------------------------
 
@@ -207,49 +213,84 @@ class SMTPClientSession:
 
     # -- the message -------------------------------------------------------------------------------------
 
-    async def _send_message(self, measured: Measure) -> Sequence[RecipientResult]:
+    async def _send_message(self) -> None:
+        """As many transactions as the server wants for this message, and takes in this session."""
         machine, message = self._machine, self._message
+        options = self._mail_options()
+        first = True
+        while left := message.left:
+            batch = [left[index] for index in machine.batch([message.recipients[index][0] for index in left])]
+            if not batch:
+                return
+            if len(batch) < len(left) and first:
+                message.source.keep()
+            if not first:
+                await message.source.rewind()
+            first = False
+            machine.send_message(
+                message.sender,
+                [message.recipients[index] for index in batch],
+                options,
+                chunking=self._settings.chunking,
+            )
+            done = await self._until_done(options)
+            message.decide(batch, self._explained(done.results))
+            if self._wire.lost or machine.state is State.CLOSED:
+                self._give_up_rest()
+
+    def _mail_options(self) -> MailOptions:
+        """What the machine is to know of the message, and to ask for."""
+        measured, offered, wanted = self._measured, self._machine.capabilities, self._settings.mail_options
         eight_bit = measured.eight_bit
         if eight_bit is None:  # a stream: to announce 8-bit where that can be done costs nothing
-            eight_bit = "8BITMIME" in machine.capabilities
-        machine.send_message(
-            message.sender,
-            message.recipients,
-            size=measured.size,
-            eight_bit=eight_bit,
-            parameters=self._settings.parameters,
+            eight_bit = "8BITMIME" in offered
+        is_binary = wanted.body is BodyType.BINARY_MIME
+        size = measured.raw_size if is_binary else measured.size
+        smtputf8 = bool(measured.eight_bit_header)
+        if self._settings.eight_bit_headers and "SMTPUTF8" not in offered:
+            smtputf8 = False
+        return MailOptions(
+            size=wanted.size if size is None else size,
+            body=wanted.body if is_binary else BodyType.EIGHT_BIT_MIME if eight_bit else None,
+            smtputf8=smtputf8 or wanted.smtputf8,
+            auth=wanted.auth,
+            ret=wanted.ret,
+            envid=wanted.envid,
+            require_tls=wanted.require_tls,
+            others=wanted.others,
         )
+
+    async def _until_done(self, options: MailOptions) -> MessageDone:
         while True:
             event = await self._event()
             if isinstance(event, MessageDone):
-                return self._explained(event.results)
+                return event
             if isinstance(event, ReadyForBody):
-                await self._body(eight_bit)
+                await self._body(ascii_only=options.body is None)
 
-    async def _body(self, eight_bit: bool) -> None:
+    async def _body(self, ascii_only: bool) -> None:
         machine, wire, read = self._machine, self._wire, self._message.source.read
         octets = 0
         next_turn = TURN
         block = await read()
-        while block and not wire.lost:
-            if not eight_bit and not block.isascii():
+        while block:
+            if ascii_only and not block.isascii():
                 self._given_up = NO_EIGHT_BIT
-                wire.lose(str(NO_EIGHT_BIT))  # without its final dot it is no message
+                wire.lose(str(NO_EIGHT_BIT))  # without its end it is no message
                 return
             octets += len(block)
             machine.send_body(block)
             block = await read()  # one ahead, so that a short message and its final dot are one write
             if block:
-                await wire.send_block()
+                if not await wire.wants_body():
+                    return
                 if octets >= next_turn:
                     next_turn = octets + TURN
                     await Sleep(0)
-        if wire.lost:
-            await wire.last_words()  # no acceptance: the machine takes a 250 here for a broken protocol
-            return
+        end = "its final dot" if machine.state is State.BODY else "its last chunk"
         machine.end_of_body()
-        await wire.send_block()
-        self._transcript.note(f"the message, {octets} bytes, and its final dot")
+        await wire.flush()
+        self._transcript.note(f"the message, {octets} bytes, and {end}")
         wire.step("message")
 
     def _explained(self, results: Sequence[RecipientResult]) -> Sequence[RecipientResult]:
@@ -265,9 +306,16 @@ class SMTPClientSession:
             for result in results
         ]
 
+    def _give_up_rest(self) -> None:
+        """The connection is over before the turn of some recipients."""
+        if self._given_up is not None:
+            self._message.decide_left(self._given_up, Stage.LOCAL)
+        else:
+            self._message.decide_left(Reply(451, "4.4.2 The connection was over before this recipient's turn"))
+
     async def _quit(self) -> None:
         """Take leave. The message is settled: nothing that happens here matters."""
-        if not self._wire.lost and self._machine.state in (State.CONNECTED, State.READY, State.MAIL, State.RECIPIENTS):
+        if not self._wire.lost and self._machine.state in ALLOWED["QUIT"]:
             self._machine.quit()
             try:
                 while not isinstance(await self._event(), ConnectionClosed):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 # RFC 2554), so "=" ends a keyword too. ASCII only: "\u017f".upper() is "S", and must not make a STARTTLS.
 _LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ =]+([!-~]+(?: +[!-~]+)*))?[ =]*\Z", re.ASCII)
 _SIZE = re.compile(r"[0-9]{1,20}\Z", re.ASCII)  # RFC 1870 section 3
+_LIMIT = re.compile(r"([A-Za-z][A-Za-z0-9-]*)=([1-9][0-9]{0,5})\Z", re.ASCII)  # RFC 9422 sections 2 and 3
 
 
 class Capabilities(Mapping[str, tuple[str, ...]]):
@@ -53,6 +54,16 @@ class Capabilities(Mapping[str, tuple[str, ...]]):
         for parameter in self._offered.get("SIZE", ())[:1]:
             if _SIZE.match(parameter):
                 return int(parameter) or None  # "0" means no fixed limit
+        return None
+
+    def limit(self, name: str) -> int | None:
+        """The number that the server sets for ``MAILMAX``, ``RCPTMAX`` or ``RCPTDOMAINMAX`` (RFC 9422 section 3):
+        transactions in a session, recipients in a transaction, domains of recipients in a session. None: no
+        limit is known. A limit that is no number, or 0, is none."""
+        for parameter in self._offered.get("LIMITS", ()):
+            match = _LIMIT.match(parameter)
+            if match is not None and match[1].upper() == name:
+                return int(match[2])
         return None
 
     def __getitem__(self, keyword: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from mailfront_proto.smtp.replies import Reply
 
 @record
 class Greeting:
-    """The server has greeted (RFC 5321 section 3.1): the first event.
+    """The server has greeted (RFC 5321 section 3.1): the first event, and the answer to an XCLIENT that was taken.
 
     With a positive `reply` (220) call ``hello()`` next; with another (554, 421) the server takes no mail:
     call ``quit()``, or close (after 421 comes `ConnectionClosed`).
@@ -74,9 +74,10 @@ class AuthenticationFailed:
 class ReplyReceived:
     """The answer to a command that has no event of its own, or that failed.
 
-    `command`: ``MAIL``, ``RCPT``, ``DATA``, ``RSET``, ``NOOP``, ``VRFY``, ``QUIT`` or ``STARTTLS``; and ``.``
-    for the answer to a message (in LMTP one for each accepted recipient, in order: RFC 2033 section 4.2).
-    Answers come in the order of the commands. Under ``send_message()`` they tell only.
+    `command`: ``MAIL``, ``RCPT``, ``DATA``, ``RSET``, ``NOOP``, ``VRFY``, ``QUIT``, ``STARTTLS`` or ``XCLIENT``;
+    ``BDAT`` for a chunk that is not the last; and ``.`` for the answer to a message, by its last chunk, too (in LMTP
+    one for each accepted recipient, in order: RFC 2033 section 4.2). Answers come in the order of the commands.
+    Under ``send_message()`` they tell only. After a refused chunk there is only ``reset()`` (or ``quit()``).
     """
 
     command: str
@@ -85,18 +86,23 @@ class ReplyReceived:
 
 @record
 class ReadyForBody:
-    """DATA was answered with 354 (RFC 5321 section 4.1.1.4): call ``send_body()`` for each piece of the
-    message, draining ``data_to_send()`` in between, then ``end_of_body()``. Closing the connection instead
-    is the one way to give the message up."""
+    """The message may go out: call ``send_body()`` for each piece of it, draining ``data_to_send()`` in between, then
+    ``end_of_body()``. Closing the connection instead is the one way to give the message up.
 
-    reply: Reply
+    `reply`: the answer to DATA, 354 (RFC 5321 section 4.1.1.4); None if the message goes in chunks (RFC 3030),
+    which ``send_message()`` makes of what it is given. A long one is best given a piece at a time, each when
+    ``next_event()`` returns `PAUSED`: chunks wait for answers, and what waits is held.
+    """
+
+    reply: Reply | None = None
 
 
 class Stage(Enum):
     """Where it was decided what became of a recipient."""
 
     LOCAL = "local"
-    """Here: the server offers no extension that the address or the message needs. Nothing was sent."""
+    """Here: the server lacks an extension that the address or the message needs, or takes none so large. Nothing
+    was sent."""
     MAIL = "MAIL"
     """By the answer to MAIL."""
     RCPT = "RCPT"
@@ -104,7 +110,7 @@ class Stage(Enum):
     DATA = "DATA"
     """By the answer to DATA."""
     MESSAGE = "message"
-    """By the answer to the message: the only stage at which a recipient can be delivered."""
+    """By the answer to the message, or to a chunk of it: the only stage at which a recipient can be delivered."""
     CONNECTION = "connection"
     """By the loss of the connection, or of the protocol, before an answer. Always temporary, since nobody
     knows whether the server has the message: a duplicate is better than a loss (RFC 5321 section 4.2.5)."""
@@ -115,12 +121,15 @@ class RecipientResult:
     """What became of one recipient of ``send_message()``.
 
     `reply`: the server's answer that decided it; at `Stage.LOCAL` and `Stage.CONNECTION` one of our own
-    that says the same.
+    that says the same. `owes_report`: NOTIFY=SUCCESS was asked for, and the server has taken the message without
+    knowing DSN, so that nobody will tell the sender: a report that it was *relayed* is for the application to send
+    (RFC 3461 section 5.2.2).
     """
 
     address: Address
     reply: Reply
     stage: Stage
+    owes_report: bool = False
 
     @property
     def delivered(self) -> bool:

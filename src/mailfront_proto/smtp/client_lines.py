@@ -2,15 +2,19 @@
 
 Strategy: what is no argument is refused before anything is sent, with `LocalProtocolError`: no control
 character (RFC 5321 section 4.1.2 has none in any argument), so that an argument can neither end its command
-nor start another; no byte of 128 or above unless SMTPUTF8 was asked for; no line that is too long.
+nor start another; no byte of 128 or above unless SMTPUTF8 was asked for; no parameter that our own server would not
+read; no line that is too long.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from mailfront_proto.errors import LocalProtocolError
+from mailfront_proto.smtp import xtext
 from mailfront_proto.smtp.addresses import Address, AddressError
+from mailfront_proto.smtp.capabilities import Capabilities
+from mailfront_proto.smtp.parameters import MailOptions, ParameterError, RecipientOptions, Registered
 
 MAX_COMMAND_LINE: Final = 4096
 """Bytes of a command line, CRLF included: what our own server takes. RFC 5321 section 4.5.3.1.4 sets 512,
@@ -19,9 +23,10 @@ and every extension adds to it; servers refuse what is too long for them."""
 MAX_AUTH_LINE: Final = 12288
 """Bytes of a line in an AUTH exchange, CRLF included (RFC 4954 section 4)."""
 
+MAX_XCLIENT_LINE: Final = 512
+"""Bytes of an XCLIENT command, CRLF included: it extends no limit."""
+
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
-# esmtp-keyword [ "=" esmtp-value ], RFC 5321 section 4.1.2
-_PARAMETER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(?:=[!-<>-~]+)?\Z", re.ASCII)
 
 
 def command_line(verb: str, line: bytes, *, utf8: bool = False, limit: int = MAX_COMMAND_LINE) -> bytes:
@@ -34,25 +39,33 @@ def command_line(verb: str, line: bytes, *, utf8: bool = False, limit: int = MAX
     if not utf8 and not line.isascii():
         raise LocalProtocolError(
             f"{verb}: an argument is not ASCII; a server that offers SMTPUTF8 takes it "
-            "behind mail(…, [\"SMTPUTF8\"])"
+            "behind mail(…, MailOptions(smtputf8=True))"
         )
     if len(line) + 2 > limit:
         raise LocalProtocolError(f"{verb}: a line of {len(line) + 2} bytes is over {limit}: shorten it")
     return line + b"\r\n"
 
 
-def envelope_line(verb: str, address: Address, parameters: Sequence[str], utf8: bool) -> bytes:
+def envelope_line(verb: str, address: Address, options: MailOptions | RecipientOptions, utf8: bool) -> bytes:
     """``MAIL FROM:<…>`` or ``RCPT TO:<…>`` and its parameters, with CRLF."""
     words = [b"MAIL FROM:" if verb == "MAIL" else b"RCPT TO:"]
     words[0] += address.path()
-    for parameter in parameters:
-        if not _PARAMETER.match(parameter):
-            raise LocalProtocolError(
-                f"{verb}: {parameter!r} is no parameter: it is KEY or KEY=VALUE, in printable ASCII without "
-                "spaces (xtext, RFC 3461 section 4, encodes the rest)"
-            )
-        words.append(parameter.encode("ascii"))
+    for parameter in _printed(verb, options):
+        words.append(parameter.encode("utf-8", "surrogateescape"))
     return command_line(verb, b" ".join(words), utf8=utf8)
+
+
+def _printed(verb: str, options: MailOptions | RecipientOptions) -> list[str]:
+    """The parameters that `options` stand for, if they are good ones."""
+    try:
+        parameters = options.parameters()
+        if parameters:
+            type(options).parse(parameters, registered={keyword.upper(): Registered() for keyword, _ in options.others})
+    except (ParameterError, ValueError) as error:
+        raise LocalProtocolError(
+            f"{verb}: {options!r} cannot be sent, no server would understand it ({error}): see what each field may hold"
+        ) from None
+    return parameters
 
 
 def to_address(address: Address | str) -> Address:
@@ -63,3 +76,23 @@ def to_address(address: Address | str) -> Address:
         return Address.from_str(address)
     except AddressError as error:
         raise LocalProtocolError(f"{address!r} is no address ({error.reply.text})") from None
+
+
+def xclient_line(attributes: Mapping[str, str | None], capabilities: Capabilities) -> bytes:
+    """``XCLIENT NAME=VALUE …`` with CRLF, the values in xtext; an IPv6 address with its tag in front."""
+    offered = [name.upper() for name in capabilities.get("XCLIENT", ())]
+    words = ["XCLIENT"]
+    for name, value in attributes.items():
+        if name.upper() not in offered:
+            known = " ".join(offered) or "no XCLIENT"
+            raise LocalProtocolError(f"xclient(): the server offers {known}, not {name}: leave it out")
+        if value is None:
+            value = "[UNAVAILABLE]"
+        elif name.upper() in ("ADDR", "DESTADDR") and ":" in value:
+            value = "IPV6:" + value.upper().removeprefix("IPV6:")
+        if not value or _CONTROL.search(value.encode("utf-8", "surrogateescape")):
+            raise LocalProtocolError(f"xclient(): {name} is empty or holds a control character: give None for unknown")
+        words.append(f"{name.upper()}={xtext.encode(value.encode('utf-8', 'surrogateescape'))}")
+    if len(words) == 1:
+        raise LocalProtocolError("xclient() takes one attribute at least")
+    return command_line("XCLIENT", " ".join(words).encode("ascii"), limit=MAX_XCLIENT_LINE)

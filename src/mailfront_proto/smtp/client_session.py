@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, NeedData, Paused
-from mailfront_proto.smtp.body_encoder import DotEncoder
+from mailfront_proto.smtp.body_encoder import ChunkEncoder, DotEncoder
 from mailfront_proto.smtp.capabilities import Capabilities
 from mailfront_proto.smtp.client_auth import ClientExchange
 from mailfront_proto.smtp.client_events import (
@@ -27,57 +27,29 @@ from mailfront_proto.smtp.client_events import (
     ReplyReceived,
     Stage,
 )
+from mailfront_proto.smtp.client_limits import LimitsUse
 from mailfront_proto.smtp.client_lines import command_line
+from mailfront_proto.smtp.client_order import (
+    ALLOWED,
+    MAX_CHUNKS,
+    MAX_PIPELINED,
+    PIPELINED,
+    POSITIVE,
+    WHAT_FIRST,
+    answer_awaited,
+)
 from mailfront_proto.smtp.events import ConnectionClosed
 from mailfront_proto.smtp.replies import Reply
-from mailfront_proto.smtp.reply_reader import BadReply, ReplyReader
+from mailfront_proto.smtp.reply_reader import MAX_KEPT, BadReply, ReplyReader
 from mailfront_proto.smtp.states import State
 from mailfront_proto.smtp.transaction import Transaction
-
-MAX_PIPELINED: Final = 100
-"""Commands that may be unanswered. Their answers fit any socket buffer, so that server and client never
-wait for each other's reading (RFC 2920 section 3.1), and 98 recipients fit into one write."""
-
-# RFC 2920 section 3.1: these may stand anywhere in a group; every other command is the last one of its group.
-_PIPELINED: Final = frozenset({"MAIL", "RCPT", "RSET"})
-
-_CONNECTED, _READY = State.CONNECTED, State.READY
-_MAIL, _RECIPIENTS = State.MAIL, State.RECIPIENTS
-
-ALLOWED: Final[dict[str, tuple[State, ...]]] = {
-    "EHLO": (_CONNECTED, _READY),
-    "LHLO": (_CONNECTED, _READY),
-    "HELO": (_CONNECTED, _READY),
-    "STARTTLS": (_READY,),
-    "AUTH": (_READY,),
-    "MAIL": (_READY,),
-    "RCPT": (_MAIL, _RECIPIENTS),
-    "DATA": (_RECIPIENTS,),
-    "RSET": (_READY, _MAIL, _RECIPIENTS),
-    "NOOP": (_CONNECTED, _READY, _MAIL, _RECIPIENTS),
-    "VRFY": (_CONNECTED, _READY, _MAIL, _RECIPIENTS),
-    "QUIT": (_CONNECTED, _READY, _MAIL, _RECIPIENTS),
-}
-"""The states in which each command may be sent (RFC 5321 section 4.1.4)."""
-
-_WHAT_FIRST: Final = {
-    State.GREETING: "the server has not greeted yet: call next_event() until it returns Greeting",
-    State.CONNECTED: "call hello() first, and next_event() until it returns HelloDone",
-    State.READY: "call mail() first",
-    State.MAIL: "a transaction is open: call recipient() to go on with it, or reset()",
-    State.RECIPIENTS: "a transaction is open: call data() to go on with it, or reset()",
-    State.BODY: "the message is being sent: call send_body() and end_of_body()",
-    State.AUTH: "AUTH is under way: call next_event() until it returns Authenticated or AuthenticationFailed",
-    State.TLS: "the TLS handshake is awaited: call tls_established(), or receive_eof() if it has failed",
-    State.CLOSED: "the connection has ended: next_event() returns ConnectionClosed",
-}
 
 
 class ClientSession:
     """The part of `SMTPClient` that does not depend on which commands there are to call."""
 
     def __init__(
-        self, local_name: str, lmtp: bool, max_reply_line: int, max_reply_lines: int
+        self, local_name: str, lmtp: bool, max_reply_line: int, max_reply_lines: int, chunk_size: int
     ) -> None:
         self.lmtp = lmtp
         self.capabilities = Capabilities()
@@ -85,6 +57,7 @@ class ClientSession:
         self.in_tls = False
         self.authenticated = False
         self._local_name = local_name
+        self._chunk_size = chunk_size
 
         self._state = State.GREETING
         self._reader = ReplyReader(max_reply_line, max_reply_lines)
@@ -100,8 +73,11 @@ class ClientSession:
         self._sender_accepted = False
         self._recipients_accepted = 0
         self._utf8 = False
-        self._encoder = DotEncoder()
+        self._binary = False  # MAIL said BODY=BINARYMIME
         self._message: Transaction | None = None
+        self._body: DotEncoder | ChunkEncoder | None = None  # None: no piece of a message is awaited
+        self._chunk_refused = False
+        self._use = LimitsUse()
         self._exchange: ClientExchange | None = None
 
     # -- the connection ----------------------------------------------------------------------------------
@@ -113,7 +89,8 @@ class ClientSession:
 
     @property
     def awaiting(self) -> str:
-        """What the server owes an answer to: ``greeting``, a verb, ``.`` for a message, or an empty string.
+        """What the server owes an answer to: ``greeting``, a verb, ``.`` for a message (also for its last chunk), or
+        an empty string.
         Each has its own deadline (RFC 5321 section 4.5.3.2)."""
         return self._awaiting[0] if self._awaiting else ""
 
@@ -164,7 +141,7 @@ class ClientSession:
             elif self._eof:
                 self._connection_lost()
             else:
-                return NEED_DATA if self._awaiting else PAUSED
+                return NEED_DATA if self._awaiting and not self._wants_body() else PAUSED
 
     def tls_established(self) -> None:
         """The handshake behind `ReadyForTLS` is done: all knowledge of the server is forgotten; call
@@ -185,16 +162,21 @@ class ClientSession:
     def _advance(self, message: Transaction) -> None:
         """Send what may be sent now, and tell the end."""
         while not self._awaiting or (
-            self._awaiting[-1] in _PIPELINED
+            self._awaiting[-1] in PIPELINED
             and "PIPELINING" in self.capabilities
             and len(self._awaiting) < MAX_PIPELINED
         ):
             command = message.next_command(all_answered=not self._awaiting)
             if command is None:
                 break
+            if command[0] == "BDAT":  # asked for, it would be the message itself
+                self._body = ChunkEncoder(self._chunk_size, message.is_binary)
+                self._events.append(ReadyForBody())
+                break
             self._send(*command)
         if message.is_over and not self._awaiting:
             self._message = None
+            self._body = None
             self._events.append(MessageDone(message.results))
 
     def _check_order(self, verb: str) -> None:
@@ -204,10 +186,12 @@ class ClientSession:
                 f"{verb}: send_message() is under way: call next_event() until it returns MessageDone"
             )
         last = self._awaiting[-1] if self._awaiting else ""
-        if last and last not in _PIPELINED:
+        # In LMTP nobody can say how often a server answers to a last chunk behind one that it refuses.
+        follows = last == "BDAT" and not self.lmtp if verb == "BDAT" else last in PIPELINED
+        if last and not follows:
             raise LocalProtocolError(f"{verb}: {answer_awaited(last)}")
         if self._state not in ALLOWED[verb]:
-            raise LocalProtocolError(f"{verb}: {_WHAT_FIRST[self._state]}")
+            raise LocalProtocolError(f"{verb}: {WHAT_FIRST[self._state]}")
         if last and "PIPELINING" not in self.capabilities:
             raise LocalProtocolError(f"{verb}: {answer_awaited(last)}; this server offers no PIPELINING")
 
@@ -221,6 +205,7 @@ class ClientSession:
         self._put(line)
         if verb == "MAIL":
             self._state = State.MAIL
+            self._use.transaction()
         elif verb == "RCPT":
             self._state = State.RECIPIENTS
         elif verb == "RSET":
@@ -234,15 +219,50 @@ class ClientSession:
 
     def _check_body(self) -> None:
         if self._state is State.CLOSED:
-            raise LocalProtocolError(_WHAT_FIRST[State.CLOSED])
-        if self._state is not State.BODY or self._awaiting:
+            raise LocalProtocolError(WHAT_FIRST[State.CLOSED])
+        if self._body is None or self._body.ended:
             raise LocalProtocolError(
                 "the server awaits no message: call send_body() and end_of_body() behind ReadyForBody"
             )
 
     def _finish_body(self) -> None:
-        self._put(self._encoder.finish())
-        self._expect(".", self._recipients_accepted if self.lmtp else 1)
+        body = self._body
+        if isinstance(body, ChunkEncoder):
+            body.finish()
+            self._send_chunks()
+        elif body is not None:
+            self._put(body.finish())
+            self._expect(".", self._recipients_accepted if self.lmtp else 1)
+
+    def _wants_body(self) -> bool:
+        """Whether more of a message can be sent before the next answer."""
+        body = self._body
+        return isinstance(body, ChunkEncoder) and not body.ended and not self._chunk_refused and self._may_send_chunk()
+
+    def _may_send_chunk(self) -> bool:
+        """Whether the server lets us send a chunk now (RFC 3030 section 4.2: behind others, with PIPELINING)."""
+        in_flight = len(self._awaiting)
+        return not in_flight or ("PIPELINING" in self.capabilities and not self.lmtp and in_flight < MAX_CHUNKS)
+
+    def _send_chunks(self) -> None:
+        """Send the chunks that are complete, as far as the server lets us; none behind one that was refused."""
+        body = self._body
+        if not isinstance(body, ChunkEncoder):
+            return
+        if self._chunk_refused:
+            body.clear()
+        while self._may_send_chunk() and (chunk := body.next_chunk()) is not None:
+            self._send_chunk(*chunk)
+
+    def _send_chunk(self, data: bytes, last: bool) -> None:
+        """BDAT (RFC 3030 section 2); the last one is answered as a message is."""
+        if last:
+            self._expect(".", self._recipients_accepted if self.lmtp else 1)
+        else:
+            self._expect("BDAT")
+        self._put(b"BDAT %d LAST\r\n" % len(data) if last else b"BDAT %d\r\n" % len(data))
+        self._put(data)
+        self._state = State.CHUNKS
 
     def _put(self, data: bytes) -> None:
         if data:
@@ -255,7 +275,7 @@ class ClientSession:
         try:
             return self._reader.next_reply()
         except BadReply as error:
-            self._fail(f"sent {error}")
+            self._fail(f"sent {error}", error.received)
 
     def _replied(self, reply: Reply) -> None:
         """Match `reply` to its command."""
@@ -263,9 +283,9 @@ class ClientSession:
             self._replied_unasked(reply)
             return
         verb = self._awaiting.popleft()
-        expected = _POSITIVE.get(verb, (2,))
+        expected = POSITIVE.get(verb, (2,))
         if reply.is_positive and reply.code // 100 not in expected:
-            self._fail(f"answered {verb} with {reply.code}")
+            self._fail(f"answered {verb} with {reply.code}", reply)
         _HANDLERS[verb](self, verb, reply)
         if reply.code == 421:  # RFC 5321 section 3.8: the server closes
             self._end(str(reply), reply, verb)
@@ -276,7 +296,7 @@ class ClientSession:
         """A reply to no command. 421 may come at any time (RFC 5321 section 3.8), and some servers refuse a
         message before its end; both end the session."""
         if reply.code != 421 and not (self._state is State.BODY and reply.code >= 400):
-            self._fail(f"sent a reply to no command: {reply.code}")
+            self._fail(f"sent a reply to no command: {reply.code}", reply)
         if self._state is State.BODY and self._message is None:
             self._events.append(ReplyReceived(".", reply))
         self._end(str(reply), reply, "." if self._state is State.BODY else self.awaiting)
@@ -310,9 +330,17 @@ class ClientSession:
             return
         if self._reader.has_begun:
             # They came in clear, but would be read as protected: an injection (RFC 3207 section 6)
-            self._fail("sent bytes behind its answer to STARTTLS")
+            self._fail("sent bytes behind its answer to STARTTLS", reply)
         self._state = State.TLS
         self._events.append(ReadyForTLS(reply))
+
+    def _xclient_answered(self, verb: str, reply: Reply) -> None:
+        if not reply.is_positive:
+            self._events.append(ReplyReceived(verb, reply))
+            return
+        self.capabilities = Capabilities()
+        self.authenticated = False
+        self._greeted(verb, reply)  # as if we had just connected
 
     def _auth_answered(self, verb: str, reply: Reply) -> None:
         exchange = self._exchange
@@ -320,7 +348,7 @@ class ClientSession:
         if reply.code // 100 == 3:
             answer = exchange.respond(reply.text)
             if answer is None:
-                self._fail("sends one AUTH challenge after the other")
+                self._fail("sends one AUTH challenge after the other", reply)
             self._expect(verb)
             self._put(answer)
             return
@@ -338,6 +366,7 @@ class ClientSession:
         elif verb == "MAIL" or reply.is_positive:
             self._sender_accepted = verb == "MAIL" and reply.is_positive
             self._recipients_accepted = 0
+            self._chunk_refused = False
         self._tell(verb, reply)
 
     def _data_answered(self, verb: str, reply: Reply) -> None:
@@ -345,9 +374,9 @@ class ClientSession:
             self._tell(verb, reply)
             return
         if self.lmtp and not self._recipients_accepted:  # RFC 2033 section 4.2: it must be 503
-            self._fail("takes a message for no recipient")
+            self._fail("takes a message for no recipient", reply)
         self._state = State.BODY
-        self._encoder = DotEncoder()
+        self._body = DotEncoder()
         if self._message is not None and not self._message.has_recipients:
             # RFC 2920 section 3.1: DATA was pipelined in vain, "the client SHOULD send a single dot"
             self._events.append(ReplyReceived(verb, reply))
@@ -355,11 +384,19 @@ class ClientSession:
         else:
             self._events.append(ReadyForBody(reply))
 
+    def _chunk_answered(self, verb: str, reply: Reply) -> None:
+        if not reply.is_positive:  # RFC 3030 section 2: the message has failed, and only RSET clears it away
+            self._chunk_refused = True
+        self._tell(verb, reply)
+        self._send_chunks()
+
     def _message_answered(self, verb: str, reply: Reply) -> None:
         if not self._awaiting:
-            self._state = State.READY
-            self._sender_accepted = False
-            self._recipients_accepted = 0
+            self._body = None
+            if not self._chunk_refused:
+                self._state = State.READY
+                self._sender_accepted = False
+                self._recipients_accepted = 0
         self._tell(verb, reply)
 
     def _quit_answered(self, verb: str, reply: Reply) -> None:
@@ -373,9 +410,11 @@ class ClientSession:
 
     # -- the end -----------------------------------------------------------------------------------------
 
-    def _fail(self, what: str) -> NoReturn:
-        """The server has lost us."""
-        error = RemoteProtocolError(f"the server {what}")
+    def _fail(self, what: str, received: Reply | bytes) -> NoReturn:
+        """The server has lost us, by what was `received`."""
+        if isinstance(received, Reply):
+            received = received.encode(None)[-MAX_KEPT:]
+        error = RemoteProtocolError(f"the server {what}", received=received)
         self._end(str(error), None, "", Reply(451, f"4.5.0 The server broke the protocol: it {what}"))
         raise error
 
@@ -389,7 +428,7 @@ class ClientSession:
         lost, else with `reply`, the answer to `verb`."""
         if self._closed is not None:
             return
-        in_message = self._state in (State.BODY, State.AUTH, State.TLS)
+        in_message = self._state in (State.BODY, State.CHUNKS, State.AUTH, State.TLS)
         message = self._message
         if message is not None:
             self._message = None
@@ -401,20 +440,12 @@ class ClientSession:
             self._events.append(MessageDone(message.results))
         self._closed = ConnectionClosed(reason, in_message, reply)
         self._state = State.CLOSED
+        self._body = None
         self._awaiting.clear()
         self._reader.clear()
         self._output.clear()
         self._output_size = 0
 
-
-def answer_awaited(verb: str) -> str:
-    """What to say to a command that came too early."""
-    what = "the message" if verb == "." else verb
-    return f"the answer to {what} is awaited: call next_event() until it comes"
-
-
-_POSITIVE: Final[dict[str, tuple[int, ...]]] = {"DATA": (3,), "AUTH": (2, 3)}
-"""First digits of a positive answer; 2 where nothing is said (RFC 5321 section 4.3.2)."""
 
 _HANDLERS: Final[dict[str, Callable[[ClientSession, str, Reply], None]]] = {
     "greeting": ClientSession._greeted,
@@ -422,11 +453,13 @@ _HANDLERS: Final[dict[str, Callable[[ClientSession, str, Reply], None]]] = {
     "LHLO": ClientSession._hello_answered,
     "HELO": ClientSession._hello_answered,
     "STARTTLS": ClientSession._starttls_answered,
+    "XCLIENT": ClientSession._xclient_answered,
     "AUTH": ClientSession._auth_answered,
     "MAIL": ClientSession._envelope_answered,
     "RCPT": ClientSession._envelope_answered,
     "RSET": ClientSession._envelope_answered,
     "DATA": ClientSession._data_answered,
+    "BDAT": ClientSession._chunk_answered,
     ".": ClientSession._message_answered,
     "NOOP": ClientSession._tell,
     "VRFY": ClientSession._tell,

@@ -11,9 +11,17 @@ MAX_REPLY_LINE: Final = 4096
 MAX_REPLY_LINES: Final = 256
 """Lines of one reply. No RFC sets a limit; EHLO answers have some twenty, and HELP texts a hundred."""
 
+MAX_KEPT: Final = 1000
+"""Bytes of a bad reply that are kept for who wants to know: its last ones."""
+
 
 class BadReply(Exception):
-    """What came is no reply; the text says what is wrong, to go behind "the server sent"."""
+    """What came is no reply; the text says what is wrong, to go behind "the server sent". `received`: the reply as
+    far as it is known, at most `MAX_KEPT` bytes of it."""
+
+    def __init__(self, text: str, received: bytes) -> None:
+        super().__init__(text)
+        self.received = received[-MAX_KEPT:]
 
 
 class ReplyReader:
@@ -46,16 +54,16 @@ class ReplyReader:
         """The next complete reply, or None. Raises `BadReply`."""
         while (line := self._buffer.read_line(self._max_line)) is not None:
             if line == OVERSIZED:
-                raise BadReply(f"a reply line of more than {self._max_line} bytes")
+                raise self._bad(f"a reply line of more than {self._max_line} bytes", line)
             parsed = parse_reply_line(line)
             if parsed is None:
-                raise BadReply(f"a line that is no reply: {line[:60]!r}")
+                raise self._bad(f"a line that is no reply: {line[:60]!r}", line)
             code, more_follow, text = parsed
             if self._lines and code != self._code:
                 # RFC 5321 section 4.2.1: the code is the same on every line
-                raise BadReply(f"a reply that changes from {self._code} to {code}")
+                raise self._bad(f"a reply that changes from {self._code} to {code}", line)
             if len(self._lines) == self._max_lines:
-                raise BadReply(f"a reply of more than {self._max_lines} lines")
+                raise self._bad(f"a reply of more than {self._max_lines} lines", line)
             self._code = code
             self._lines.append(text)
             if not more_follow:
@@ -63,3 +71,8 @@ class ReplyReader:
                 self._lines.clear()
                 return reply
         return None
+
+    def _bad(self, what: str, line: bytes) -> BadReply:
+        """`line` makes a bad reply of what came before it."""
+        before = "".join([f"{self._code}-{text}\r\n" for text in self._lines])
+        return BadReply(what, before.encode("utf-8", "surrogateescape") + line)
