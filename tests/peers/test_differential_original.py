@@ -7,15 +7,9 @@ recorded sessions, `EXPLAINED_INPUTS` for the rest, which the generated sessions
 
 import itertools
 import random
-import re
-import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
-from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,38 +18,15 @@ from hypothesis import strategies as st
 from mailfront_proto.smtp.addresses import ORIGINAL, AddressError, parse_path, split_parameters
 from mailfront_proto.smtp.body import DotDecoder
 from mailfront_proto.smtp.profile import LineEnds
-from tests.golden.recorded import PATH, Outcome, Session, files_in, load, with_log_stand_ins, with_stand_ins
+from tests.golden.recorded import PATH, Session, load
 from tests.golden.recorded import run as replay
 from tests.golden.test_replay import is_selected
-from tests.peers.one_shot import OneShot, Run, run_program
+from tests.peers.one_shot import OneShot, run_program
+from tests.peers.original import CONNECTION, THEIRS, Explained, check_explained, compare, needs_original
 
-THEIRS = Path("/usr/sbin/mailfront")
 OURS = Path(sys.executable).with_name("mailfront")
 
-
-def _version_of_theirs() -> str:
-    query = ["dpkg-query", "-W", "-f", "${Version}", "mailfront"]
-    try:
-        return subprocess.run(query, capture_output=True, text=True, timeout=30).stdout
-    except OSError:
-        return ""
-
-
-pytestmark = [
-    pytest.mark.peer,
-    pytest.mark.skipif(
-        not THEIRS.exists() or not _version_of_theirs().startswith("2.12"),
-        reason="Debian's mailfront 2.12 is not installed (make peers installs it).",
-    ),
-]
-
-CONNECTION = {
-    "PROTO": "TCP",
-    "TCPLOCALHOST": "mx.example.org",
-    "TCPLOCALIP": "192.0.2.1",
-    "TCPREMOTEIP": "198.51.100.7",
-    "TCPREMOTEHOST": "client.example.net",
-}
+pytestmark = needs_original
 
 
 # -- the recorded sessions --------------------------------------------------------------------------------
@@ -66,6 +37,9 @@ EXPLAINED_SESSIONS = {
     "smtp-address-forms": ({"stdout", "stderr"}, "2.12 refuses a bare address that ends its line"),
     "add-received-7": ({"files"}, "2.12 has no $AUTH_ADD_RECEIVED"),
     "debug": ({"stderr"}, "2.12 has no $MSG_DEBUG"),
+    "rules-sender": ({"stdout", "stderr"}, "2.12 has no K and no &, and answers 250 OK to a rule without text"),
+    "rules-recipient": ({"stdout", "stderr"}, "2.12 answers 250 OK to an accepting rule without text"),
+    "rules-databytes-per-message": ({"stdout", "stderr"}, "2.12 answers 250 OK to an accepting rule without text"),
 }
 
 RECORDED = [pytest.param(session, id=session.name) for session in load() if is_selected(session)]
@@ -336,76 +310,6 @@ def _case(draw: st.DrawFn) -> tuple[list[str], dict[str, str], bytes]:
     return ["smtp", backend, *plugins], env, said
 
 
-@pytest.fixture(scope="module")
-def one_shot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneShot]:
-    with OneShot(tmp_path_factory.mktemp("one-shot")) as server:
-        yield server
-
-
-def _outcome(run: Run, directory: Path) -> Outcome:
-    place = str(directory)
-    return Outcome(
-        stdout=with_stand_ins(run.stdout, place),
-        stderr=with_log_stand_ins(run.stderr, place, run.pid),
-        exit=run.exit,
-        files=files_in(directory),
-    )
-
-
-def _escaped(log: bytes) -> bytes:
-    """A log as we write it: the original's goes out raw (a fault that is not copied)."""
-    return re.sub(rb"[\x00-\x08\x0b-\x1f\x7f]", b"?", log)
-
-
-def _compare(one_shot: OneShot, arguments: list[str], env: dict[str, str], said: bytes) -> None:
-    outcomes = []
-    for ours in (False, True):
-        with TemporaryDirectory() as name:
-            directory = Path(name)
-            for box in ("tmp", "new"):
-                (directory / "q" / box).mkdir(parents=True)
-            whole_env = {"PATH": PATH, "QUEUEDIR": str(directory / "q"), "QUEUEDIR_NOSYNC": "", **env}
-            if ours:
-                whole_env["MAILFRONT_PROFILE"] = "compat"
-                run = one_shot.run(["mailfront", *arguments], whole_env, directory, said)
-            else:
-                run = _run_theirs(arguments, whole_env, directory, said)
-                run = run._replace(stderr=_escaped(run.stderr))
-            outcomes.append(_outcome(run, directory))
-    theirs, ours_ = outcomes
-    if "echo" in arguments and theirs.stdout.count(b"\r\n354 ") > 1:
-        theirs = replace(theirs, stderr=_without_leftovers(theirs.stderr, ours_.stderr))
-    assert ours_ == theirs
-
-
-def _without_leftovers(theirs: tuple[bytes, ...], ours: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """The original's log without the ends that its echo backend puts behind the only line of a message: what
-    an earlier message left in the buffer there (a fault that is not copied)."""
-    logged_by_protocol = re.compile(rb"mailfront\[PID\]: (MAIL |RCPT |[245]\d\d )")
-    return tuple(
-        our_line if line.startswith(our_line) and not logged_by_protocol.match(line) else line
-        for line, our_line in zip_longest(theirs, ours, fillvalue=b"no such line")
-        if line != b"no such line"
-    )
-
-
-def _run_theirs(arguments: list[str], env: dict[str, str], directory: Path, said: bytes) -> Run:
-    """The original's run, without its last command when that has no line end: it would take such a line
-    short of its last byte for a command (a fault that is not copied). In a message such an end stays."""
-    program = [str(THEIRS), *arguments]
-    ended = said[: said.rfind(b"\n") + 1]
-    run = run_program(program, env, directory, ended)
-    if ended == said:
-        return run
-    if run.stdout.split(b"\r\n")[-2].startswith(b"354 "):
-        for stored in (directory / "q" / "new").iterdir():
-            stored.unlink()
-        return run_program(program, env, directory, said)  # stopped in a message: all of it counts
-    count = b": bytes in: %d bytes out: "
-    assert run.stderr.count(count % len(ended)) == 1
-    return run._replace(stderr=run.stderr.replace(count % len(ended), count % len(said)))
-
-
 @settings(
     max_examples=320,
     deadline=None,
@@ -414,7 +318,7 @@ def _run_theirs(arguments: list[str], env: dict[str, str], directory: Path, said
 )
 @given(case=_case())
 def test_generated_session(one_shot: OneShot, case: tuple[list[str], dict[str, str], bytes]) -> None:
-    _compare(one_shot, *case)
+    compare(one_shot, *case)
 
 
 _ENVELOPE = b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n"
@@ -448,22 +352,10 @@ PINNED = {
 @pytest.mark.parametrize("name", PINNED)
 def test_pinned_session(one_shot: OneShot, name: str) -> None:
     arguments, env, said = PINNED[name]
-    _compare(one_shot, arguments.split(), CONNECTION | env, said)
+    compare(one_shot, arguments.split(), CONNECTION | env, said)
 
 
 # -- what the generated sessions leave out ------------------------------------------------------------------
-
-
-class Explained(NamedTuple):
-    """An input at which we differ, and why. `theirs` and `ours` are found in what each writes (bytes out,
-    log and stored files one after the other); the whole differs."""
-
-    reason: str
-    said: bytes
-    theirs: bytes
-    ours: bytes
-    arguments: str = "smtp echo accept"
-
 
 EXPLAINED_INPUTS = {
     "bare-address-ends-line": Explained(
@@ -543,22 +435,5 @@ EXPLAINED_INPUTS = {
 
 
 @pytest.mark.parametrize("name", EXPLAINED_INPUTS)
-def test_explained_input(name: str, one_shot: OneShot, tmp_path: Path) -> None:
-    explained = EXPLAINED_INPUTS[name]
-    written = []
-    for program in ("theirs", "ours"):
-        directory = tmp_path / program
-        for box in ("tmp", "new"):
-            (directory / "q" / box).mkdir(parents=True)
-        env = {"PATH": PATH, "QUEUEDIR": str(directory / "q"), "MAILFRONT_PROFILE": "compat", **CONNECTION}
-        arguments = explained.arguments.split()
-        if program == "ours":
-            run = one_shot.run(["mailfront", *arguments], env, directory, explained.said)
-        else:
-            run = run_program([str(THEIRS), *arguments], env, directory, explained.said)
-        outcome = _outcome(run, directory)
-        written.append(b"\n".join([outcome.stdout, *outcome.stderr, *outcome.files.values()]))
-    theirs, ours = written
-    assert explained.theirs in theirs
-    assert explained.ours in ours
-    assert theirs != ours
+def test_explained_input(name: str, one_shot: OneShot) -> None:
+    check_explained(one_shot, EXPLAINED_INPUTS[name])
