@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mailfront_proto.pull import MAX_HELD_INPUT, MAX_PENDING_OUTPUT
+from mailfront_proto.sasl import requests
 from mailfront_proto.smtp import addresses, answers, client_events, events, profile, reply_reader, server
 from mailfront_proto.smtp.client import SMTPClient
 from mailfront_proto.smtp.client_session import MAX_PIPELINED
@@ -166,6 +167,7 @@ def usual_replies() -> list[str]:
     lines += ["| `Helo` | `250` with our name, and for EHLO and LHLO the capabilities |"]
     for kind, reply in server._USUAL_REPLIES.items():
         lines.append(f"| `{kind.__name__}` | `{reply}` |")
+    lines.append(f"| `VerifyPassword` and its like | `{server._AUTH_DONE}` |")
     return lines
 
 
@@ -193,6 +195,9 @@ def page() -> str:
     parts += [markdown((events.__doc__ or "").rpartition("\n\n")[0]), ""]
     for kind in server_events:
         parts += event_section(kind)
+    parts += ["### Of an AUTH exchange", "", markdown(requests.__doc__), ""]
+    for kind in members(requests, lambda kind: kind is not requests.Request):
+        parts += event_section(kind, "####")
     parts += [SERVER_ANSWERS, *usual_replies(), "", "## What the machine answers by itself", ""]
     parts += ["Each is told to the application as `Refused` (or `MessageRefused`), but for NOOP's.", ""]
     parts += [*own_answers(), "", "## Profile", "", markdown(profile.Profile.__doc__), ""]

@@ -11,6 +11,7 @@ answers (below 128 it accepts everything); the rest is what the client sends. Wh
 import random
 from dataclasses import dataclass, field, replace
 
+from mailfront_proto.sasl import ServerOptions
 from mailfront_proto.smtp import (
     COMPAT,
     DEFAULT,
@@ -96,7 +97,7 @@ class Session:
 def play(choice: int, seed: int, pieces: list[bytes]) -> Session:
     """A session with the features that `choice` says."""
     machine = SMTPServer("mx.example.org", PROFILES[choice & 7], lmtp=bool(choice & 8), lf_bodies=bool(choice & 16))
-    machine.mechanisms = ("PLAIN", "LOGIN") if choice & 32 else ()
+    machine.sasl = ServerOptions(("PLAIN", "LOGIN") if choice & 32 else ())
     machine.offers_starttls = bool(choice & 64)
     if choice & 128:
         machine.register_command("XVENDOR")

@@ -14,6 +14,7 @@ from mailfront_io.calling import INTERNAL_ERROR, Answer, Caller, make_plan
 from mailfront_io.plugin import Command, Hooks, Response
 from mailfront_io.session import Envelope, Path, Session
 from mailfront_io.spool import Spool
+from mailfront_proto.sasl.options import NOTHING_OFFERED, ServerOptions
 from mailfront_proto.smtp.events import VerifyPassword
 
 NO_SENDER = Response(550, "5.1.0 Mail system is not configured to accept that sender")
@@ -62,13 +63,13 @@ class Pipeline:
         response = await self._plugins_then_backend("connect")
         return response if response is not None and response.refuses else None
 
-    def mechanisms(self) -> list[str]:
+    def mechanisms(self) -> ServerOptions:
         """All SASL mechanisms that are offered now, in order."""
-        found: list[str] = []
+        found = NOTHING_OFFERED
         for at in self._plan.mechanisms:
             hooks = self._everyone[at]
             try:
-                found += hooks.mechanisms()
+                found = ServerOptions([*found.mechanisms, *hooks.mechanisms()])
             except Exception as error:
                 self._caller.failed(hooks, error)
         return found

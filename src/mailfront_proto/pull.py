@@ -25,6 +25,12 @@ class Signal(Enum):
         return self.name
 
 
+class Event:
+    """Base class of all events of the server machines."""
+
+    __slots__ = ()
+
+
 NEED_DATA: Final = Signal.NEED_DATA
 """The machine has used up its input: drain ``data_to_send()``, then read and call ``receive_data()``."""
 

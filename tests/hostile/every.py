@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from mailfront_proto.sasl import ServerOptions
 from mailfront_proto.smtp import COMPAT, DEFAULT, Profile, SMTPServer
 from mailfront_proto.testing import Player, assert_chunk_invariant, few_splits
 from tests.proto.server_script import Answer, Outcome, accept_all, player
@@ -26,7 +27,7 @@ def split_outcome(
 
     def new() -> Player[SMTPServer]:
         machine = SMTPServer("mx.example.org", profile, lmtp=lmtp)
-        machine.mechanisms = mechanisms
+        machine.sasl = ServerOptions(mechanisms)
         machine.offers_starttls = starttls
         return player(machine, answer())
 

@@ -11,6 +11,7 @@ from mailfront_io.auth.store import Identity
 from mailfront_io.log import line_log
 from mailfront_io.plugin import Plugin, Response
 from mailfront_io.testing import EOF, Action, PeerTLS, WaitFor
+from mailfront_proto.sasl import ServerOptions
 from mailfront_proto.secret import Secret
 from mailfront_proto.smtp import SMTPServer, VerifyPassword
 from tests.certificates import client_context, server_context
@@ -69,8 +70,7 @@ def test_h40_plugins_see_both_where_it_is_allowed() -> None:
             return Response(250)
 
     machine = SMTPServer("x")
-    machine.mechanisms = ("PLAIN",)
-    machine.allows_authorization_identity = True
+    machine.sasl = ServerOptions(("PLAIN",), allows_authorization_identity=True)
     outcome = play(machine, [[HELLO + plain(b"joe", b"pw", b"ann")]], accept_all)
     event = next(e for e in outcome.events if isinstance(e, VerifyPassword))
     assert (event.username, event.authorization_identity) == ("joe", "ann")

@@ -10,6 +10,7 @@ from mailfront_io.ops import Connection, Recv, Send
 from mailfront_io.server import Admission
 from mailfront_io.testing import EOF, RESET, STALL, Action, Advance, VirtualClock, WaitFor
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED
+from mailfront_proto.sasl import ServerOptions
 from mailfront_proto.smtp import DEFAULT, Body, Refused, SMTPServer
 from tests.front import ENVELOPE, Front, codes
 from tests.hostile.every import HELLO, MESSAGE, split_outcome
@@ -60,7 +61,7 @@ def test_h17_a_command_line_of_64_mib_is_one_error_and_in_sync() -> None:
 
 def test_h17_in_an_auth_exchange_it_is_556() -> None:
     machine = SMTPServer("mx.example.org")
-    machine.mechanisms = ("LOGIN",)
+    machine.sasl = ServerOptions(("LOGIN",))
     play(machine, [[HELLO + b"AUTH LOGIN\r\n"]], eof=False)
     long_line(machine, 1024)
     outcome = play(machine, [[b"\r\nNOOP\r\n"]], eof=False)

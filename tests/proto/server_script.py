@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mailfront_proto import testing
+from mailfront_proto.sasl import ServerOptions
 from mailfront_proto.smtp import (
     COMPAT,
     DEFAULT,
@@ -89,9 +90,11 @@ class Transcript:
     def machine(self) -> SMTPServer:
         """A machine with the session's settings."""
         machine = SMTPServer("mx.example.org", self.profile(), lmtp="lmtp" in self.settings)
-        machine.mechanisms = tuple(self.settings.get("mechanisms", "").split())
+        machine.sasl = ServerOptions(
+            self.settings.get("mechanisms", "").split(),
+            allows_authorization_identity="authorization-identity" in self.settings,
+        )
         machine.offers_starttls = "starttls" in self.settings
-        machine.allows_authorization_identity = "authorization-identity" in self.settings
         for verb in self.settings.get("commands", "").split():
             name, _, parameter = verb.partition("=")
             machine.register_command(name, parameter or "optional")

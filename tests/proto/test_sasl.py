@@ -8,24 +8,35 @@ from hypothesis import strategies as st
 
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
 from mailfront_proto.sasl import (
-    Aborted,
+    Cause,
     Challenge,
+    ClientExchange,
     ClientMechanism,
+    Failed,
     LoginClient,
     LoginServer,
-    Malformed,
-    PasswordRequest,
     PlainClient,
     PlainServer,
+    Request,
     ServerExchange,
-    ServerMechanism,
+    ServerOptions,
     Step,
-    Undecodable,
+    VerifyPassword,
 )
-from mailfront_proto.sasl.exchange import MAX_DECODED, decode_base64, encode_base64
+from mailfront_proto.sasl.base64_line import MAX_DECODED, decode_base64, encode_base64
 from mailfront_proto.secret import Secret
+from tests.proto.sasl_peers import talk
 
-JOE = PasswordRequest("joe", Secret(b"secret"), "")
+MALFORMED = Failed(Cause.MALFORMED)
+BOTH = ServerOptions(["PLAIN", "LOGIN"])
+
+
+def password(username: str, secret: Secret, other: str, mechanism: str = "PLAIN") -> VerifyPassword:
+    return VerifyPassword(mechanism, mechanism, username, secret, other)
+
+
+JOE = password("joe", Secret(b"secret"), "")
+LOGIN_JOE = password("joe", Secret(b"secret"), "", "LOGIN")
 
 
 # -- PLAIN -----------------------------------------------------------------------------------------------
@@ -35,10 +46,10 @@ JOE = PasswordRequest("joe", Secret(b"secret"), "")
     ("message", "step"),
     [
         (b"\0joe\0secret", JOE),
-        (b"joe\0joe\0secret", PasswordRequest("joe", Secret(b"secret"), "joe")),
-        (b"ann\0joe\0secret", PasswordRequest("joe", Secret(b"secret"), "ann")),
-        ("\0jörg\0gehéim".encode(), PasswordRequest("jörg", Secret("gehéim".encode()), "")),
-        (b"\0joe\0\xff\xfe", PasswordRequest("joe", Secret(b"\xff\xfe"), "")),
+        (b"joe\0joe\0secret", password("joe", Secret(b"secret"), "joe")),
+        (b"ann\0joe\0secret", password("joe", Secret(b"secret"), "ann")),
+        ("\0jörg\0gehéim".encode(), password("jörg", Secret("gehéim".encode()), "")),
+        (b"\0joe\0\xff\xfe", password("joe", Secret(b"\xff\xfe"), "")),
     ],
 )
 def test_plain(message: bytes, step: Step) -> None:
@@ -57,12 +68,12 @@ BAD_PLAIN = [
 
 @pytest.mark.parametrize("message", BAD_PLAIN)
 def test_plain_malformed(message: bytes) -> None:
-    assert PlainServer().start(message) == Malformed()
+    assert PlainServer().start(message) == MALFORMED
 
 
 def test_plain_compat_takes_any_authorization_identity_and_hands_on_none() -> None:
-    assert PlainServer(free_authorization_identity=True).start(b"\xff\x01\0joe\0secret") == JOE
-    assert PlainServer(free_authorization_identity=True).start(b"\0joe\n\0secret") == Malformed()
+    assert PlainServer(ignores_authorization_identity=True).start(b"\xff\x01\0joe\0secret") == JOE
+    assert PlainServer(ignores_authorization_identity=True).start(b"\0joe\n\0secret") == MALFORMED
 
 
 # -- LOGIN -----------------------------------------------------------------------------------------------
@@ -72,58 +83,54 @@ def test_login() -> None:
     server = LoginServer()
     assert server.start(None) == Challenge(b"Username:")
     assert server.respond(b"joe") == Challenge(b"Password:")
-    assert server.respond(b"secret") == JOE
+    assert server.respond(b"secret") == LOGIN_JOE
 
 
 def test_login_with_an_initial_response() -> None:
     server = LoginServer()
     assert server.start(b"joe") == Challenge(b"Password:")
-    assert server.respond(b"secret") == JOE
+    assert server.respond(b"secret") == LOGIN_JOE
 
 
 @pytest.mark.parametrize("name", [b"", b"\0", b"jo\re", b"\xff", "jo\u0080e".encode()])
 def test_login_bad_names(name: bytes) -> None:
     server = LoginServer()
     server.start(None)
-    assert server.respond(name) == Malformed()
+    assert server.respond(name) == MALFORMED
 
 
 @pytest.mark.parametrize("password", [b"", b"\0", b"sec\nret", b"\x7f"])
 def test_login_bad_passwords(password: bytes) -> None:
     server = LoginServer()
     server.start(b"joe")
-    assert server.respond(password) == Malformed()
+    assert server.respond(password) == MALFORMED
 
 
 # -- the client role -------------------------------------------------------------------------------------
-
-
-def talk(client: ClientMechanism, server: ServerMechanism) -> Step:
-    """An exchange between the two roles, over base64 lines; the last step."""
-    exchange = ServerExchange(server)
-    initial = client.initial_response()
-    step: Step | Aborted | Undecodable
-    step = exchange.start(None if initial is None else encode_base64(initial) or b"=")
-    while isinstance(step, Challenge):
-        step = exchange.line(encode_base64(client.respond(step.data)))
-    assert not isinstance(step, Aborted | Undecodable)
-    return step
 
 
 NAMES = st.text(st.characters(blacklist_categories=["Cc", "Cs"]), min_size=1, max_size=40)
 PASSWORDS = st.binary(min_size=1, max_size=40).filter(lambda p: not any(b < 32 or b == 127 for b in p))
 
 
-@given(NAMES, PASSWORDS, NAMES)
-def test_plain_between_the_two_roles(name: str, password: bytes, other: str) -> None:
-    assert talk(PlainClient(name, Secret(password)), PlainServer()) == PasswordRequest(name, Secret(password), "")
-    wanted = PasswordRequest(name, Secret(password), other)
-    assert talk(PlainClient(name, Secret(password), other), PlainServer()) == wanted
+@given(NAMES, PASSWORDS, NAMES, st.booleans())
+def test_plain_between_the_two_roles(name: str, secret: bytes, other: str, at_once: bool) -> None:
+    room = None if at_once else 0
+    talked = talk(PlainClient(name, Secret(secret)), BOTH, room=room)
+    assert talked.requests == [password(name, Secret(secret), "")] and talked.succeeded and not talked.objection
+    options = ServerOptions(["PLAIN"], allows_authorization_identity=True)
+    assert talk(PlainClient(name, Secret(secret), other), options, room=room).requests == [
+        password(name, Secret(secret), other)
+    ]
+    talked = talk(PlainClient(name, Secret(secret), other), BOTH, room=room)
+    if other != name:
+        assert talked.failed == Failed(Cause.OTHER_IDENTITY) and not talked.requests
 
 
 @given(NAMES, PASSWORDS)
-def test_login_between_the_two_roles(name: str, password: bytes) -> None:
-    assert talk(LoginClient(name, Secret(password)), LoginServer()) == PasswordRequest(name, Secret(password), "")
+def test_login_between_the_two_roles(name: str, secret: bytes) -> None:
+    talked = talk(LoginClient(name, Secret(secret)), BOTH)
+    assert talked.requests == [password(name, Secret(secret), "", "LOGIN")] and talked.succeeded
 
 
 @pytest.mark.parametrize(
@@ -154,19 +161,61 @@ def test_a_client_does_not_answer_what_makes_no_sense() -> None:
 # -- the exchange ----------------------------------------------------------------------------------------
 
 
+def begun(mechanism: bytes = b"PLAIN") -> ServerExchange:
+    exchange = ServerExchange(BOTH)
+    assert isinstance(exchange.start(mechanism, None), Challenge)
+    return exchange
+
+
 @pytest.mark.parametrize("line", [b"*", b"* ", b"*AGpvZQ==", b""])
 def test_cancelling(line: bytes) -> None:
-    exchange = ServerExchange(PlainServer())
-    assert exchange.start(None) == Challenge(b"")
-    assert exchange.line(line) == Aborted()
+    step = begun().respond(line)
+    assert step == Failed(Cause.ABORTED) and not Cause.ABORTED.is_attempt
 
 
 def test_an_empty_initial_response_is_an_equals_sign() -> None:
-    assert ServerExchange(PlainServer()).start(b"=") == Malformed()
-    assert ServerExchange(LoginServer()).start(b"=") == Malformed()
-    exchange = ServerExchange(PlainServer())
-    exchange.start(None)
-    assert exchange.line(b"=") == Undecodable()  # only an initial one: RFC 4954 section 4
+    assert ServerExchange(BOTH).start(b"PLAIN", b"=") == MALFORMED
+    assert ServerExchange(BOTH).start(b"LOGIN", b"=") == MALFORMED
+    assert begun().respond(b"=") == Failed(Cause.BAD_RESPONSE)  # only an initial one: RFC 4954 section 4
+
+
+@pytest.mark.parametrize("name", [b"plain", b"Plain", b"PLAIN"])
+def test_names_are_taken_in_any_case_and_kept_as_sent(name: bytes) -> None:
+    exchange = ServerExchange(BOTH)
+    request = exchange.start(name, encode_base64(b"\0joe\0secret"))
+    assert request == VerifyPassword("PLAIN", name.decode(), "joe", Secret(b"secret"), "")
+    assert exchange.mechanism == name.decode()
+
+
+NO_NAMES = [b"", b"PLAINX", b"CRAM-MD5", b"plai\xc4\xb1n", b"\xff", b"PLAIN\tAGpvZQ==", b"A" * 3000, b"AGpvZQBzZQ=="]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_name_that_is_not_offered(name: bytes) -> None:
+    exchange = ServerExchange(BOTH)
+    step = exchange.start(name, b"AGpvZQBzZWNyZXQ=")
+    assert step == Failed(Cause.NO_SUCH_MECHANISM) and not Cause.NO_SUCH_MECHANISM.is_attempt
+    assert len(exchange.mechanism) < 40 and "AGpvZQ" not in exchange.mechanism
+
+
+def test_a_line_that_is_too_long() -> None:
+    assert begun().oversized() == Failed(Cause.TOO_LONG)
+
+
+@pytest.mark.parametrize("name", ["NTLM", "plain", "", "PLAIN "])
+def test_what_is_not_known_cannot_be_offered(name: str) -> None:
+    with pytest.raises(LocalProtocolError, match="is not known; there are PLAIN, LOGIN, CRAM-MD5"):
+        ServerOptions(["PLAIN", name])
+
+
+def test_what_lacks_something_cannot_be_offered() -> None:
+    with pytest.raises(LocalProtocolError, match="CRAM-MD5 needs challenge_source"):
+        ServerOptions(["PLAIN", "CRAM-MD5"])
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_causes_have_words_and_a_text(cause: Cause) -> None:
+    assert cause.words and cause.text and cause.text.isascii()
 
 
 BAD_BASE64 = [
@@ -178,9 +227,10 @@ BAD_BASE64 = [
 @pytest.mark.parametrize("data", BAD_BASE64)
 def test_what_is_no_base64(data: bytes) -> None:
     assert decode_base64(data) is None
-    exchange = ServerExchange(PlainServer())
-    exchange.start(None)
-    assert exchange.line(data) == Undecodable()
+    assert begun().respond(data) == Failed(Cause.BAD_RESPONSE)
+    assert ServerExchange(BOTH).start(b"PLAIN", data) == (
+        MALFORMED if data == b"=" else Failed(Cause.BAD_INITIAL_RESPONSE)
+    )
 
 
 def test_spare_bits_pass() -> None:
@@ -206,16 +256,54 @@ def test_a_decoded_response_is_bounded() -> None:
     assert decode_base64(encode_base64(bytes(MAX_DECODED + 1))) is None
 
 
-@given(st.sampled_from([PlainServer, LoginServer]), st.lists(st.binary(max_size=60), max_size=4), st.booleans())
-def test_no_line_makes_an_exchange_raise(kind: type[ServerMechanism], lines: list[bytes], initial: bool) -> None:
-    exchange = ServerExchange(kind())
-    step: Step | Aborted | Undecodable
-    step = exchange.start(lines.pop(0) if initial and lines else None)
+@given(st.sampled_from([b"PLAIN", b"LOGIN"]), st.lists(st.binary(max_size=60), max_size=4), st.booleans())
+def test_no_line_makes_an_exchange_raise(mechanism: bytes, lines: list[bytes], initial: bool) -> None:
+    exchange = ServerExchange(BOTH)
+    step = exchange.start(mechanism, lines.pop(0) if initial and lines else None)
     for line in lines:
         if not isinstance(step, Challenge):
             break
-        step = exchange.line(line)
-    assert isinstance(step, Challenge | PasswordRequest | Malformed | Aborted | Undecodable)
+        step = exchange.respond(line)
+    assert isinstance(step, Challenge | Request | Failed)
+
+
+# -- the client's exchange -------------------------------------------------------------------------------
+
+
+def test_an_initial_response_that_has_no_room_is_held_back() -> None:
+    exchange = ClientExchange(PlainClient("joe", Secret(b"secret")))
+    assert exchange.initial_response(15) is None
+    assert exchange.respond(b"") == b"AGpvZQBzZWNyZXQ="
+    assert ClientExchange(PlainClient("joe", Secret(b"secret"))).initial_response(16) == b"AGpvZQBzZWNyZXQ="
+
+
+def test_a_challenge_where_the_initial_response_is_awaited_must_be_empty() -> None:
+    exchange = ClientExchange(PlainClient("joe", Secret(b"secret")))
+    exchange.initial_response(0)
+    assert exchange.respond(b"AAAA") == b"*"
+    assert exchange.cancelled == "the server sent a challenge for PLAIN that is not empty"
+    assert exchange.respond(b"") is None
+    assert exchange.objection() == "claims success in an exchange that was cancelled"
+
+
+def test_challenges_have_an_end() -> None:
+    class Patient(ClientMechanism):
+        name = "PATIENT"
+
+        def respond(self, challenge: bytes) -> bytes:
+            return b"x"
+
+    exchange = ClientExchange(Patient())
+    assert [exchange.respond(b"") for _ in range(17)] == [*[b"eA=="] * 16, None]
+
+
+@given(st.binary(max_size=40))
+def test_no_challenge_makes_the_clients_exchange_raise(challenge: bytes) -> None:
+    for mechanism in (PlainClient("joe", Secret(b"x")), LoginClient("joe", Secret(b"x"))):
+        exchange = ClientExchange(mechanism)
+        exchange.initial_response(0)
+        answer = exchange.respond(challenge)
+        assert answer == b"*" if exchange.cancelled else decode_base64(answer or b"!") is not None
 
 
 # -- secrets ---------------------------------------------------------------------------------------------
@@ -223,7 +311,7 @@ def test_no_line_makes_an_exchange_raise(kind: type[ServerMechanism], lines: lis
 
 def test_a_secret_is_shown_nowhere() -> None:
     secret = Secret(b"hidden")
-    assert "hidden" not in f"{secret} {secret!r} {[secret]} {PasswordRequest('joe', secret, '')}"
+    assert "hidden" not in f"{secret} {secret!r} {[secret]} {password('joe', secret, '')!r}"
     assert secret.reveal() == b"hidden"
     assert secret == Secret(b"hidden") != Secret(b"other")
     assert secret != b"hidden"

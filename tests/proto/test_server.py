@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mailfront_proto.pull import MAX_HELD_INPUT, MAX_PENDING_OUTPUT
+from mailfront_proto.sasl import ServerOptions
 from mailfront_proto.smtp import (
     COMPAT,
     DEFAULT,
@@ -258,7 +259,7 @@ class RandomSession(RuleBasedStateMachine):
         self.dice = random.Random(seed)
         self.model = Model()
         self.machine = SMTPServer("mx.example.org", replace(DEFAULT, limits=SMALL))
-        self.machine.mechanisms = ("PLAIN",)
+        self.machine.sasl = ServerOptions(("PLAIN",))
         self.answer = 250
         self.feed(b"")
 
@@ -363,7 +364,7 @@ def test_nothing_escapes_and_nothing_grows(
     words: list[bytes], profile: Profile, lmtp: bool, dice: random.Random
 ) -> None:
     machine = SMTPServer("mx.example.org", profile, lmtp=lmtp)
-    machine.mechanisms = ("PLAIN", "LOGIN")
+    machine.sasl = ServerOptions(("PLAIN", "LOGIN"))
     machine.offers_starttls = True
 
     def answer(machine: SMTPServer, event: Event) -> None:
@@ -594,7 +595,7 @@ def _all_of(machine: SMTPServer) -> list[object]:
 
 def test_a_secret_shows_in_no_repr() -> None:
     machine = greeted()
-    machine.mechanisms = ("PLAIN",)
+    machine.sasl = ServerOptions(("PLAIN",))
     machine.receive_data(b"AUTH PLAIN AGpvZQBoaWRkZW4=\r\n")
     event = machine.next_event()
     assert isinstance(event, VerifyPassword)
@@ -623,7 +624,7 @@ def test_no_event_shows_a_secret_of_a_refused_auth(name: str, profile: Profile) 
     mechanisms, text = REFUSED_AUTHS[name]
     secret = "AGpvZQBoaWRkZW4="
     machine = SMTPServer("mx.example.org", profile)
-    machine.mechanisms = mechanisms
+    machine.sasl = ServerOptions(mechanisms)
 
     def refuse_auth(machine: SMTPServer, event: Event) -> None:
         if isinstance(event, VerifyPassword):

@@ -3,6 +3,7 @@ the table says what the RFCs say."""
 
 import pytest
 
+from mailfront_proto.sasl import ServerOptions
 from mailfront_proto.smtp import COMPAT, DEFAULT, NEED_DATA, PAUSED, Profile, Refused, Reply, SMTPServer, State
 from mailfront_proto.smtp.states import COMMAND_STATES, COMMANDS, command_table
 from tests.proto.server_script import machine_state, play
@@ -26,7 +27,7 @@ def line_of(verb: str) -> bytes:
 
 def machine_in(state: State, profile: Profile, lmtp: bool) -> SMTPServer:
     machine = SMTPServer("mx.example.org", profile, lmtp=lmtp)
-    machine.mechanisms = ("PLAIN",)
+    machine.sasl = ServerOptions(("PLAIN",))
     machine.offers_starttls = True
     way = WAY_TO[state].format(hello="LHLO" if lmtp else "EHLO").encode()
     play(machine, [[way] if way else []], eof=False)

@@ -13,6 +13,7 @@ from mailfront_proto.buffer import ReceiveBuffer
 from mailfront_proto.errors import RemoteProtocolError
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED
 from mailfront_proto.record import record
+from mailfront_proto.sasl import ServerOptions
 from mailfront_proto.smtp import COMPAT, DEFAULT, HelloDone, SMTPClient, SMTPServer
 from mailfront_proto.testing import (
     Pair,
@@ -329,7 +330,7 @@ WORDS = (b"EHLO x\r\n", b"MAIL FROM:", b"<a@b.example>\r\n", b"RCPT TO:", b"DATA
 
 def new_server() -> Player[SMTPServer]:
     machine = SMTPServer("mx.example")
-    machine.mechanisms = ["PLAIN", "LOGIN"]
+    machine.sasl = ServerOptions(["PLAIN", "LOGIN"])
     return Player(machine, accept)
 
 

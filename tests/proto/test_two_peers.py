@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailfront_proto.errors import LocalProtocolError
-from mailfront_proto.sasl import LoginClient, PlainClient
+from mailfront_proto.sasl import LoginClient, PlainClient, ServerOptions
 from mailfront_proto.secret import Secret
 from mailfront_proto.smtp.addresses import Address
 from mailfront_proto.smtp.client import SMTPClient
@@ -67,7 +67,7 @@ class Peers:
         self.client = SMTPClient("client.example", lmtp=lmtp)
         self.server = SMTPServer("mx.example", lmtp=lmtp)
         self.server.offers_starttls = True
-        self.server.mechanisms = ["PLAIN", "LOGIN"]
+        self.server.sasl = ServerOptions(["PLAIN", "LOGIN"])
         self.pair = Pair(Player(self.client, self.use), Player(self.server, self.answer), random_sizes(seed))
         self.react = react
         self.dice = random.Random(seed)

@@ -261,7 +261,7 @@ class SMTPFrontend:
         self._commands = self.pipeline.commands()
         for verb, (_, command) in self._commands.items():
             self.machine.register_command(verb, command.parameter)
-        self.machine.mechanisms = self.pipeline.mechanisms()
+        self.machine.sasl = self.pipeline.mechanisms()
         self.machine.offers_starttls = self.session.tls_context is not None and self.session.tls is None
 
     # -- answers -----------------------------------------------------------------------------------------

@@ -1,65 +1,140 @@
-"""The server side of an exchange, as SMTP (RFC 4954), POP3 (RFC 5034) and IMAP (RFC 9051) carry it:
-base64 lines, ``*`` to cancel, ``=`` for an empty initial response."""
+"""The server's side of an exchange, as SMTP (RFC 4954), POP3 (RFC 5034) and IMAP (RFC 9051, 4959) carry it.
 
-import binascii
-import re
+Everything that the three have in common is here: which mechanisms there are, base64 lines, ``=`` for an empty initial
+response, ``*`` to cancel, the authorization identity, the refusal that a client must hear out. A machine adds how a
+challenge is written (``334 `` or ``+ ``) and how it says yes and no. It has
 
-from mailfront_proto.record import record
-from mailfront_proto.sasl.mechanism import Malformed, ServerMechanism, Step
+* ``sasl``, a `ServerOptions` that the application sets: ``machine.sasl = ServerOptions(["PLAIN", "LOGIN"])``. At
+  first it is `NOTHING_OFFERED`; AUTH is not offered while ``sasl.mechanisms`` is empty;
+* ``accept()``, ``reply()`` (or what the protocol calls it) and ``supply_keys(keys)``, with which the application
+  answers the events of `mailfront_proto.sasl.requests`;
 
-# RFC 4648 section 4, padding required. Spare bits that are not zero pass (section 3.5 allows it).
-_BASE64 = re.compile(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z")
+and drives one `ServerExchange` for each AUTH command, in these places:
 
-MAX_DECODED = 9216
-"""Octets of a decoded response: 12,288 of base64 with CRLF (RFC 4954 section 4) hold no more."""
+1. The command: ``exchange = ServerExchange(self.sasl)``, ``step = exchange.start(name, initial_response)``. Both as
+   they came, without blanks around them; None for no initial response.
+2. A line while the exchange runs: ``step = exchange.respond(line)``, without its line end. A line that is too long
+   (12,288 octets with its end are to be taken) is thrown away to its end: ``step = exchange.oversized()``.
+3. A **step** is one of three:
 
+   * `Challenge`: write it, in base64 (`encode_base64`), and read the next line as a response;
+   * a `Request`: hand it out as an event that owes an answer, and stop reading;
+   * `Failed`: the exchange is over. Say so with ``cause.text`` and tell the application (``exchange.mechanism`` and
+     ``cause.words`` are what a log may show). It counts as a failed attempt if ``cause.is_attempt``. For
+     ``Cause.REFUSED`` send the answer that was held, and tell nothing more.
 
-def encode_base64(data: bytes) -> bytes:
-    """Base64 on one line, without a line end."""
-    return binascii.b2a_base64(data, newline=False)
+4. The answer to a `Request`:
 
+   * ``accept()``: say that authentication has succeeded. The exchange is over. (`FindKeys` cannot be accepted: raise
+     `LocalProtocolError`.) What a mechanism must tell the client at the end, such as SCRAM's server signature, has been
+     told by then: none of the three protocols has additional data with success.
+   * a refusal: if it is permanent, ask ``challenge = exchange.refused()``. If that is not None hold the answer, write
+     the challenge, and go on at 2; the step that comes of it is ``Failed(Cause.REFUSED)``. Else send the answer. The
+     exchange is over; it counts as a failed attempt.
+   * ``supply_keys(keys)``, if the event is `FindKeys`: ``step = exchange.supply_keys(keys)``, and go on at 3.
 
-@record
-class Aborted:
-    """The client cancelled the exchange: a line that begins with ``*``, or an empty one."""
+No call raises because of what the client sent.
+"""
 
+from typing import TYPE_CHECKING
 
-@record
-class Undecodable:
-    """The line is not base64."""
+from mailfront_proto.sasl.base64_line import decode_base64, encode_base64
+from mailfront_proto.sasl.masking import shown_mechanism
+from mailfront_proto.sasl.mechanism import Cause, Challenge, Failed, ServerMechanism, Step
+from mailfront_proto.sasl.options import ServerOptions
+from mailfront_proto.sasl.requests import Authorize, FindKeys, Request, VerifyPassword
 
-
-def decode_base64(data: bytes) -> bytes | None:
-    """Strict base64; None for anything else (blanks, a lone ``=``, a wrong length, too much)."""
-    if _BASE64.match(data) is None:
-        return None
-    decoded = binascii.a2b_base64(data)
-    return decoded if len(decoded) <= MAX_DECODED else None
+if TYPE_CHECKING:
+    from mailfront_proto.sasl.scram_keys import ScramKeys
 
 
 class ServerExchange:
-    """One exchange with `mechanism`, over the lines that the protocol carries.
+    """One exchange; see above how a machine drives it.
 
-    Call `start`, then `line` for each line while the last step was a `Challenge`; a `PasswordRequest` is
-    the application's to answer, anything else has failed.
+    `options`: what is offered. `ignores_authorization_identity`: in PLAIN any bytes pass for it, and none is handed on
+    (compat).
     """
 
-    def __init__(self, mechanism: ServerMechanism) -> None:
-        self._mechanism = mechanism
+    def __init__(self, options: ServerOptions, *, ignores_authorization_identity: bool = False) -> None:
+        self._options = options
+        self._ignores_authorization_identity = ignores_authorization_identity
+        self._mechanism: ServerMechanism | None = None
+        self._refused = False
+        self._sent_name = ""
+        self.mechanism = ""
+        """The name of the mechanism as sent, as a log may show it."""
 
-    def start(self, initial_response: bytes | None) -> Step | Undecodable:
-        """`initial_response` as sent: base64, ``=`` for an empty one (RFC 4954 section 4), None for none."""
+    def start(self, name: bytes, initial_response: bytes | None) -> Step:
+        """Begin with the mechanism `name`, in any case.
+
+        `initial_response`: as sent, base64, or ``=`` for an empty one (RFC 4954 section 4); None for none.
+        """
+        self._sent_name = name.decode("utf-8", "surrogateescape")
+        self.mechanism = shown_mechanism(self._sent_name)
+        upper = name.upper().decode("ascii", "replace")
+        if upper not in self._options.mechanisms:
+            return Failed(Cause.NO_SUCH_MECHANISM)
+        self._mechanism = _new_mechanism(upper, self._options, self._ignores_authorization_identity)
         if initial_response is None:
-            return self._mechanism.start(None)
+            return self._checked(self._mechanism.start(None))
         decoded = b"" if initial_response == b"=" else decode_base64(initial_response)
-        return Undecodable() if decoded is None else self._mechanism.start(decoded)
+        return Failed(Cause.BAD_INITIAL_RESPONSE) if decoded is None else self._checked(self._mechanism.start(decoded))
 
-    def line(self, line: bytes) -> Step | Aborted | Undecodable:
-        """The answer to a challenge, without its line end."""
-        if not line or line.startswith(b"*"):
-            return Aborted()
+    def respond(self, line: bytes) -> Step:
+        """The answer to a challenge, without its line end. A line that begins with ``*`` cancels; so does an empty one,
+        where the mechanism has no use for an empty response."""
+        if self._refused:
+            return Failed(Cause.REFUSED)
+        assert self._mechanism is not None
+        if line.startswith(b"*") or (not line and not self._mechanism.takes_empty):
+            return Failed(Cause.ABORTED)
         decoded = decode_base64(line)
-        return Undecodable() if decoded is None else self._mechanism.respond(decoded)
+        return Failed(Cause.BAD_RESPONSE) if decoded is None else self._checked(self._mechanism.respond(decoded))
+
+    def oversized(self) -> Failed:
+        """In place of `respond`, for a line that was too long and is thrown away."""
+        return Failed(Cause.REFUSED if self._refused else Cause.TOO_LONG)
+
+    def supply_keys(self, keys: "ScramKeys | None") -> Challenge:
+        """The application's answer to `FindKeys`."""
+        assert self._mechanism is not None
+        return self._mechanism.supply_keys(keys)
+
+    def refused(self) -> Challenge | None:
+        """The application refuses for good: what the client is to be told, and to answer, first; or None."""
+        assert self._mechanism is not None
+        challenge = self._mechanism.refused()
+        self._refused = challenge is not None
+        return challenge
+
+    def _checked(self, step: Step) -> Step:
+        if not isinstance(step, Request):
+            return step
+        step.sent_mechanism = self._sent_name
+        # Whose token it is only the application knows: it compares.
+        if (
+            not self._options.allows_authorization_identity
+            and isinstance(step, VerifyPassword | FindKeys | Authorize)
+            and step.authorization_identity not in ("", step.username)
+        ):
+            return Failed(Cause.OTHER_IDENTITY)
+        return step
 
 
-__all__ = ["Aborted", "Malformed", "ServerExchange", "Undecodable", "decode_base64", "encode_base64"]
+def _new_mechanism(name: str, options: ServerOptions, ignores_authorization_identity: bool) -> ServerMechanism:
+    """Each is imported when a client first asks for it."""
+    if name == "PLAIN":
+        from mailfront_proto.sasl.plain import PlainServer
+
+        return PlainServer(ignores_authorization_identity)
+    if name == "CRAM-MD5":
+        from mailfront_proto.sasl.cram_md5 import CramMD5Server
+
+        assert options.challenge_source is not None  # ServerOptions has seen to that
+        return CramMD5Server(options.challenge_source())
+    from mailfront_proto.sasl.login import LoginServer
+
+    return LoginServer()
+
+
+__all__ = ["Cause", "Challenge", "Failed", "Request", "ServerExchange", "Step", "decode_base64", "encode_base64"]

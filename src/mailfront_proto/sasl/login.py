@@ -2,18 +2,23 @@
 
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
 from mailfront_proto.sasl.mechanism import (
+    Cause,
     Challenge,
-    Malformed,
-    PasswordRequest,
+    ClientMechanism,
+    Failed,
+    ServerMechanism,
     Step,
     decode_identity,
     has_control,
 )
+from mailfront_proto.sasl.requests import VerifyPassword
 from mailfront_proto.secret import Secret
 
 
-class LoginServer:
+class LoginServer(ServerMechanism):
     """The server role. An initial response, where there is one, is the user name."""
+
+    takes_empty = False
 
     def __init__(self) -> None:
         self._username: str | None = None
@@ -26,13 +31,13 @@ class LoginServer:
         """The user name first, then the password; neither may be empty."""
         if self._username is None:
             self._username = decode_identity(response)
-            return Challenge(b"Password:") if self._username else Malformed()
+            return Challenge(b"Password:") if self._username else Failed(Cause.MALFORMED)
         if not response or has_control(response):
-            return Malformed()
-        return PasswordRequest(self._username, Secret(response), "")
+            return Failed(Cause.MALFORMED)
+        return VerifyPassword("LOGIN", "LOGIN", self._username, Secret(response), "")
 
 
-class LoginClient:
+class LoginClient(ClientMechanism):
     """The client role: answers two challenges, whatever their words."""
 
     name = "LOGIN"

@@ -1,14 +1,19 @@
 """The shape of a SASL mechanism (RFC 4422), both roles: small machines over decoded bytes.
 
-A mechanism knows neither base64 nor SMTP, POP3 or IMAP: `mailfront_proto.sasl.exchange` carries its
-messages for all three. A server mechanism that needs something verified says so with a request value,
-and never sees the credential store.
+A mechanism knows neither base64 nor SMTP, POP3 or IMAP: `ServerExchange` and `ClientExchange` carry its messages for
+all three. A server mechanism that needs something verified says so with a `Request`, and never sees the credential
+store.
 """
 
-from typing import Protocol
+from enum import Enum
+from typing import TYPE_CHECKING
 
+from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.record import record
-from mailfront_proto.secret import Secret
+from mailfront_proto.sasl.requests import Request
+
+if TYPE_CHECKING:
+    from mailfront_proto.sasl.scram_keys import ScramKeys
 
 
 @record
@@ -18,54 +23,94 @@ class Challenge:
     data: bytes
 
 
+class Cause(Enum):
+    """Why an exchange has failed without the application: `words` for a log, `text` for the client."""
+
+    ABORTED = ("aborted", "Authentication failed.")
+    """The client has cancelled it."""
+    NO_SUCH_MECHANISM = ("no such mechanism", "Unrecognized authentication mechanism.")
+    """The mechanism is not offered."""
+    BAD_INITIAL_RESPONSE = ("bad initial response", "Could not decode the response.")
+    """The initial response is not base64."""
+    BAD_RESPONSE = ("bad response", "Could not decode the response.")
+    """A response is not base64."""
+    TOO_LONG = ("bad response", "Authentication exchange line is too long")
+    """A response is longer than the limit; it was thrown away."""
+    INITIAL_RESPONSE = ("failed", "Initial response not allowed.")
+    """There is an initial response, where the server speaks first."""
+    MALFORMED = ("failed", "Could not decode the response.")
+    """A response does not follow the mechanism's grammar, or holds bytes that are not wanted."""
+    OTHER_IDENTITY = ("failed", "Acting for another identity is not allowed")
+    """The authorization identity is not the user's."""
+    NOT_PROVEN = ("failed", "Authentication failed.")
+    """The client does not know the password, or the channel binding is not that of the connection."""
+    REFUSED = ("failed", "Authentication refused.")
+    """The application has refused it, and the client has taken note: the answer that was held goes out now."""
+
+    def __init__(self, words: str, text: str) -> None:
+        self.words = words
+        self.text = text
+
+    @property
+    def is_attempt(self) -> bool:
+        """Whether it counts as a failed attempt to get in. (`REFUSED` does, once, when its answer goes out.)"""
+        return self not in (Cause.ABORTED, Cause.NO_SUCH_MECHANISM)
+
+
 @record
-class PasswordRequest:
-    """The application must say whether `password` is that of `username`.
+class Failed:
+    """The exchange has failed by itself."""
 
-    `authorization_identity`: the identity to act as, empty when none was sent. All three as sent; `username`
-    and `authorization_identity` hold no control bytes and are valid UTF-8.
-    """
-
-    username: str
-    password: Secret
-    authorization_identity: str
+    cause: Cause
 
 
-@record
-class Malformed:
-    """The response does not follow the mechanism's grammar. The exchange has failed."""
+Step = Challenge | Request | Failed
+"""What comes of a message of the client: another challenge, a question to the application, or the end."""
 
 
-Step = Challenge | PasswordRequest | Malformed
+class ServerMechanism:
+    """The server role of one exchange; an object serves one exchange."""
 
-
-class ServerMechanism(Protocol):
-    """The server role of one exchange. One object serves one exchange."""
+    takes_empty: bool = True
+    """An empty line may be a response. Otherwise it cancels the exchange, as in the original."""
 
     def start(self, initial_response: bytes | None) -> Step:
         """Begin; `initial_response` is None when the client sent none (b"" is an empty one)."""
-        ...
+        raise NotImplementedError
 
     def respond(self, response: bytes) -> Step:
         """Take the client's decoded answer to the last `Challenge`."""
-        ...
+        raise NotImplementedError
+
+    def supply_keys(self, keys: "ScramKeys | None") -> Challenge:
+        """Take the answer to `FindKeys`."""
+        raise LocalProtocolError("supply_keys() answers FindKeys, and nothing else")
+
+    def refused(self) -> Challenge | None:
+        """The application has refused; what the mechanism tells the client first, or None."""
+        return None
 
 
-class ClientMechanism(Protocol):
-    """The client role of one exchange. One object serves one exchange."""
+class ClientMechanism:
+    """The client role of one exchange; an object serves one exchange.
 
-    @property
-    def name(self) -> str:
-        """The mechanism's registered name, such as ``PLAIN``."""
-        ...
+    Both methods hand over what is to be sent, decoded; they, and `objection`, are called by `ClientExchange`.
+    """
+
+    name: str
+    """The mechanism's registered name, such as ``PLAIN``."""
 
     def initial_response(self) -> bytes | None:
         """What to send along with the mechanism's name, or None where the server speaks first."""
-        ...
+        raise NotImplementedError
 
     def respond(self, challenge: bytes) -> bytes:
         """The answer to a decoded challenge. Raises `RemoteProtocolError` for one that makes no sense."""
-        ...
+        raise NotImplementedError
+
+    def objection(self) -> str:
+        """Why a success that the server claims now cannot be believed, as in "the server …"; empty if it can."""
+        return ""
 
 
 def decode_identity(data: bytes) -> str | None:

@@ -2,25 +2,29 @@
 
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
 from mailfront_proto.sasl.mechanism import (
+    Cause,
     Challenge,
-    Malformed,
-    PasswordRequest,
+    ClientMechanism,
+    Failed,
+    ServerMechanism,
     Step,
     decode_identity,
     has_control,
 )
+from mailfront_proto.sasl.requests import VerifyPassword
 from mailfront_proto.secret import Secret
 
 
-class PlainServer:
-    """The server role: one message, then a `PasswordRequest`.
+class PlainServer(ServerMechanism):
+    """The server role: one message, then `VerifyPassword`.
 
-    `free_authorization_identity`: any bytes pass for the authorization identity, since the application
-    ignores it (compat).
+    `ignores_authorization_identity`: any bytes pass for it, and none is handed on (compat).
     """
 
-    def __init__(self, free_authorization_identity: bool = False) -> None:
-        self._free = free_authorization_identity
+    takes_empty = False
+
+    def __init__(self, ignores_authorization_identity: bool = False) -> None:
+        self._ignores = ignores_authorization_identity
 
     def start(self, initial_response: bytes | None) -> Step:
         """Without an initial response an empty challenge asks for it."""
@@ -30,16 +34,16 @@ class PlainServer:
         """RFC 4616 section 2: exactly two NULs, a user name and a password that are not empty."""
         parts = response.split(b"\0")
         if len(parts) != 3:
-            return Malformed()
+            return Failed(Cause.MALFORMED)
         authzid, authcid, password = parts
         username = decode_identity(authcid)
-        authorization = "" if self._free else decode_identity(authzid)
+        authorization = "" if self._ignores else decode_identity(authzid)
         if not username or not password or authorization is None or has_control(password):
-            return Malformed()
-        return PasswordRequest(username, Secret(password), authorization)
+            return Failed(Cause.MALFORMED)
+        return VerifyPassword("PLAIN", "PLAIN", username, Secret(password), authorization)
 
 
-class PlainClient:
+class PlainClient(ClientMechanism):
     """The client role. NUL in an argument is a `LocalProtocolError`."""
 
     name = "PLAIN"

@@ -25,10 +25,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from mailfront_proto.errors import LocalProtocolError
-from mailfront_proto.sasl import ClientMechanism
+from mailfront_proto.sasl.client_exchange import ClientExchange
+from mailfront_proto.sasl.mechanism import ClientMechanism
 from mailfront_proto.smtp.addresses import Address
 from mailfront_proto.smtp.body_encoder import DotEncoder
-from mailfront_proto.smtp.client_auth import ClientExchange
+from mailfront_proto.smtp.client_auth import auth_line
 from mailfront_proto.smtp.client_lines import command_line, envelope_line, to_address, xclient_line
 from mailfront_proto.smtp.client_order import answer_awaited
 from mailfront_proto.smtp.client_session import ClientSession
@@ -132,7 +133,7 @@ class SMTPClient(ClientSession):
             raise LocalProtocolError(f"authenticate(): the server offers {offered}, not {name}")
         self._check_order("AUTH")
         exchange = ClientExchange(mechanism)
-        self._send("AUTH", exchange.start())
+        self._send("AUTH", auth_line(name, exchange))
         self._exchange = exchange
         self._state = State.AUTH
 

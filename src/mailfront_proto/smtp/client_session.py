@@ -12,9 +12,9 @@ from typing import Final, NoReturn
 
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, NeedData, Paused
+from mailfront_proto.sasl.client_exchange import ClientExchange
 from mailfront_proto.smtp.body_encoder import ChunkEncoder, DotEncoder
 from mailfront_proto.smtp.capabilities import Capabilities
-from mailfront_proto.smtp.client_auth import ClientExchange
 from mailfront_proto.smtp.client_events import (
     Authenticated,
     AuthenticationFailed,
@@ -346,12 +346,15 @@ class ClientSession:
         exchange = self._exchange
         assert exchange is not None
         if reply.code // 100 == 3:
-            answer = exchange.respond(reply.text)
+            answer = exchange.respond(reply.text.encode("ascii", "replace"))
             if answer is None:
                 self._fail("sends one AUTH challenge after the other", reply)
             self._expect(verb)
-            self._put(answer)
+            self._put(answer + b"\r\n")
             return
+        objection = exchange.objection() if reply.is_positive else ""
+        if objection:
+            self._fail(objection, reply)
         self._state = State.READY
         self._exchange = None
         if reply.is_positive:

@@ -3,7 +3,8 @@
 Events that **owe an answer** (the machine returns `PAUSED` until it has it) take
 ``machine.accept()``, which sends the usual reply, or ``machine.reply(code, text)``: `Connected`, `Helo`,
 `Mail`, `Recipient`, `Data`, `MessageEnd`, `Reset`, `Verify`, `Help`, `Quit`, `StartTLS`,
-`VerifyPassword`, `VendorCommand`.
+`VendorCommand`, and those of an AUTH exchange, which are the same in all protocols: `VerifyPassword` and its like in
+`mailfront_proto.sasl.requests`.
 
 Events that **tell only** need nothing: `Body`, `Refused`, `MessageRefused`, `ConnectionClosed`.
 
@@ -12,16 +13,12 @@ as read-only.
 """
 
 
+from mailfront_proto.pull import Event as Event  # noqa: PLC0414 - all of it is to be had here
 from mailfront_proto.record import record
-from mailfront_proto.secret import Secret
+from mailfront_proto.sasl.requests import VerifyPassword as VerifyPassword  # noqa: PLC0414
 from mailfront_proto.smtp.addresses import Address
 from mailfront_proto.smtp.parameters import NO_MAIL_OPTIONS, NO_RECIPIENT_OPTIONS, MailOptions, RecipientOptions
 from mailfront_proto.smtp.replies import Reply
-
-
-@record
-class Event:
-    """Base class of all events of the server machine."""
 
 
 @record
@@ -143,24 +140,6 @@ class StartTLS(Event):
     After ``accept()``: drain ``data_to_send()``, do the handshake, then call ``tls_established()``. All
     that was known of the client is forgotten then. If the handshake fails call ``receive_eof()``.
     """
-
-
-@record
-class VerifyPassword(Event):
-    """An AUTH exchange (RFC 4954) has come to the point where a password must be checked.
-
-    `mechanism`: its name in upper case, `sent_mechanism` as the client wrote it; `username` (the
-    authentication identity) and `password`; `authorization_identity`: as sent, empty when none was (in
-    the default profile one that differs from `username` is refused before this event, unless allowed).
-    ``accept()`` sends 235 and sets ``machine.authenticated``; ``reply(535, …)`` fails it; ``reply(454, …)``
-    or 451 says that the check itself failed.
-    """
-
-    mechanism: str
-    sent_mechanism: str
-    username: str
-    password: Secret
-    authorization_identity: str
 
 
 @record

@@ -114,6 +114,10 @@ class Profile:
     auth_failed_code: int = 535
     """The code of a failed AUTH: 535 (RFC 4954 section 6), where the original says 501."""
 
+    initial_response_refused_code: int = 501
+    """The code where an initial response comes though the server speaks first: 501 (RFC 4954 section 4), where
+    the original says 535."""
+
     closes_on_421: bool = True
     """A 421 from the application ends the session (RFC 5321 section 3.8)."""
 
@@ -152,6 +156,7 @@ COMPAT = Profile(
     swapped_parameter_texts=True,
     free_authorization_identity=True,
     auth_failed_code=501,
+    initial_response_refused_code=535,
     closes_on_421=False,
     refuses_http=False,
     wraps_replies=False,

@@ -24,6 +24,7 @@ from typing import Any, Final
 from mailfront_proto.buffer import OVERSIZED
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, NeedData, Paused
+from mailfront_proto.sasl.requests import Request
 from mailfront_proto.smtp import answers
 from mailfront_proto.smtp.addresses import AddressError, parse_path, split_parameters
 from mailfront_proto.smtp.answers import NOT_IMPLEMENTED
@@ -45,7 +46,6 @@ from mailfront_proto.smtp.events import (
     StartTLS,
     VendorCommand,
     Verify,
-    VerifyPassword,
 )
 from mailfront_proto.smtp.parameters import NULL_SUBMITTER, MailOptions, ParameterError, RecipientOptions
 from mailfront_proto.smtp.profile import DEFAULT, LineEnds, Profile
@@ -73,8 +73,8 @@ _USUAL_REPLIES: Final[dict[type[Event], Reply]] = {
     Help: Reply(214, "2.0.0 Help not available."),
     Quit: Reply(221, "2.0.0 Good bye."),
     StartTLS: Reply(220, "2.0.0 Ready to start TLS"),
-    VerifyPassword: Reply(235, "2.7.0 Authentication succeeded."),
 }
+_AUTH_DONE: Final = Reply(235, "2.7.0 Authentication succeeded.")  # to every request of an AUTH exchange
 
 _USUAL: Final = {kind: (reply, reply.encode()) for kind, reply in _USUAL_REPLIES.items()}
 
@@ -84,7 +84,6 @@ _CHECKED_VERBS: Final = _IDLE_VERBS | {"AUTH"}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _HELO_NAME: Final = re.compile(r"\S+[ \t]*\Z")
 _CONTROL_BUT_TAB: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_MASK: Final = "XXXXXXXX"
 
 # Bound once: an attribute of an Enum costs a descriptor call each time.
 _CONNECTED: Final = State.CONNECTED
@@ -103,10 +102,8 @@ class SMTPServer(ServerAuth):
     Set these when they become true or change:
 
     - `offers_starttls`: TLS can be had, and is not in use yet;
-    - `mechanisms`: the SASL mechanisms that AUTH offers now, in order (``PLAIN`` and ``LOGIN``; empty:
-      AUTH is an unknown command);
-    - `allows_authorization_identity`: hand on an authorization identity that differs from the user name,
-      instead of refusing it;
+    - `sasl`: the mechanisms that AUTH offers now, and what they need: a `ServerOptions`, such as
+      ``ServerOptions(["PLAIN", "LOGIN"])`` (without mechanisms, as at first, AUTH is an unknown command);
     - `message_size`: the largest message taken, in octets as RFC 1870 counts; None: no limit.
     """
 
@@ -166,6 +163,8 @@ class SMTPServer(ServerAuth):
                 self._answer(kind, reply.code, reply.text, wire)
         elif kind is Helo:
             self._accept_helo(capabilities)
+        elif isinstance(self._pending, Request):
+            self.reply(_AUTH_DONE.code, _AUTH_DONE.text if text is None else text)
         elif kind is Connected:
             self.reply(220, f"{self.greeting} {'LMTP' if self.lmtp else 'ESMTP'}" if text is None else text)
         else:
@@ -187,6 +186,8 @@ class SMTPServer(ServerAuth):
             # Plain text came in the meantime: as if it had come with the command.
             self._pending = None
             self._end_with(answers.TLS_PIPELINED)
+            return
+        if self._exchange is not None and self._auth_goes_on(code, text):
             return
         wire = encode_reply(code, text, self._max_wire_line, self._enhances and kind is not Connected)
         if kind is MessageEnd:
@@ -223,13 +224,8 @@ class SMTPServer(ServerAuth):
                 # Who refuses the message has dropped its envelope: it may not be used for another.
                 self._drop_transaction()
                 self._state = _READY
-        elif kind is VerifyPassword:
-            self._state = self._state_before_auth
-            self._secrets_may_follow = True
-            if code < 400:
-                self.authenticated = True
-            else:
-                self._end_with(self._budgets.auth_failure())
+        elif self._exchange is not None:
+            self._auth_over(code < 400)
         elif kind is Quit:
             self._close(ConnectionClosed("QUIT"))
         elif kind is Connected and code >= 400:
@@ -329,7 +325,7 @@ class SMTPServer(ServerAuth):
     def _check_verb(self, verb: str, raw_verb: bytes, argument: bytes) -> Event | None:
         """The refusal of a command that is not always there, or idle once too often; or None."""
         if verb == "AUTH":
-            return None if self.mechanisms else self._unknown(raw_verb, argument)
+            return None if self.sasl.mechanisms else self._unknown(raw_verb, argument)
         if verb == "STARTTLS" and (self.in_tls or not self.offers_starttls):
             # Neither counted nor told as an unknown command (but it may not go on for ever).
             spent = self._budgets.idle()

@@ -4,12 +4,12 @@
 bytes in and out, the event that is owed an answer, the transaction, and the budgets that a client may spend.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.machine import ServerMachine
-from mailfront_proto.sasl import ServerExchange
+from mailfront_proto.sasl.masking import MASK, shown_argument
+from mailfront_proto.sasl.options import NOTHING_OFFERED
 from mailfront_proto.smtp import answers
 from mailfront_proto.smtp.answers import NOT_IMPLEMENTED
 from mailfront_proto.smtp.body import DotDecoder
@@ -27,8 +27,10 @@ from mailfront_proto.smtp.states import (
     after_message,
 )
 
+if TYPE_CHECKING:
+    from mailfront_proto.sasl.exchange import ServerExchange
+
 _HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"))
-_MASK: Final = "XXXXXXXX"
 
 # Bound once: an attribute of an Enum costs a descriptor call each time.
 _CONNECTED: Final = State.CONNECTED
@@ -48,15 +50,14 @@ class ServerSession(ServerMachine[Event]):
         "_exchange",
         "_frame_limit",
         "_max_wire_line",
-        "_mechanism",
         "_next_state",
         "_recipients",
         "_refusal",
+        "_refused_auth",
         "_secrets_may_follow",
         "_state_before_auth",
         "_strict_lines",
         "_vendor",
-        "allows_authorization_identity",
         "authenticated",
         "esmtp",
         "greeting",
@@ -65,10 +66,10 @@ class ServerSession(ServerMachine[Event]):
         "in_tls",
         "lf_bodies",
         "lmtp",
-        "mechanisms",
         "message_size",
         "offers_starttls",
         "profile",
+        "sasl",
     )
 
     _handshake_state: ClassVar[object] = State.TLS
@@ -89,8 +90,7 @@ class ServerSession(ServerMachine[Event]):
         self.lmtp = lmtp
         self.greeting = greeting if greeting is not None else f"{hostname} mailfront"
         self.offers_starttls = False
-        self.mechanisms: Sequence[str] = ()
-        self.allows_authorization_identity = False
+        self.sasl = NOTHING_OFFERED
         self.message_size = profile.limits.message_size
         self.in_tls = False
         """TLS is in use."""
@@ -115,7 +115,7 @@ class ServerSession(ServerMachine[Event]):
         self.authenticated = False
         self._advertised: frozenset[str] = frozenset()
         self._exchange: ServerExchange | None = None
-        self._mechanism = ""
+        self._refused_auth: Reply | None = None
         self._state_before_auth = _CONNECTED
         self._drop_transaction()
 
@@ -143,8 +143,8 @@ class ServerSession(ServerMachine[Event]):
         offered = []
         if self.message_size is not None:
             offered.append(f"SIZE {self.message_size}")
-        if self.mechanisms and not self.authenticated:  # RFC 4954 section 4: not twice
-            offered.append("AUTH " + " ".join(self.mechanisms))
+        if self.sasl.mechanisms and not self.authenticated:  # RFC 4954 section 4: not twice
+            offered.append("AUTH " + " ".join(self.sasl.mechanisms))
         offered += ["8BITMIME", "ENHANCEDSTATUSCODES", "PIPELINING"]
         if self.offers_starttls and not self.in_tls:
             offered.append("STARTTLS")
@@ -242,7 +242,7 @@ class ServerSession(ServerMachine[Event]):
             self._secrets_may_follow = True
         elif self._secrets_may_follow:
             # What follows a refused AUTH may be its response, a password in base64.
-            verb, text = _MASK, ""
+            verb, text = MASK, ""
         too_many = self._budgets.unknown()
         event = self._refuse(verb, text, too_many or NOT_IMPLEMENTED, unknown=True)
         if too_many is not None and self._state is not _CLOSED:
@@ -251,25 +251,12 @@ class ServerSession(ServerMachine[Event]):
 
     def _shown(self, verb: str, argument: bytes) -> str:
         """An argument for the log, without what may be secret in it."""
-        text = as_text(argument)
-        if verb != "AUTH":
-            return text
-        mechanism, blank, _ = text.partition(" ")
-        shown = shown_mechanism(mechanism)
-        return f"{shown} {_MASK}" if blank and not shown.endswith(_MASK) else shown
+        return shown_argument(as_text(argument)) if verb == "AUTH" else as_text(argument)
 
     def _wrong_parameter(self, needed: bool) -> Reply:
         if needed != self.profile.swapped_parameter_texts:
             return answers.PARAMETER_NEEDED
         return answers.PARAMETER_NOT_ALLOWED
-
-
-def shown_mechanism(name: str) -> str:
-    """The name of a mechanism, for the log. What cannot be one (RFC 4422 section 3.1: at most 20 letters,
-    digits, ``-`` and ``_``) may be a password in the wrong place."""
-    head, tab, _ = name.partition("\t")
-    shown = _MASK if len(head) > 20 or "=" in head else head
-    return f"{shown} {_MASK}" if tab and shown != _MASK else shown
 
 
 def as_text(data: bytes) -> str:
