@@ -24,13 +24,16 @@ A cell says what happens when the command comes in that state. `→ state`: the 
 number: the machine refuses the command by itself with this reply, and the state stays. All replies are listed
 below each table.
 
-The states in which lines are commands are the columns. Four others are passed through: `greeting` (before the
-220), `body` (after 354, until the end of the message), `auth` (a response to a challenge is awaited) and `tls`
-(the handshake is awaited; then comes `connected` again). `closed` is the end.
+The states in which lines are commands are the columns; `chunks` is the one between two BDATs of a message. Six
+others are passed through: `greeting` (before the 220), `body` (after 354, until the end of the message), `chunk`
+(the octets of a BDAT), `drain` (the octets of a BDAT that is refused; the reply comes behind them), `auth` (a
+response to a challenge is awaited) and `tls` (the handshake is awaited; then comes `connected` again). `closed` is
+the end.
 
 What the table does not decide: STARTTLS is an unknown command where TLS cannot be had, and 503 inside TLS; AUTH
-is an unknown command while no mechanism is offered; HELO, EHLO, LHLO, RSET and MAIL drop the transaction that is
-open; a command registered by a plugin takes the place of the one in the table, in every state.
+is an unknown command while no mechanism is offered, BDAT without CHUNKING (as in the compat profile), XCLIENT unless
+the client is listed; HELO, EHLO, LHLO, RSET and MAIL drop the transaction that is open; a command registered by a
+plugin takes the place of the one in the table, in every state.
 """
 
 DIAGRAM_HEAD = """\
@@ -93,7 +96,9 @@ def diagram(profile: Profile) -> list[str]:
             target: State = State.CONNECTED if row is State.TLS else row
             label = f"{verb} and handshake" if row is State.TLS else verb
             arrows.setdefault((state, target), []).append(label)
-    arrows.setdefault((State.BODY, after_message(profile)), []).append("end of message")
+    arrows[State.CHUNK, State.CHUNKS] = ["end of the chunk"]
+    for state in (State.BODY, State.CHUNK):
+        arrows[state, after_message(profile)] = ["end of the message"]
     lines = ["```text"]
     width = max(len(state.value) for pair in arrows for state in pair)
     for (source, target), labels in arrows.items():

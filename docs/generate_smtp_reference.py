@@ -113,6 +113,8 @@ def value(thing: object) -> str:
             return f"`{name}`"
     if isinstance(thing, profile.Limits):
         return "see below"
+    if isinstance(thing, frozenset):
+        return ", ".join(f"`{word}`" for word in sorted(thing))
     return "none" if thing is None else f"`{thing!r}`"
 
 

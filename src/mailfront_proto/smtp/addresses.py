@@ -340,19 +340,21 @@ _HEX16 = re.compile(rb"[0-9A-Fa-f]{1,4}\Z")
 def _check_literal(literal: bytes) -> None:
     """Section 4.1.3: ``[192.0.2.1]`` or ``[IPv6:…]``; no other tag is registered."""
     inner = literal[1:-1]
-    if not (_is_ipv6(inner[5:]) if inner[:5].upper() == b"IPV6:" else _is_ipv4(inner)):
+    if not (is_ipv6(inner[5:]) if inner[:5].upper() == b"IPV6:" else is_ipv4(inner)):
         raise AddressError(SYNTAX_ERROR)
 
 
-def _is_ipv4(text: bytes) -> bool:
+def is_ipv4(text: bytes) -> bool:
+    """Whether this is an IPv4 address as section 4.1.3 writes one: four numbers up to 255."""
     return _IPV4.match(text) is not None and all(int(part) <= 255 for part in text.split(b"."))
 
 
-def _is_ipv6(text: bytes) -> bool:
-    """Section 4.1.3: IPv6-full, IPv6-comp, and both with an IPv4 address as their last two groups."""
+def is_ipv6(text: bytes) -> bool:
+    """Whether this is an IPv6 address of section 4.1.3: IPv6-full, IPv6-comp, and both with an IPv4 address as their
+    last two groups."""
     front, last_colon, last = text.rpartition(b":")
     if b"." in last:
-        if not last_colon or not _is_ipv4(last):
+        if not last_colon or not is_ipv4(last):
             return False
         text = front + b":0:0"
     head, gap, tail = text.partition(b"::")

@@ -20,6 +20,10 @@ NEED_LHLO = Reply(503, "5.5.1 Send LHLO first")
 NEED_MAIL = Reply(503, "5.5.1 You must send MAIL FROM: first")
 NEED_RECIPIENT = Reply(503, "5.5.1 You must send RCPT TO: first")
 
+IN_CHUNKS = Reply(503, "5.5.1 A message has begun with BDAT: send BDAT or RSET")  # RFC 3030 section 2
+BINARY_NEEDS_BDAT = Reply(503, "5.5.1 BODY=BINARYMIME needs BDAT")  # RFC 3030 section 3
+NO_XCLIENT_IN_TRANSACTION = Reply(503, "5.5.1 XCLIENT is not permitted during a mail transaction")
+
 # Limits
 TOO_MANY_UNKNOWN = Reply(503, "5.5.0 Too many unimplemented commands.\n5.5.0 Closing connection.")
 TOO_MANY_ERRORS = Reply(421, "4.7.0 Too many errors, closing connection")
@@ -35,6 +39,13 @@ BAD_PARAMETER = Reply(501, "5.5.4 Syntax error in parameter")
 REPEATED_PARAMETER = Reply(501, "5.5.4 Parameter given twice")
 TOO_MANY_PARAMETERS = Reply(501, "5.5.4 Too many parameters")
 TOO_BIG = Reply(552, "5.3.4 Message size exceeds fixed maximum message size")  # RFC 1870 section 6.1
+
+# BDAT (RFC 3030)
+CHUNK_RECEIVED = Reply(250, "2.0.0 Chunk received.")
+BAD_CHUNK = Reply(501, "5.5.4 Syntax: BDAT octets [LAST]")
+
+# XCLIENT
+BAD_XCLIENT = Reply(501, "5.5.4 Syntax error in XCLIENT attribute")
 
 # STARTTLS (RFC 3207)
 TLS_ALREADY = Reply(503, "5.5.1 TLS is already in use")

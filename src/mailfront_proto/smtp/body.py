@@ -1,12 +1,14 @@
-"""Message framing in DATA (RFC 5321 section 4.5.2): dot-unstuffing and the end of data.
+"""What comes of a message's bytes: line ends, and in DATA the dots and the end (RFC 5321 section 4.5.2).
 
-Strategy: work on whole chunks with `find`, `count` and `replace`, never line by line. What a
-chunk ends with is held back while it may be the beginning of the end of data, of a line end or of a stuffed
-dot, and stands in front of the next chunk; so no decision needs a look back. The line end of the DATA command
-itself counts as the line end in front of the message: it is held first, and left out of the result.
+Strategy: work on whole slices with `find`, `count` and `replace`, never line by line. What a
+slice ends with is held back while it may be the beginning of the end of data, of a line end or of a stuffed
+dot, and stands in front of the next slice; so no decision needs a look back. The line end of the DATA command
+itself counts as the line end in front of the message: it is held first, and left out of the result. In BDAT (RFC
+3030) somebody else counts the octets, and only a CR waits for what follows it, from one chunk to the next too.
 """
 
 import re
+from typing import ClassVar
 
 from mailfront_proto.smtp.profile import LineEnds
 
@@ -21,21 +23,111 @@ _FREE_ENDS = (b"\n.\r\n", b"\n.\n", b"\n\r.\n")
 _FREE_HOLDS = (b"\n\r.", b"\n.\r", b"\n\r", b"\n.", b"\n", b"\r")
 
 
-class DotDecoder:
-    """Decodes one message. `line_ends`: the policy for a CR or LF that stands alone. `lf`: give lines that end
-    in LF, as files have them; otherwise they end in CRLF, as on the wire."""
+class LineDecoder:
+    """Decodes the lines of one message. `line_ends`: the policy for a CR or LF that stands alone. `lf`: give lines
+    that end in LF, as files have them; otherwise they end in CRLF, as on the wire."""
 
-    __slots__ = ("_first", "_held", "_lf", "_policy", "has_bare_line_ends", "size")
+    __slots__ = ("_held", "_lf", "_policy", "has_bare_line_ends", "size")
+
+    _unstuffs: ClassVar[bool] = False
 
     def __init__(self, line_ends: LineEnds, lf: bool = False) -> None:
         self._policy = line_ends
         self._lf = lf
-        self._held = b"\r\n"
-        self._first = True
+        self._held = b""
         self.has_bare_line_ends = False
         """Whether a CR or LF stood alone in what was decoded so far."""
         self.size = 0
         """Octets decoded so far, in the form of the wire: RFC 1870 section 6.1 counts so."""
+
+    def cut(self, decoded: bytes, room: int) -> bytes:
+        """The first `room` octets of a slice, counted on the wire: the same however the message was cut."""
+        if not self._lf:
+            return decoded[:room]
+        return decoded.replace(b"\n", b"\r\n")[:room].replace(b"\r\n", b"\n").removesuffix(b"\r")
+
+    def _decode(self, piece: bytes, dotted: bool) -> bytes:
+        """A piece without half a line end, by the policy; `dotted`: there may be dots to unstuff."""
+        # Is every CR and LF part of a CRLF? The conversion that is due anyway answers a part of it: what these
+        # primitives cost differs between builds of Python, and this choice is good on those that were measured.
+        if self._lf:
+            text = piece.translate(None, b"\r")
+            lines = len(piece) - len(text)
+            if text.count(b"\n") == lines == piece.count(b"\r\n"):
+                if dotted:
+                    text = text.replace(b"\n.", b"\n")
+                self.size += len(text) + lines
+                return text
+        else:
+            bare = piece.replace(b"\r\n", b"")
+            if b"\r" not in bare and b"\n" not in bare:
+                if dotted:
+                    piece = piece.replace(b"\r\n.", b"\r\n")
+                self.size += len(piece)
+                return piece
+        self.has_bare_line_ends = True
+        piece = self._repair(piece)
+        self.size += len(piece) + piece.count(b"\n")
+        return piece if self._lf else piece.replace(b"\n", b"\r\n")
+
+    def _repair(self, piece: bytes) -> bytes:
+        """A piece with line ends that stand alone, by the policy; with LF line ends, unstuffed."""
+        if self._policy is LineEnds.REJECT:
+            # What stands in front of the first one is the same however the message was cut.
+            bare = _BARE.search(piece)
+            piece = piece[: bare.start() if bare else None]
+        piece = piece.replace(b"\r\n", b"\n")
+        if self._policy is LineEnds.ACCEPT:
+            if self._unstuffs:
+                piece = piece.replace(b"\n\r.", b"\n\r")  # the dot goes, the CR was data
+        else:
+            piece = piece.replace(b"\r", b" ")
+        return piece.replace(b"\n.", b"\n") if self._unstuffs else piece
+
+
+class ChunkDecoder(LineDecoder):
+    """Decodes what BDAT brings (RFC 3030 section 2): every octet as it is, but for line ends, whose policy is that of
+    DATA. `binary`: a BINARYMIME message (section 3), in which nothing is changed, not even by `lf`."""
+
+    __slots__ = ("_binary",)
+
+    def __init__(self, line_ends: LineEnds, lf: bool = False, binary: bool = False) -> None:
+        super().__init__(line_ends, lf and not binary)
+        self._binary = binary
+
+    def feed(self, data: bytes) -> bytes:
+        """The next octets of the message, decoded. A CR at their end waits for what follows."""
+        octets = self._held + data if self._held else data
+        if octets.endswith(b"\r"):
+            self._held = b"\r"
+            octets = octets[:-1]
+        else:
+            self._held = b""
+        return self._take(octets)
+
+    def finish(self) -> bytes:
+        """What was still held at the end of the last chunk."""
+        rest, self._held = self._held, b""
+        return self._take(rest)
+
+    def _take(self, octets: bytes) -> bytes:
+        if self._binary:
+            self.size += len(octets)
+            return octets
+        return self._decode(octets, False)
+
+
+class DotDecoder(LineDecoder):
+    """Decodes what DATA brings: lines, dot-stuffed, up to a line with a dot alone."""
+
+    __slots__ = ("_first",)
+
+    _unstuffs = True
+
+    def __init__(self, line_ends: LineEnds, lf: bool = False) -> None:
+        super().__init__(line_ends, lf)
+        self._held = b"\r\n"
+        self._first = True
 
     def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
         """Take the next chunk; returns (decoded slice, what follows the end of data or None)."""
@@ -70,42 +162,6 @@ class DotDecoder:
             self.size -= 2
             decoded = decoded[1:] if self._lf else decoded[2:]
         return decoded, rest
-
-    def _decode(self, piece: bytes, dotted: bool) -> bytes:
-        # Is every CR and LF part of a CRLF? The conversion that is due anyway answers a part of it: what these
-        # primitives cost differs between builds of Python, and this choice is good on those that were measured.
-        if self._lf:
-            text = piece.translate(None, b"\r")
-            lines = len(piece) - len(text)
-            if text.count(b"\n") == lines == piece.count(b"\r\n"):
-                if dotted:
-                    text = text.replace(b"\n.", b"\n")
-                self.size += len(text) + lines
-                return text
-        else:
-            bare = piece.replace(b"\r\n", b"")
-            if b"\r" not in bare and b"\n" not in bare:
-                if dotted:
-                    piece = piece.replace(b"\r\n.", b"\r\n")
-                self.size += len(piece)
-                return piece
-        self.has_bare_line_ends = True
-        piece = self._repair(piece)
-        self.size += len(piece) + piece.count(b"\n")
-        return piece if self._lf else piece.replace(b"\n", b"\r\n")
-
-    def _repair(self, piece: bytes) -> bytes:
-        """A piece with line ends that stand alone, by the policy; with LF line ends, unstuffed."""
-        if self._policy is LineEnds.REJECT:
-            # What stands in front of the first one is the same however the message was cut.
-            bare = _BARE.search(piece)
-            piece = piece[: bare.start() if bare else None]
-        piece = piece.replace(b"\r\n", b"\n")
-        if self._policy is LineEnds.ACCEPT:
-            piece = piece.replace(b"\n\r.", b"\n\r")  # the dot goes, the CR was data
-        else:
-            piece = piece.replace(b"\r", b" ")
-        return piece.replace(b"\n.", b"\n")
 
 
 def _find_free_end(chunk: bytes) -> tuple[int, int]:

@@ -3,8 +3,8 @@
 Events that **owe an answer** (the machine returns `PAUSED` until it has it) take
 ``machine.accept()``, which sends the usual reply, or ``machine.reply(code, text)``: `Connected`, `Helo`,
 `Mail`, `Recipient`, `Data`, `MessageEnd`, `Reset`, `Verify`, `Help`, `Quit`, `StartTLS`,
-`VendorCommand`, and those of an AUTH exchange, which are the same in all protocols: `VerifyPassword` and its like in
-`mailfront_proto.sasl.requests`.
+`VendorCommand`, `Xclient`, and those of an AUTH exchange, which are the same in all protocols: `VerifyPassword` and
+its like in `mailfront_proto.sasl.requests`.
 
 Events that **tell only** need nothing: `Body`, `Refused`, `MessageRefused`, `ConnectionClosed`.
 
@@ -12,6 +12,7 @@ All events are mutable records for speed (frozen ones cost three times as much t
 as read-only.
 """
 
+from enum import Enum
 
 from mailfront_proto.pull import Event as Event  # noqa: PLC0414 - all of it is to be had here
 from mailfront_proto.record import record
@@ -77,16 +78,20 @@ class Recipient(Event):
 
 @record
 class Data(Event):
-    """DATA (RFC 5321 section 4.1.1.4). ``accept()`` sends the 354, and `Body` events follow; with any
-    other answer there is no body, and the transaction is dropped (not in the compat profile)."""
+    """DATA (RFC 5321 section 4.1.1.4), or the first BDAT of a message (RFC 3030 section 2, `chunked`). ``accept()``
+    sends the 354 (with BDAT nothing, but each chunk that is not the last is answered with 250 once it is here), and
+    `Body` events follow; with any other answer there is no body, and the transaction is dropped (not in the compat
+    profile)."""
+
+    chunked: bool = False
 
 
 @record
 class Body(Event):
     """A slice of the message: dots unstuffed, every line end CRLF (RFC 5321 section 4.5.2), or LF where the
-    machine was made with ``lf_bodies=True``.
+    machine was made with ``lf_bodies=True``. A BINARYMIME message (RFC 3030 section 3) comes as it is in any case.
 
-    Slices are cut where the network cut them, but never inside a CRLF. Tells only.
+    Slices are cut where the network or the client's chunks cut them, but never inside a CRLF. Tells only.
     """
 
     data: bytes
@@ -101,8 +106,8 @@ class MessageEnd(Event):
 
 @record
 class MessageRefused(Event):
-    """The message ended, and the machine itself refused it with `reply` (too big, or line ends that the
-    policy refuses). Drop what was received of it. Tells only."""
+    """The message ended, or one of its chunks did, and the machine itself refused the message with `reply` (too big,
+    or line ends that the policy refuses). Drop what was received of it. Tells only."""
 
     reply: Reply
 
@@ -115,10 +120,12 @@ class Reset(Event):
 @record
 class Verify(Event):
     """VRFY (RFC 5321 section 4.1.1.6, `verb` ``VRFY``) or EXPN (section 4.1.1.7, ``EXPN``; only with
-    ``Profile.knows_expn``). ``accept()`` answers 252 without telling anything."""
+    ``Profile.knows_expn``). ``accept()`` answers 252 without telling anything. `smtputf8`: the client takes UTF-8 in
+    the reply, and may have sent it in `argument` (RFC 6531 section 3.7.4)."""
 
     verb: str
     argument: str
+    smtputf8: bool = False
 
 
 @record
@@ -140,6 +147,38 @@ class StartTLS(Event):
     After ``accept()``: drain ``data_to_send()``, do the handshake, then call ``tls_established()``. All
     that was known of the client is forgotten then. If the handshake fails call ``receive_eof()``.
     """
+
+
+class Unavailable(Enum):
+    """What a proxy says of an attribute instead of a value."""
+
+    UNAVAILABLE = "[UNAVAILABLE]"
+    """There is none, for good."""
+    TEMPUNAVAIL = "[TEMPUNAVAIL]"
+    """It could not be found out now, a host name in DNS for instance."""
+
+
+@record
+class Xclient(Event):
+    """XCLIENT: a proxy says for which client it speaks, only while ``machine.offers_xclient``.
+
+    Each attribute is None when it was not given (what was known stays), `Unavailable`, or its value, decoded and
+    checked: `name`, the client's host name; `addr` and `port`; `proto`, ``SMTP`` or ``ESMTP``; `helo`, its HELO name;
+    `login`, as whom it has authenticated; `destaddr` and `destport`, where it has connected to.
+
+    ``accept()`` puts the session back before its greeting (TLS stays): HELO, AUTH and transaction are forgotten,
+    the client counts as authenticated if there is a `login`, and `Connected` comes again, whose 220 answers the
+    proxy. ``reply(550, …)`` changes nothing.
+    """
+
+    name: str | Unavailable | None = None
+    addr: str | Unavailable | None = None
+    port: int | Unavailable | None = None
+    proto: str | Unavailable | None = None
+    helo: str | Unavailable | None = None
+    login: str | Unavailable | None = None
+    destaddr: str | Unavailable | None = None
+    destport: int | Unavailable | None = None
 
 
 @record

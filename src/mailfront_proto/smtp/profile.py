@@ -88,6 +88,12 @@ class Profile:
     helo_argument_required: bool = True
     """HELO and EHLO without a name, or with more than a word, are 501 (RFC 5321 section 4.1.1.1)."""
 
+    extensions: frozenset[str] = frozenset(
+        ("SIZE", "8BITMIME", "CHUNKING", "ENHANCEDSTATUSCODES", "LIMITS", "PIPELINING", "SMTPUTF8")
+    )
+    """Capability keywords that a new machine offers; see ``machine.extensions``. What is done with the message
+    decides on ``BINARYMIME``, ``DSN`` and ``REQUIRETLS``, so they are left to the application."""
+
     knows_expn: bool = False
     """EXPN is handed on as `Verify`. Otherwise it is an unknown command, as in the original."""
 
@@ -149,6 +155,7 @@ COMPAT = Profile(
     ),
     helo_required=False,
     helo_argument_required=False,
+    extensions=frozenset(("SIZE", "8BITMIME", "ENHANCEDSTATUSCODES", "PIPELINING")),
     auth_in_transaction=True,
     parameters_checked=False,
     enhanced_codes=False,

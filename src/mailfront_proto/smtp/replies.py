@@ -18,7 +18,7 @@ _UNSENDABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff
 _ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)", re.ASCII)
 
 
-@record
+@record(hashable=True)
 class Reply:
     r"""A reply: `code` 200 to 599, and `text`, its lines joined by ``\n``.
 

@@ -26,11 +26,9 @@ from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, NeedData, Paused
 from mailfront_proto.sasl.requests import Request
 from mailfront_proto.smtp import answers
-from mailfront_proto.smtp.addresses import AddressError, parse_path, split_parameters
+from mailfront_proto.smtp.addresses import NON_ASCII, Address, AddressError, parse_path, split_parameters
 from mailfront_proto.smtp.answers import NOT_IMPLEMENTED
-from mailfront_proto.smtp.body import DotDecoder
 from mailfront_proto.smtp.events import (
-    Body,
     Connected,
     ConnectionClosed,
     Data,
@@ -39,25 +37,25 @@ from mailfront_proto.smtp.events import (
     Help,
     Mail,
     MessageEnd,
-    MessageRefused,
     Quit,
     Recipient,
     Reset,
     StartTLS,
     VendorCommand,
     Verify,
+    Xclient,
 )
-from mailfront_proto.smtp.parameters import NULL_SUBMITTER, MailOptions, ParameterError, RecipientOptions
+from mailfront_proto.smtp.parameters import NULL_SUBMITTER, BodyType, MailOptions, ParameterError, RecipientOptions
 from mailfront_proto.smtp.profile import DEFAULT, LineEnds, Profile
 from mailfront_proto.smtp.replies import Reply, encode_reply
-from mailfront_proto.smtp.server_auth import ServerAuth
+from mailfront_proto.smtp.server_message import ServerMessage
 from mailfront_proto.smtp.server_session import as_text
 from mailfront_proto.smtp.states import (
     COMMAND_STATES,
     COMMANDS,
+    UNFINISHED_STATES,
     Row,
     State,
-    after_message,
     command_table,
 )
 
@@ -76,11 +74,14 @@ _USUAL_REPLIES: Final[dict[type[Event], Reply]] = {
 }
 _AUTH_DONE: Final = Reply(235, "2.7.0 Authentication succeeded.")  # to every request of an AUTH exchange
 
+# Whose answer is not simply sent
+_SPECIAL: Final = frozenset((MessageEnd, StartTLS))
+
 _USUAL: Final = {kind: (reply, reply.encode()) for kind, reply in _USUAL_REPLIES.items()}
 
 _HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"))
-_IDLE_VERBS: Final = frozenset(("NOOP", "RSET", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "LHLO", "STARTTLS"))
-_CHECKED_VERBS: Final = _IDLE_VERBS | {"AUTH"}
+_IDLE_VERBS: Final = frozenset(("NOOP", "RSET", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "LHLO", "STARTTLS", "XCLIENT"))
+_CHECKED_VERBS: Final = _IDLE_VERBS | {"AUTH", "BDAT"}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _HELO_NAME: Final = re.compile(r"\S+[ \t]*\Z")
 _CONTROL_BUT_TAB: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -88,11 +89,10 @@ _CONTROL_BUT_TAB: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # Bound once: an attribute of an Enum costs a descriptor call each time.
 _CONNECTED: Final = State.CONNECTED
 _READY: Final = State.READY
-_BODY: Final = State.BODY
 _CLOSED: Final = State.CLOSED
 
 
-class SMTPServer(ServerAuth):
+class SMTPServer(ServerMessage):
     """One session.
 
     `hostname`: our name, for the greeting and HELO. `profile`: `DEFAULT`, `COMPAT` or one of your own.
@@ -104,7 +104,14 @@ class SMTPServer(ServerAuth):
     - `offers_starttls`: TLS can be had, and is not in use yet;
     - `sasl`: the mechanisms that AUTH offers now, and what they need: a `ServerOptions`, such as
       ``ServerOptions(["PLAIN", "LOGIN"])`` (without mechanisms, as at first, AUTH is an unknown command);
-    - `message_size`: the largest message taken, in octets as RFC 1870 counts; None: no limit.
+    - `message_size`: the largest message taken, in octets as RFC 1870 counts; None: no limit;
+    - `extensions`: the capability keywords that are offered, at first those of the profile. Add ``DSN`` (RFC 3461) and
+      ``REQUIRETLS`` (RFC 8689; offered inside TLS only) if what they promise is kept behind you, ``BINARYMIME`` (RFC
+      3030) if messages without lines can be stored. A keyword that is not in it is neither offered nor taken;
+    - `offers_xclient`: this client is a proxy of ours, and may say for whom it speaks (XCLIENT).
+
+    Commands, capabilities and parameters of your own: `register_command`, `register_capability`,
+    `register_parameter`. Other words for what the machine says: `override_reply`.
     """
 
     __slots__ = ("_table",)
@@ -135,7 +142,9 @@ class SMTPServer(ServerAuth):
                 return event
 
     def _next_of_greeting(self) -> Event:
-        return self._owe(Connected(early_talker=len(self._buffer) > 0), _CONNECTED)
+        early = len(self._buffer) > 0 and not self._greeted
+        self._greeted = True
+        return self._owe(Connected(early), _CONNECTED)
 
     def _next_of_tls(self) -> Event | Paused:
         return self._end_of_input() if self._eof else PAUSED
@@ -157,14 +166,18 @@ class SMTPServer(ServerAuth):
             reply, wire = usual
             if text is not None:
                 self.reply(reply.code, text)
-            elif kind is MessageEnd or kind is StartTLS:
+            elif self._overrides or kind in _SPECIAL or (type(self._pending) is Data and self._pending.chunked):
+                reply = self._overrides.get(reply, reply)
                 self.reply(reply.code, reply.text)
             else:
                 self._answer(kind, reply.code, reply.text, wire)
         elif kind is Helo:
             self._accept_helo(capabilities)
+        elif kind is Xclient and text is None:
+            self._restart()
         elif isinstance(self._pending, Request):
-            self.reply(_AUTH_DONE.code, _AUTH_DONE.text if text is None else text)
+            reply = self._overrides.get(_AUTH_DONE, _AUTH_DONE)
+            self.reply(reply.code, reply.text if text is None else text)
         elif kind is Connected:
             self.reply(220, f"{self.greeting} {'LMTP' if self.lmtp else 'ESMTP'}" if text is None else text)
         else:
@@ -180,7 +193,7 @@ class SMTPServer(ServerAuth):
         if event is None:
             raise LocalProtocolError("no answer is owed: call next_event() and answer the event it returns")
         kind = type(event)
-        if code < 200 or code > 599 or (code < 400 and (code >= 300) is not (kind is Data)):
+        if code < 200 or code > 599 or (code < 400 and ((code >= 300) is not (kind is Data) or kind is Xclient)):
             raise LocalProtocolError(f"{code} is no possible answer to {kind.__name__}")
         if kind is StartTLS and code < 400 and len(self._buffer):
             # Plain text came in the meantime: as if it had come with the command.
@@ -192,9 +205,16 @@ class SMTPServer(ServerAuth):
         wire = encode_reply(code, text, self._max_wire_line, self._enhances and kind is not Connected)
         if kind is MessageEnd:
             self._pending = None
-            for _ in range(self._recipients if self.lmtp else 1):
+            for _ in range(self._transaction.recipients if self.lmtp else 1):
                 self._put(wire)
             self._message_done(code < 400)
+        elif type(event) is Data and event.chunked and code != 421:
+            self._pending = None
+            if code < 400:
+                self._begin_message(chunked=True)
+                self._state = self._next_state
+            else:
+                self._refuse_chunks(wire)
         else:
             self._answer(kind, code, text, wire)
         if code == 421 and self.profile.closes_on_421 and self._state is not _CLOSED:
@@ -209,17 +229,19 @@ class SMTPServer(ServerAuth):
             self._state = self._next_state
         if kind is Recipient:
             if code < 400:
-                self._recipients += 1
+                self._transaction.recipients += 1
             elif code >= 500:
                 self._end_with(self._budgets.refused_recipient())
         elif kind is not Mail:
             self._answered(kind, code, text)
+        elif code >= 400:
+            self._drop_transaction()
 
     def _answered(self, kind: type[Event | None], code: int, text: str) -> None:
         """What an answer changes, for the rarer events."""
         if kind is Data:
             if code < 400:
-                self._decoder = DotDecoder(self.profile.line_ends, self.lf_bodies)
+                self._begin_message(chunked=False)
             elif not self.profile.envelope_survives_message:
                 # Who refuses the message has dropped its envelope: it may not be used for another.
                 self._drop_transaction()
@@ -233,9 +255,10 @@ class SMTPServer(ServerAuth):
 
     def reply_each(self, replies: Sequence[Reply]) -> None:
         """Answer `MessageEnd` in LMTP: one reply for each accepted recipient, in order (RFC 2033 4.2)."""
-        if type(self._pending) is not MessageEnd or not self.lmtp or len(replies) != self._recipients:
+        recipients = self._transaction.recipients
+        if type(self._pending) is not MessageEnd or not self.lmtp or len(replies) != recipients:
             raise LocalProtocolError(
-                f"reply_each() answers MessageEnd in LMTP with one reply for each of the {self._recipients} "
+                f"reply_each() answers MessageEnd in LMTP with one reply for each of the {recipients} "
                 "accepted recipients"
             )
         self._pending = None
@@ -250,7 +273,7 @@ class SMTPServer(ServerAuth):
         """
         if self._state is _CLOSED:
             return
-        in_message = self._state in (_BODY, State.AUTH, State.TLS)
+        in_message = self._state in UNFINISHED_STATES
         self._pending = None
         if reply is not None:
             self._send(reply.code, reply.text)
@@ -269,6 +292,16 @@ class SMTPServer(ServerAuth):
             self._forget_client()
             self._state = _CONNECTED
 
+    def _restart(self) -> None:
+        """XCLIENT was accepted: as before the greeting, but inside TLS if that is in use. The next event is
+        `Connected`, and its answer is that of XCLIENT."""
+        event = self._pending
+        assert isinstance(event, Xclient)
+        self._pending = None
+        self._forget_client()
+        self.authenticated = isinstance(event.login, str)
+        self._state = State.GREETING
+
     def _accept_helo(self, capabilities: Iterable[str]) -> None:
         event = self._pending
         assert isinstance(event, Helo)
@@ -276,9 +309,12 @@ class SMTPServer(ServerAuth):
         lines = [self.hostname]
         if event.verb != "HELO":
             lines += capabilities
+            lines += self._capabilities.values()
             given = {line.split(" ", 1)[0].upper() for line in lines[1:]}
             lines += [line for line in self.capabilities if line.split(" ", 1)[0] not in given]
             self._advertised = frozenset(line.split(" ", 1)[0].upper() for line in lines[1:])
+            if self.authenticated:
+                self._advertised |= {"AUTH"}  # the command is offered no more, its parameter of MAIL is
             self.esmtp = True
         else:
             self._advertised = frozenset()
@@ -326,6 +362,10 @@ class SMTPServer(ServerAuth):
         """The refusal of a command that is not always there, or idle once too often; or None."""
         if verb == "AUTH":
             return None if self.sasl.mechanisms else self._unknown(raw_verb, argument)
+        if verb == "BDAT":
+            return None if "CHUNKING" in self.extensions else self._unknown(raw_verb, argument)
+        if verb == "XCLIENT" and not self.offers_xclient:
+            return self._unknown(raw_verb, argument)
         if verb == "STARTTLS" and (self.in_tls or not self.offers_starttls):
             # Neither counted nor told as an unknown command (but it may not go on for ever).
             spent = self._budgets.idle()
@@ -349,7 +389,7 @@ class SMTPServer(ServerAuth):
             return None
         event = self._refuse("", "", answers.BARE_LINE_END)
         if self._state is not _CLOSED:
-            self._close_with(answers.BARE_LINE_END)
+            self._close_with(event.reply)
         return event
 
     def _mail(self, verb: str, argument: bytes, next_state: State) -> Event | None:
@@ -363,7 +403,7 @@ class SMTPServer(ServerAuth):
 
     def _rcpt(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         limit = self.profile.limits.recipients
-        if limit is not None and self._recipients >= limit:
+        if limit is not None and self._transaction.recipients >= limit:
             return self._refuse(verb, as_text(argument), answers.TOO_MANY_RECIPIENTS)
         return self._path(Recipient, verb, b"TO", argument, next_state)
 
@@ -371,12 +411,18 @@ class SMTPServer(ServerAuth):
         self, kind: type[Mail] | type[Recipient], verb: str, keyword: bytes, argument: bytes, next_state: State
     ) -> Event | None:
         profile = self.profile
+        if kind is Recipient:
+            smtputf8 = self._transaction.smtputf8
+        else:  # the word comes behind the address; whether it is the parameter is seen below
+            smtputf8 = not argument.isascii() and b" SMTPUTF8" in argument.upper() and "SMTPUTF8" in self._advertised
         try:
-            address, rest = parse_path(argument, keyword, profile.addresses)
+            address, rest = parse_path(argument, keyword, profile.addresses, smtputf8)
         except AddressError as error:
             return self._refuse_path(verb, argument, error.reply)
         text = argument.decode("utf-8", "surrogateescape")
         if not rest:
+            if smtputf8 and kind is Mail:
+                return self._refuse_path(verb, argument, NON_ASCII)
             return self._owe(kind(address, [], text), next_state)
         parameters = [as_text(parameter) for parameter in split_parameters(rest, profile.addresses)]
         if len(parameters) > profile.limits.parameters:
@@ -386,17 +432,22 @@ class SMTPServer(ServerAuth):
                 return self._refuse_path(verb, argument, answers.BAD_ADDRESS)
             return self._owe(kind(address, parameters, text), next_state)
         try:
-            if kind is Recipient:
-                options = RecipientOptions.parse(parameters, self._advertised)
-                return self._owe(Recipient(address, parameters, text, options), next_state)
-            return self._owe(Mail(address, parameters, text, self._mail_options(parameters)), next_state)
+            if kind is Mail:
+                return self._owe(Mail(address, parameters, text, self._mail_options(parameters, address)), next_state)
+            options = RecipientOptions.parse(parameters, self._advertised, self._registered[verb])
+            return self._owe(Recipient(address, parameters, text, options), next_state)
         except ParameterError as error:
             return self._refuse_path(verb, argument, error.reply)
 
-    def _mail_options(self, parameters: list[str]) -> MailOptions:
-        options = MailOptions.parse(parameters, self._advertised)
+    def _mail_options(self, parameters: list[str], address: Address) -> MailOptions:
+        """What the parameters of a MAIL say, and what that means for its transaction."""
+        options = MailOptions.parse(parameters, self._advertised, self._registered["MAIL"])
         if options.size is not None and self.message_size is not None and options.size > self.message_size:
             raise ParameterError(answers.TOO_BIG)
+        if not options.smtputf8 and not address.is_ascii and not self.profile.addresses.eight_bit:
+            raise ParameterError(NON_ASCII)
+        self._transaction.smtputf8 = options.smtputf8
+        self._transaction.binary = options.body is BodyType.BINARY_MIME
         if options.auth is not None and not self.authenticated:
             # RFC 4954 section 5: a client that is not trusted may not say who submitted the message.
             return options.with_auth(NULL_SUBMITTER)
@@ -422,11 +473,6 @@ class SMTPServer(ServerAuth):
         look like facts of ours in a trace line. What the word means is not judged."""
         return not self.profile.helo_argument_required or (len(host) <= 255 and _HELO_NAME.match(host) is not None)
 
-    def _data(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        if argument and self.profile.parameters_checked:
-            return self._refuse(verb, as_text(argument), answers.PARAMETER_NOT_ALLOWED)
-        return self._owe(Data(), next_state)
-
     def _rset(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         self._drop_transaction()
         self._state = next_state
@@ -434,11 +480,18 @@ class SMTPServer(ServerAuth):
 
     def _noop(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         self._budgets.errors_in_row = 0
-        self._send(answers.NOOP_DONE.code, answers.NOOP_DONE.text)
+        self._say(answers.NOOP_DONE)
         return None
 
     def _vrfy(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        return self._owe(Verify(verb, as_text(argument)), next_state)
+        smtputf8 = False
+        if "SMTPUTF8" in self._advertised:  # RFC 6531 section 3.7.4.1
+            name, blank, word = argument.rstrip(b" \t").rpartition(b" ")
+            if blank and word.upper() == b"SMTPUTF8":
+                smtputf8, argument = True, name.rstrip(b" \t")
+        if not smtputf8 and not argument.isascii() and not self.profile.addresses.eight_bit:
+            return self._refuse(verb, as_text(argument), NON_ASCII)
+        return self._owe(Verify(verb, as_text(argument), smtputf8), next_state)
 
     def _help(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         return self._owe(Help(as_text(argument)), next_state)
@@ -452,9 +505,17 @@ class SMTPServer(ServerAuth):
         if len(self._buffer):
             # Plain text behind the command would be read as if it came inside TLS.
             event = self._refuse(verb, "", answers.TLS_PIPELINED)
-            self._close_with(answers.TLS_PIPELINED)
+            self._close_with(event.reply)
             return event
         return self._owe(StartTLS(), next_state)
+
+    def _xclient(self, verb: str, argument: bytes, next_state: State) -> Event | None:
+        from mailfront_proto.smtp.xclient import XclientError, parse_xclient  # few servers need it
+
+        try:
+            return self._owe(parse_xclient(argument), self._state)
+        except XclientError:
+            return self._refuse(verb, as_text(argument), answers.BAD_XCLIENT)
 
     def _vendor_command(self, upper: bytes, argument: bytes) -> Event | None:
         wanted = self._vendor[upper]
@@ -469,51 +530,14 @@ class SMTPServer(ServerAuth):
             return self._refuse(verb, text, answers.BAD_COMMAND)
         return self._owe(VendorCommand(verb, text), self._state)
 
-    # -- the message -------------------------------------------------------------------------------------
-
-    def _next_of_body(self) -> Event | NeedData | None:
-        if self._body_ended:
-            refusal = self._refusal
-            if refusal is None:
-                return self._owe(MessageEnd(), after_message(self.profile))
-            for _ in range(self._recipients if self.lmtp else 1):
-                self._send(refusal.code, refusal.text)
-            self._message_done(False)
-            if refusal is answers.BARE_LINE_END_IN_MESSAGE:
-                self._close_with(refusal)
-            return MessageRefused(refusal)
-        data = self._buffer.read_all()
-        if not data:
-            return self._end_of_input() if self._eof else NEED_DATA
-        decoder = self._decoder
-        assert decoder is not None
-        room = None if self.message_size is None else self.message_size - decoder.size
-        decoded, rest = decoder.feed(data)
-        if rest is not None:
-            self._buffer.push_back(rest)
-            self._body_ended = True
-        if self._refusal is not None:
-            return None
-        if decoder.has_bare_line_ends and self.profile.line_ends is LineEnds.REJECT:
-            self._refusal = answers.BARE_LINE_END_IN_MESSAGE
-        if self.message_size is not None and decoder.size > self.message_size:
-            assert room is not None
-            decoded = self._cut(decoded, room)
-            self._refusal = answers.TOO_BIG
-        return Body(decoded) if decoded else None
-
-    def _cut(self, decoded: bytes, room: int) -> bytes:
-        """The first `room` octets of a slice, counted on the wire: the same however the message was cut."""
-        if not self.lf_bodies:
-            return decoded[:room]
-        return decoded.replace(b"\n", b"\r\n")[:room].replace(b"\r\n", b"\n").removesuffix(b"\r")
-
 
 _READERS: Final[dict[State, Callable[[SMTPServer], Event | NeedData | Paused | None]]] = {
     **dict.fromkeys(COMMAND_STATES, SMTPServer._next_command),
     State.GREETING: SMTPServer._next_of_greeting,
     State.AUTH: SMTPServer._next_auth_response,
     State.BODY: SMTPServer._next_of_body,
+    State.CHUNK: SMTPServer._next_of_chunk,
+    State.DRAIN: SMTPServer._next_of_drain,
     State.TLS: SMTPServer._next_of_tls,
     State.CLOSED: SMTPServer._next_of_closed,
 }
@@ -528,6 +552,7 @@ _HANDLERS: Final[dict[str, Handler]] = {
     "MAIL": SMTPServer._mail,
     "RCPT": SMTPServer._rcpt,
     "DATA": SMTPServer._data,
+    "BDAT": SMTPServer._bdat,
     "RSET": SMTPServer._rset,
     "NOOP": SMTPServer._noop,
     "VRFY": SMTPServer._vrfy,
@@ -536,6 +561,7 @@ _HANDLERS: Final[dict[str, Handler]] = {
     "QUIT": SMTPServer._quit,
     "STARTTLS": SMTPServer._starttls,
     "AUTH": SMTPServer._auth,
+    "XCLIENT": SMTPServer._xclient,
 }
 
 _dispatch_tables: dict[tuple[Profile, bool], dict[State, dict[bytes, tuple[str, Handler, Row]]]] = {}
@@ -551,7 +577,9 @@ def _dispatch_table(profile: Profile, lmtp: bool) -> dict[State, dict[bytes, tup
             state: {
                 verb.encode(): (
                     verb,
-                    SMTPServer._out_of_order if isinstance(table[state, verb], Reply) else _HANDLERS[verb],
+                    _HANDLERS[verb]
+                    if verb == "BDAT" or isinstance(table[state, verb], State)  # BDAT reads its octets in any case
+                    else SMTPServer._out_of_order,
                     table[state, verb],
                 )
                 for verb in COMMANDS

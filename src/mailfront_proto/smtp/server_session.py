@@ -4,6 +4,8 @@
 bytes in and out, the event that is owed an answer, the transaction, and the budgets that a client may spend.
 """
 
+import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from mailfront_proto.errors import LocalProtocolError
@@ -12,17 +14,19 @@ from mailfront_proto.sasl.masking import MASK, shown_argument
 from mailfront_proto.sasl.options import NOTHING_OFFERED
 from mailfront_proto.smtp import answers
 from mailfront_proto.smtp.answers import NOT_IMPLEMENTED
-from mailfront_proto.smtp.body import DotDecoder
+from mailfront_proto.smtp.body import ChunkDecoder, DotDecoder
 from mailfront_proto.smtp.budgets import Budgets
 from mailfront_proto.smtp.events import (
     ConnectionClosed,
     Event,
     Refused,
 )
+from mailfront_proto.smtp.parameters import Registered
 from mailfront_proto.smtp.profile import LineEnds, Profile
 from mailfront_proto.smtp.replies import Reply, encode_reply
 from mailfront_proto.smtp.states import (
     TRANSACTION_STATES,
+    UNFINISHED_STATES,
     State,
     after_message,
 )
@@ -36,30 +40,67 @@ _HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"
 _CONNECTED: Final = State.CONNECTED
 _CLOSED: Final = State.CLOSED
 
+# The extensions that a machine can offer by itself, in the order of their lines.
+_IN_ORDER: Final = (
+    *("8BITMIME", "BINARYMIME", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES", "LIMITS", "PIPELINING", "REQUIRETLS"),
+    "SMTPUTF8",
+)
+_CONDITIONAL: Final = frozenset(("BINARYMIME", "LIMITS", "REQUIRETLS"))
+
+_KEYWORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*\Z", re.ASCII)  # RFC 5321 section 4.1.1.1
+_CAPABILITY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(?: [!-~]+)*\Z", re.ASCII)
+
+
+class Transaction:
+    """One message on its way in. It is never cleaned: when it ends, another takes its place."""
+
+    __slots__ = ("binary", "chunk_left", "decoder", "ended", "last_chunk", "recipients", "refusal", "smtputf8")
+
+    def __init__(self) -> None:
+        self.recipients = 0
+        """How many were accepted."""
+        self.smtputf8 = False
+        """MAIL said SMTPUTF8."""
+        self.binary = False
+        """MAIL said BODY=BINARYMIME."""
+        self.decoder: DotDecoder | ChunkDecoder | None = None
+        self.refusal: Reply | None = None
+        """With what the machine will refuse the message, which is read all the same."""
+        self.ended = False
+        """All of the message was read."""
+        self.chunk_left = 0
+        """Octets of the current chunk that are still to come."""
+        self.last_chunk = False
+
 
 class ServerSession(ServerMachine[Event]):
     """The state of one session; see `mailfront_proto.smtp.server.SMTPServer` for its arguments."""
 
     __slots__ = (
         "_advertised",
-        "_body_ended",
+        "_after_drain",
         "_budgets",
+        "_capabilities",
         "_command_limit",
-        "_decoder",
+        "_drain_left",
+        "_drain_state",
         "_enhances",
         "_exchange",
         "_frame_limit",
+        "_greeted",
         "_max_wire_line",
         "_next_state",
-        "_recipients",
-        "_refusal",
+        "_overrides",
         "_refused_auth",
+        "_registered",
         "_secrets_may_follow",
         "_state_before_auth",
         "_strict_lines",
+        "_transaction",
         "_vendor",
         "authenticated",
         "esmtp",
+        "extensions",
         "greeting",
         "helo_host",
         "hostname",
@@ -68,6 +109,7 @@ class ServerSession(ServerMachine[Event]):
         "lmtp",
         "message_size",
         "offers_starttls",
+        "offers_xclient",
         "profile",
         "sasl",
     )
@@ -90,6 +132,8 @@ class ServerSession(ServerMachine[Event]):
         self.lmtp = lmtp
         self.greeting = greeting if greeting is not None else f"{hostname} mailfront"
         self.offers_starttls = False
+        self.offers_xclient = False
+        self.extensions = profile.extensions
         self.sasl = NOTHING_OFFERED
         self.message_size = profile.limits.message_size
         self.in_tls = False
@@ -101,10 +145,17 @@ class ServerSession(ServerMachine[Event]):
         self._command_limit = profile.limits.command_line
         self._frame_limit = max(profile.limits.command_line, profile.limits.auth_line)
         self._vendor: dict[bytes, str] = {}
+        self._capabilities: dict[str, str] = {}
+        self._registered: dict[str, dict[str, Registered]] = {"MAIL": {}, "RCPT": {}}
+        self._overrides: dict[Reply, Reply] = {}
         self._budgets = Budgets(profile.limits)
 
         self._secrets_may_follow = False
         self._next_state = _CONNECTED
+        self._greeted = False
+        self._drain_left = 0
+        self._drain_state = _CONNECTED
+        self._after_drain: Callable[[], Event | None] = _nothing
         self._forget_client()
 
     def _forget_client(self) -> None:
@@ -120,10 +171,7 @@ class ServerSession(ServerMachine[Event]):
         self._drop_transaction()
 
     def _drop_transaction(self) -> None:
-        self._recipients = 0
-        self._decoder: DotDecoder | None = None
-        self._refusal: Reply | None = None
-        self._body_ended = False
+        self._transaction = Transaction()
 
     # -- what the application asks -----------------------------------------------------------------------
 
@@ -140,15 +188,31 @@ class ServerSession(ServerMachine[Event]):
     @property
     def capabilities(self) -> list[str]:
         """The machine's own capability lines, behind those of the application."""
+        extensions = self.extensions
         offered = []
-        if self.message_size is not None:
+        if self.message_size is not None and "SIZE" in extensions:
             offered.append(f"SIZE {self.message_size}")
         if self.sasl.mechanisms and not self.authenticated:  # RFC 4954 section 4: not twice
             offered.append("AUTH " + " ".join(self.sasl.mechanisms))
-        offered += ["8BITMIME", "ENHANCEDSTATUSCODES", "PIPELINING"]
+        for keyword in _IN_ORDER:
+            if keyword in extensions and (keyword not in _CONDITIONAL or self._can(keyword)):
+                offered.append(keyword if keyword != "LIMITS" else f"LIMITS RCPTMAX={self.profile.limits.recipients}")
         if self.offers_starttls and not self.in_tls:
             offered.append("STARTTLS")
+        if self.offers_xclient:
+            from mailfront_proto.smtp.xclient import XCLIENT_ATTRIBUTES
+
+            offered.append("XCLIENT " + " ".join(XCLIENT_ATTRIBUTES))
         return offered
+
+    def _can(self, keyword: str) -> bool:
+        """Whether an extension that is not always possible is possible now."""
+        if keyword == "BINARYMIME":  # RFC 3030 section 3: needs CHUNKING
+            return "CHUNKING" in self.extensions
+        if keyword == "LIMITS":
+            recipients = self.profile.limits.recipients
+            return recipients is not None and 0 < recipients < 1_000_000  # RFC 9422 section 3: at most 6 digits
+        return self.in_tls  # REQUIRETLS, RFC 8689 section 2
 
     def register_command(self, verb: str, parameter: str = "optional") -> None:
         """Hand the command `verb` to the application as `VendorCommand`, in place of a built-in one.
@@ -166,6 +230,61 @@ class ServerSession(ServerMachine[Event]):
         """Take `verb` back: the built-in command, or none, is in force again."""
         self._vendor.pop(verb.upper().encode(), None)
 
+    def register_capability(self, line: str) -> None:
+        """Offer ``KEYWORD`` or ``KEYWORD PARAMETERS`` in the answer to EHLO and LHLO, in place of the machine's own
+        line for that keyword and in front of the others."""
+        if not _CAPABILITY.match(line):
+            raise LocalProtocolError(
+                f"register_capability({line!r}): a keyword of ASCII letters, digits and hyphens, and printable words "
+                "behind single blanks (RFC 5321 section 4.1.1.1)"
+            )
+        self._capabilities[line.partition(" ")[0].upper()] = line
+
+    def unregister_capability(self, keyword: str) -> None:
+        """Take the line of `keyword` back."""
+        self._capabilities.pop(keyword.upper(), None)
+
+    def register_parameter(
+        self,
+        verb: str,
+        keyword: str,
+        check: Callable[[str | None], bool] | None = None,
+        capability: str = "",
+    ) -> None:
+        """Take the parameter `keyword` of `verb`, ``MAIL`` or ``RCPT``: it is in ``options.others`` of the event.
+
+        `check`: whether a value is good (None: there was no ``=``); what is not is 501. `capability`: a keyword that
+        must have been offered in EHLO, else the parameter is 555. A built-in parameter of that name is yours then.
+        """
+        if verb not in self._registered or not _KEYWORD.match(keyword):
+            raise LocalProtocolError(
+                f"register_parameter({verb!r}, {keyword!r}): the verb is 'MAIL' or 'RCPT', the keyword ASCII letters, "
+                "digits and hyphens (RFC 5321 section 4.1.2)"
+            )
+        self._registered[verb][keyword.upper()] = Registered(capability.upper(), check)
+
+    def unregister_parameter(self, verb: str, keyword: str) -> None:
+        """Take `keyword` back: the built-in parameter, or none, is in force again."""
+        self._registered[verb].pop(keyword.upper(), None)
+
+    def override_reply(self, reply: Reply, replacement: Reply) -> None:
+        """Say `replacement` wherever the machine would say `reply` by itself: one of
+        `mailfront_proto.smtp.answers`, or the usual reply of ``accept()``. What happens besides stays the same, so
+        both must accept, or both refuse, or both end the session (421)."""
+        if _kind_of_answer(reply) != _kind_of_answer(replacement):
+            raise LocalProtocolError(
+                f"override_reply(): {replacement.code} cannot stand for {reply.code}: 2yz stands for 2yz, 3yz for 3yz, "
+                "4yz and 5yz for each other, and 421 for 421 alone"
+            )
+        self._overrides[reply] = replacement
+
+    def _say(self, reply: Reply) -> Reply:
+        """Send what the machine says by itself, or what the application has put in its place."""
+        if self._overrides:
+            reply = self._overrides.get(reply, reply)
+        self._send(reply.code, reply.text)
+        return reply
+
     def _send(self, code: int, text: str) -> None:
         enhanced = self._enhances and self._state is not State.GREETING
         self._put(encode_reply(code, text, self._max_wire_line, enhanced))
@@ -179,16 +298,17 @@ class ServerSession(ServerMachine[Event]):
         return event
 
     def _message_done(self, accepted: bool) -> None:
-        recipients = self._recipients
+        before = self._transaction
         self._drop_transaction()
         self._state = after_message(self.profile)
-        if self._state is State.RECIPIENTS:
-            self._recipients = recipients
+        if self._state is State.RECIPIENTS:  # the same envelope for another message
+            after = self._transaction
+            after.recipients, after.smtputf8, after.binary = before.recipients, before.smtputf8, before.binary
         if accepted:
             self._budgets.message_accepted()
 
     def _end_of_input(self) -> ConnectionClosed:
-        closed = ConnectionClosed("EOF", in_message=self._state in (State.BODY, State.AUTH, State.TLS))
+        closed = ConnectionClosed("EOF", in_message=self._state in UNFINISHED_STATES)
         self._close(closed)
         return closed
 
@@ -203,8 +323,7 @@ class ServerSession(ServerMachine[Event]):
     def _end_with(self, reply: Reply | None) -> None:
         """Say `reply` and close, if a budget is spent and it is not said yet."""
         if reply is not None and self._state is not _CLOSED:
-            self._send(reply.code, reply.text)
-            self._close_with(reply)
+            self._close_with(self._say(reply))
 
     # -- refusals ----------------------------------------------------------------------------------------
 
@@ -218,13 +337,13 @@ class ServerSession(ServerMachine[Event]):
         transaction_dropped: bool = False,
         mechanism: str = "",
         cause: str = "",
-    ) -> Event:
+    ) -> Refused:
         """Answer with `reply`, count it, and tell the application. 421 closes."""
         if reply.code in (500, 501, 555):
             reply = self._budgets.error() or reply
         else:
             self._budgets.errors_in_row = 0
-        self._send(reply.code, reply.text)
+        reply = self._say(reply)
         if reply.code == 421:
             self._close_with(reply)
         if verb == "AUTH":
@@ -246,7 +365,7 @@ class ServerSession(ServerMachine[Event]):
         too_many = self._budgets.unknown()
         event = self._refuse(verb, text, too_many or NOT_IMPLEMENTED, unknown=True)
         if too_many is not None and self._state is not _CLOSED:
-            self._close_with(too_many)
+            self._close_with(event.reply)
         return event
 
     def _shown(self, verb: str, argument: bytes) -> str:
@@ -262,3 +381,14 @@ class ServerSession(ServerMachine[Event]):
 def as_text(data: bytes) -> str:
     """Bytes of the client as text that keeps them: what is no UTF-8 becomes surrogate escapes."""
     return data.decode("utf-8", "surrogateescape")
+
+
+def _kind_of_answer(reply: Reply) -> int:
+    """2 accepts, 3 goes on, 4 refuses, 421 ends."""
+    if reply.code == 421:
+        return 421
+    return 4 if reply.code >= 400 else reply.code // 100
+
+
+def _nothing() -> None:
+    return None
