@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mailfront_proto.errors import RemoteProtocolError
 from mailfront_proto.pull import NEED_DATA, PAUSED
-from mailfront_proto.smtp.client import SMTPClient
+from mailfront_proto.smtp.client import CHUNK_SIZE, SMTPClient
 from mailfront_proto.smtp.client_events import (
     Authenticated,
     AuthenticationFailed,
@@ -33,12 +33,15 @@ App = Callable[[SMTPClient, ClientEvent], None]
 
 @dataclass
 class Script:
-    """One session and the events it must give (as `show` writes them). `new_app` makes the application."""
+    """One session and the events it must give (as `show` writes them). `new_app` makes the application; `name` is
+    the client's, `chunk_size` that of its chunks."""
 
     new_app: Callable[[], App]
     steps: Sequence[tuple[bytes, bytes]]
     events: Sequence[str]
     lmtp: bool = False
+    name: str = "client.example"
+    chunk_size: int = CHUNK_SIZE
 
 
 def show(event: ClientEvent | Raised) -> str:
@@ -91,9 +94,8 @@ def segments(script: Script) -> list[bytes]:
 
 def play(script: Script, pieces: Pieces | None = None) -> list[str]:
     """Play `script`, with what the server sends in `pieces` (default: whole); returns the events."""
-    player = Player(
-        SMTPClient("client.example", lmtp=script.lmtp), script.new_app(), raises=RemoteProtocolError
-    )
+    client = SMTPClient(script.name, lmtp=script.lmtp, chunk_size=script.chunk_size)
+    player = Player(client, script.new_app(), raises=RemoteProtocolError)
     player.step()
     taken = 0
     for number, (expected, answer) in enumerate(script.steps):

@@ -431,7 +431,8 @@ class ClientSession:
         lost, else with `reply`, the answer to `verb`."""
         if self._closed is not None:
             return
-        in_message = self._state in (State.BODY, State.CHUNKS, State.AUTH, State.TLS)
+        half_sent = self._state is State.CHUNKS and not self._chunk_refused
+        in_message = half_sent or self._state in (State.BODY, State.AUTH, State.TLS)
         message = self._message
         if message is not None:
             self._message = None
