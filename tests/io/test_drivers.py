@@ -143,6 +143,7 @@ CASES = [
     Case("FIN before much output", [HI, b"give 20\r\n", EOF], said() + PIECE * 20, ["eof", "returned 4"]),
     Case("RST while it waits", [HI, RESET], None, ["lost", "returned 3"]),
     Case("RST while it sleeps", [HI, b"nap 0.2\r\n", WaitFor(b"nap"), RESET], None, ["lost", "returned 3"]),
+    Case("RST behind input", [HI, b"take 999\r\n", WaitFor(b"go"), b"x" * 9, RESET], None, ["lost", "returned 3"]),
     Case("RST while it sends", [HI, b"flood 9\r\n", STALL, Advance(0.1), RESET], None, ["lost", "returned 3"]),
     Case(
         "TLS",

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from mailfront_io.drivers.asyncio_session import SessionProtocol
+from mailfront_io.drivers.asyncio_session import SocketSession
 from mailfront_io.drivers.listener import (
     Address,
     Backoff,
@@ -165,17 +165,17 @@ async def _drive(
     except OSError:
         remote = None  # gone already: the session will see it
     facts = Connection(CLOCK, address(connection.getsockname()), remote)
-    protocol = SessionProtocol(loop, connection, session(facts), lambda _: ended.set())
-    protocol.open()
+    driven = SocketSession(loop, connection, session(facts), lambda _: ended.set())
+    driven.open()
     try:
         await ended.wait()
     except asyncio.CancelledError:
-        protocol.cancel()
+        driven.cancel()
         await asyncio.shield(asyncio.ensure_future(ended.wait()))
         raise
-    if protocol.error is not None:
-        raise protocol.error
-    result: T = protocol.result
+    if driven.error is not None:
+        raise driven.error
+    result: T = driven.result
     return result
 
 
@@ -183,7 +183,7 @@ class _Server:
     """The listeners and sessions of one `serve`."""
 
     def __init__(self, listeners: Sequence[Listener], report: Report) -> None:
-        self.sessions: set[SessionProtocol] = set()
+        self.sessions: set[SocketSession] = set()
         self.stopping = asyncio.Event()
         self._cancelling = False
         self._changed = asyncio.Event()  # a session has ended, or the grace period has
@@ -252,7 +252,7 @@ class _Server:
         self._loop.add_reader(listener.socket.fileno(), self._accept, listener)
 
     def _begin(self, listener: Listener, connection: socket.socket, remote: Address | None) -> None:
-        def ended(session: SessionProtocol) -> None:
+        def ended(session: SocketSession) -> None:
             self.sessions.discard(session)
             release(listener, remote, self._report)
             if session.error is not None and not isinstance(session.error, Cancelled | Stopping):
@@ -262,11 +262,11 @@ class _Server:
 
         try:
             facts = Connection(CLOCK, address(connection.getsockname()), remote)
-            session = SessionProtocol(self._loop, connection, listener.session(facts), ended)
-            session.open()
+            session = SocketSession(self._loop, connection, listener.session(facts), ended)
         except BaseException as error:
             connection.close()
             release(listener, remote, self._report)
             tell(self._report, error)
             return
         self.sessions.add(session)
+        session.open()

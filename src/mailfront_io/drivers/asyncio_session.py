@@ -1,21 +1,23 @@
-"""How asyncio steps a session: straight from the transport's callbacks.
+"""How asyncio steps a session: straight from the event loop's callbacks.
 
-Strategy: one object per connection is both the transport's protocol and the stepper of its session. When
-bytes arrive the callback sends them into the coroutine and steps it until it waits again: no task, no future
-and no stream object lies between a read and the reply to it.
+Strategy: one object per connection owns the socket and steps the session. When the loop says that there is something
+to read, the callback reads it, sends it into the coroutine and steps that until it waits again: no task, no future,
+no transport and no stream object lies between a read and the reply to it.
 
-* Reads go through one buffer per loop, 64 KiB, that is never looked at after the callback; the session gets
-  `bytes`. (A plain `Protocol` would let asyncio allocate, map and unmap 256 KiB for each read.)
-* While the session does not wait in a `Recv`, the first bytes that arrive are held and reading is paused, so
-  a connection holds one buffer at most. A `Send` beyond the transport's high-water mark waits until the
-  transport calls `resume_writing`.
+* What is not waited for stays in the kernel. While the session does not wait in a `Recv`, the first call of the
+  reader takes it out of the loop; so nothing is held here, and a peer that talks too early is slowed down by TCP.
+* A `Send` goes to the kernel at once, most of the time whole. Otherwise the loop calls when there is room for more,
+  and the `Send` waits until all of it is gone. So nothing is left to be flushed when the session ends.
+* Where bytes were read and nothing was said to them, in a large message above all, the next read follows at once.
+  (That is also how a reset behind them is found: about such a connection uvloop calls the reader once, and never
+  again. A reply finds it by itself.)
 * All connections of a loop share one timer (`drivers.deadlines`), where a connection is moved lazily: it keeps its
   place when its deadline moves on, and takes a new one when its time comes too early. (A timer per connection
   made a short session a quarter dearer with uvloop.)
 * The waits of the cold operations are callbacks too: `Sleep` is a deadline, `Thread` a call in
   `drivers.threads`. So no operation needs a task, and with anyio nothing here would be shorter.
-* Everything unusual (held bytes, end of stream, stop, cancellation) raises `_attention`, the one flag that
-  the hot path looks at.
+* Everything unusual (no reader, end of stream, stop, cancellation) raises `_attention`, the one flag that the hot
+  path looks at.
 
 The rules that all drivers share are in the head of `drivers.stepper`.
 """
@@ -26,10 +28,10 @@ import time
 import weakref
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from mailfront_io.drivers.deadlines import NEVER, Deadlines
-from mailfront_io.drivers.listener import LINGER_SECONDS, no_delay
+from mailfront_io.drivers.listener import LINGER_BYTES, LINGER_SECONDS, no_delay
 from mailfront_io.drivers.stepper import CLOCK, not_an_operation
 from mailfront_io.drivers.threads import POOL, Call
 from mailfront_io.ops import (
@@ -49,25 +51,18 @@ from mailfront_io.ops import (
 if TYPE_CHECKING:
     from mailfront_io.drivers.stepper import Steps
 
-FLUSH_SECONDS = 30.0
-"""How long the transport may take to send what a session has sent last."""
+_deadlines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Deadlines] = weakref.WeakKeyDictionary()
+"""Those of each loop."""
 
 
-class _Shared:
-    """What the sessions of one loop have in common."""
-
-    def __init__(self) -> None:
-        self.buffer = memoryview(bytearray(RECEIVE_SIZE))
-        self.deadlines = Deadlines()
-
-
-_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = weakref.WeakKeyDictionary()
+READS_AT_ONCE = 4
+"""Reads of one connection, each of up to 64 KiB, before others have their turn."""
 
 
 class _Wait(Enum):
     """What a session waits in."""
 
-    NOTHING = 0  # it is being stepped, or not yet connected
+    NOTHING = 0  # it is being stepped, or has not begun
     RECV = 1
     SEND = 2
     SLEEP = 3
@@ -77,14 +72,15 @@ class _Wait(Enum):
 
 _NOTHING, _RECV, _SEND, _SLEEP, _THREAD, _CLOSE = _Wait
 
+_EMPTY = memoryview(b"")
 
-class SessionProtocol(asyncio.BufferedProtocol):
+
+class SocketSession:
     """One session and its connection. `ended` is called with this object when both are over; `result` or
     `error` then say what came of the session."""
 
     __slots__ = (
         "_attention",
-        "_buffer",
         "_call",
         "_cancelled",
         "_committing",
@@ -93,47 +89,45 @@ class SessionProtocol(asyncio.BufferedProtocol):
         "_deadlines",
         "_ended",
         "_eof",
-        "_held",
+        "_fd",
         "_idle",
+        "_left_to_linger",
         "_limit",
         "_loop",
         "_lost",
-        "_opening",
-        "_paused",
+        "_reading",
+        "_replied",
+        "_rest",
         "_sending",
         "_session",
         "_socket",
         "_step_in",
         "_stopping",
-        "_stuck",
-        "_transport",
         "_waiting",
         "error",
         "result",
         "timer_at",
     )
 
-    _transport: asyncio.Transport
-
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         connection: socket.socket,
         session: "Steps[Any]",
-        ended: Callable[["SessionProtocol"], None],
+        ended: Callable[["SocketSession"], None],
     ) -> None:
         self.result: Any = None
         self.error: BaseException | None = None
         self._loop = loop
         self._socket = connection
+        self._fd = connection.fileno()
         self._session = session
         self._step_in = session.send
         self._ended = ended
-        shared = _shared.get(loop)
-        if shared is None:
-            shared = _shared[loop] = _Shared()
-        self._buffer = shared.buffer
-        self._deadlines = shared.deadlines
+        deadlines = _deadlines.get(loop)
+        if deadlines is None:
+            deadlines = _deadlines[loop] = Deadlines()
+        self._deadlines = deadlines
         self._waiting = _NOTHING
         self._idle = False  # the Recv that is waited in may be stopped
         self._deadline: float | None = None  # of what is waited in
@@ -141,11 +135,12 @@ class SessionProtocol(asyncio.BufferedProtocol):
         self._call: Call | None = None  # the Thread that is waited in
         self._committing = False  # and it is one that commits
         self._cut_short = False  # the Sleep that is waited in ends with its deadline, or the clean-up's time
-        self._stuck = False  # the peer did not read what we sent in time
-        self._paused = False  # the transport's buffer is above its high-water mark
-        self._sending: Send | Recv  # the operation that is waited in while that is so
-        self._attention = False  # something of the following is set
-        self._held = b""  # arrived while nobody was waiting; reading is paused
+        self._sending: Send | Recv | None = None  # the operation whose output waits for room in the kernel
+        self._rest = _EMPTY  # what is left of that
+        self._left_to_linger = LINGER_BYTES
+        self._attention = False  # something of the following is set, or `_reading` is not
+        self._replied = False  # something was sent since the last read
+        self._reading = False  # the loop calls `_readable`
         self._eof = False
         self._lost: str | None = None
         self._stopping = False
@@ -153,69 +148,62 @@ class SessionProtocol(asyncio.BufferedProtocol):
         self._limit: float | None = None  # the end of the clean-up, once Cancelled was thrown
 
     def open(self) -> None:
-        """Make the transport, which will begin the session.
-
-        The loop's coroutine for that is stepped by hand: all that it would wait for is `connection_made`,
-        and a task costs a fifth of a short session.
-        """
-        self._socket.setblocking(False)
-        if self._socket.proto != socket.IPPROTO_TCP:  # else asyncio does it, which goes by this number alone
-            no_delay(self._socket)
-        self._opening = self._loop.connect_accepted_socket(lambda: self, self._socket)
-        self._opening.send(None)
-
-    # The transport's callbacks
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the session."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by descent
+        self._socket.setblocking(False)
+        no_delay(self._socket)
+        self._read(True)
         self._step(None)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Lend the loop's buffer until `buffer_updated`, which follows at once."""
-        return self._buffer
+    # The loop's callbacks
 
-    def buffer_updated(self, nbytes: int) -> None:
-        """Hand the bytes to the session, or hold them."""
-        if self._waiting is _RECV:
-            self._step(self._buffer[:nbytes].tobytes())
-        elif self._waiting is not _CLOSE:
-            self._held += self._buffer[:nbytes].tobytes()
-            self._attention = True
-            self._transport.pause_reading()
-
-    def eof_received(self) -> bool:
-        """Tell the session at its next Recv; the other direction stays open."""
-        self._eof = self._attention = True
-        if self._waiting is _RECV:
-            self._step(b"")
-        return self._waiting is not _CLOSE
-
-    def pause_writing(self) -> None:
-        """Let the next Send wait."""
-        self._paused = True
-
-    def resume_writing(self) -> None:
-        """Let the Send that waits be done, or the Recv go on to read."""
-        self._paused = False
-        if self._waiting is _SEND:
-            operation = self._sending
-            if isinstance(operation, Send):
-                self._step(None)
+    def _readable(self) -> None:
+        """There is something to read: bytes, the end, or an error."""
+        if self._waiting is not _RECV:
+            if self._waiting is _CLOSE:
+                self._drain()
+            else:
+                self._read(False)
+            return
+        for _ in range(READS_AT_ONCE):
+            try:
+                data = self._socket.recv(RECEIVE_SIZE)
+            except BlockingIOError:
                 return
-            operation.output = b""
-            outcome = self._recv(operation)
-            if outcome is not None:
-                self._step(*outcome)
+            except OSError as error:
+                self._step(None, self._lose(error))
+                return
+            if not data:
+                self._eof = True
+                self._read(False)
+            self._replied = False
+            self._step(data)
+            if self._replied or self._waiting is not _RECV:
+                return
+        self._read(False)  # registered anew, it is called about a reset
+        self._read(True)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the session at its next Recv or Send; or both are over."""
-        self._lost = getattr(exc, "strerror", None) or str(exc or "the connection was closed")
-        self._attention = True
-        if self._waiting is _CLOSE:
-            self._over()
-        elif self._waiting is _RECV or self._waiting is _SEND:
-            self._step(None, ConnectionLost(self._lost))
+    def _writable(self) -> None:
+        """There is room in the kernel for what is left to send."""
+        operation = self._sending
+        assert operation is not None
+        try:
+            self._rest = self._rest[self._socket.send(self._rest) :]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._stop_sending()
+            self._step(None, self._lose(error))
+            return
+        if self._rest:
+            return
+        self._stop_sending()
+        if isinstance(operation, Send):
+            self._step(None)
+            return
+        operation.output = b""
+        outcome = self._recv(operation)
+        if outcome is not None:
+            self._step(*outcome)
 
     # For the server
 
@@ -228,7 +216,7 @@ class SessionProtocol(asyncio.BufferedProtocol):
     def cancel(self) -> None:
         """Throw `Cancelled` at the operation that is waited in (a commit: behind it), or at the next one."""
         if self._waiting is _CLOSE:
-            self._transport.abort()
+            self._over()
             return
         if self._cancelled:
             return
@@ -261,24 +249,14 @@ class SessionProtocol(asyncio.BufferedProtocol):
             if not self._attention:
                 if kind is Recv:
                     if operation.output:
-                        self._transport.write(operation.output)
-                        if self._paused:
-                            self._wait_to_send(operation)
-                            return
-                        operation.output = b""
-                    self._deadline = deadline = operation.deadline
-                    if deadline is not None and deadline < self.timer_at:
-                        self._deadlines.add(deadline, self, self._loop)
-                    self._idle = operation.idle
-                    self._waiting = _RECV
-                    return
-                if kind is Send:
-                    self._transport.write(operation.data)
-                    if self._paused:
-                        self._wait_to_send(operation)
+                        operation.output = self._send_at_once(operation.output)
+                    if not operation.output:
+                        self._deadline = deadline = operation.deadline
+                        if deadline is not None and deadline < self.timer_at:
+                            self._deadlines.add(deadline, self, self._loop)
+                        self._idle = operation.idle
+                        self._waiting = _RECV
                         return
-                    answer = None
-                    continue
             elif self._limit is not None and self._limit <= time.monotonic():
                 self._give_up()
                 return
@@ -315,38 +293,69 @@ class SessionProtocol(asyncio.BufferedProtocol):
 
     def _recv(self, operation: Recv) -> "_Outcome | None":
         if operation.output:
-            if self._lost is not None:
-                return None, ConnectionLost(self._lost)
-            self._transport.write(operation.output)
-            if self._paused:
-                self._wait_to_send(operation)
-                return None
-            operation.output = b""
+            operation.output = self._send_at_once(operation.output)
+            if operation.output:
+                return self._wait_to_send(operation, operation.output)
         if self._stopping and operation.idle and self._limit is None:
             return None, Stopping()
         if operation.deadline is not None and operation.deadline <= time.monotonic():
             return None, DeadlineExceeded()
-        if self._held:
-            data, self._held = self._held, b""
-            if self._lost is None:
-                self._transport.resume_reading()
-            self._attention = self._eof or self._stopping or self._cancelled or self._lost is not None
-            return data, None
         if self._lost is not None:
             return None, ConnectionLost(self._lost)
         if self._eof:
             return b"", None
         self._wait(_RECV, operation.deadline, operation.idle)
+        if not self._reading:
+            self._read(True)
         return None
 
     def _send(self, operation: Send) -> "_Outcome | None":
+        rest = self._send_at_once(operation.data)
+        return self._wait_to_send(operation, rest) if rest else (None, None)
+
+    def _send_at_once(self, data: bytes) -> bytes:
+        """Send what the kernel takes now; return the rest. After an error that is all of it."""
+        self._replied = True
+        if self._lost is not None:
+            return data
+        try:
+            return data[self._socket.send(data) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._lose(error)
+        return data
+
+    def _wait_to_send(self, operation: Send | Recv, rest: bytes) -> "_Outcome | None":
         if self._lost is not None:
             return None, ConnectionLost(self._lost)
-        self._transport.write(operation.data)
-        if self._paused:
-            self._wait_to_send(operation)
-            return None
-        return None, None
+        self._sending = operation
+        self._rest = memoryview(rest)
+        self._loop.add_writer(self._fd, self._writable)
+        self._wait(_SEND, operation.deadline)
+        return None
+
+    def _stop_sending(self) -> None:
+        self._loop.remove_writer(self._fd)
+        self._sending = None
+        self._rest = _EMPTY
+
+    def _read(self, reading: bool) -> None:
+        """Let the loop call `_readable`, or not."""
+        self._reading = reading
+        if reading:
+            self._loop.add_reader(self._fd, self._readable)
+        else:
+            self._loop.remove_reader(self._fd)
+        self._attention = (
+            not reading or self._eof or self._stopping or self._cancelled or self._lost is not None
+        )
+
+    def _lose(self, error: OSError) -> ConnectionLost:
+        self._lost = error.strerror or str(error)
+        if self._reading:
+            self._read(False)
+        return ConnectionLost(self._lost)
 
     def _thread(self, operation: "Thread[Any]") -> "_Outcome | None":
         loop = self._loop
@@ -377,10 +386,6 @@ class SessionProtocol(asyncio.BufferedProtocol):
             self._call = None
             self._step(result, error)
 
-    def _wait_to_send(self, operation: Send | Recv) -> None:
-        self._sending = operation
-        self._wait(_SEND, operation.deadline)
-
     def _wait(self, what: _Wait, deadline: float | None, idle: bool = False) -> None:
         if self._limit is not None:
             deadline = self._limit if deadline is None else min(deadline, self._limit)
@@ -398,17 +403,19 @@ class SessionProtocol(asyncio.BufferedProtocol):
         if time.monotonic() < deadline:
             self._deadlines.add(deadline, self, self._loop)
         elif self._waiting is _CLOSE:
-            self._transport.abort()
+            self._over()
         elif self._waiting is _SLEEP and not self._cut_short:
             self._step(None)
         else:
-            self._stuck = self._waiting is _SEND
             self._abandon()
             self._step(None, DeadlineExceeded())
 
     # The end
 
     def _abandon(self) -> None:
+        """Do not wait any longer for what is waited for."""
+        if self._sending is not None:
+            self._stop_sending()
         if self._call is not None:
             self._call.abandon()
             self._call = None
@@ -427,38 +434,48 @@ class SessionProtocol(asyncio.BufferedProtocol):
         self._close()
 
     def _close(self) -> None:
-        """The session has ended: let the transport send what is left, then close it.
+        """The session has ended: close the connection.
 
         Closing over unread input sends a reset, which can overtake our last reply. So when the peer still
         talks its input is thrown away for a while first.
         """
         self._waiting = _CLOSE
         self._deadline = None
-        if self._lost is not None:
+        if self._lost is not None or self._eof or not self._unread():
             self._over()
-        elif self._stuck:
-            self._transport.abort()  # it did not read in time
-        elif not self._eof and self._unread():
-            self._held = b""
-            self._transport.write_eof()
-            self._transport.resume_reading()
-            self._wait(_CLOSE, time.monotonic() + LINGER_SECONDS)
-        else:
-            self._transport.close()
-            if self._transport.get_write_buffer_size():  # with uvloop always: it writes a little later
-                self._wait(_CLOSE, time.monotonic() + FLUSH_SECONDS)
+            return
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._over()
+            return
+        if not self._reading:
+            self._read(True)
+        self._wait(_CLOSE, time.monotonic() + LINGER_SECONDS)
 
     def _unread(self) -> bool:
-        if self._held:
-            return True
         try:
-            return bool(self._socket.recv(1, socket.MSG_DONTWAIT))
+            return bool(self._socket.recv(1))
         except OSError:  # nothing there, most of the time
             return False
 
+    def _drain(self) -> None:
+        """Throw away what the peer still says."""
+        try:
+            data = self._socket.recv(RECEIVE_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._left_to_linger -= len(data)
+        if not data or self._left_to_linger <= 0:
+            self._over()
+
     def _over(self) -> None:
+        if self._reading:
+            self._read(False)
         self._deadlines.remove(self)
-        self._opening.close()
+        self._socket.close()
         self._ended(self)
 
 
