@@ -27,6 +27,7 @@ from mailfront_proto.smtp.client_events import (
     Stage,
 )
 from mailfront_proto.smtp.client_order import ALLOWED, MAX_PIPELINED
+from mailfront_proto.smtp.events import Xclient
 from mailfront_proto.smtp.parameters import (
     NO_MAIL_OPTIONS,
     NO_RECIPIENT_OPTIONS,
@@ -845,7 +846,7 @@ CALLS: dict[str, Callable[[SMTPClient], object]] = {
     "RCPT": lambda c: c.recipient("c@d"),
     "DATA": SMTPClient.data,
     "BDAT": lambda c: c.bdat(b"hi\r\n"),
-    "XCLIENT": lambda c: c.xclient({"NAME": "host.example"}),
+    "XCLIENT": lambda c: c.xclient(Xclient(name="host.example")),
     "RSET": SMTPClient.reset,
     "NOOP": SMTPClient.noop,
     "VRFY": lambda c: c.verify("x"),

@@ -12,9 +12,11 @@ from mailfront_proto.smtp.capabilities import Capabilities
 from mailfront_proto.smtp.client import EnvelopeRecipient, SMTPClient
 from mailfront_proto.smtp.client_events import Greeting, MessageDone, ReadyForBody, RecipientResult, Stage
 from mailfront_proto.smtp.client_limits import LimitsUse
+from mailfront_proto.smtp.events import Unavailable, Xclient
 from mailfront_proto.smtp.parameters import BodyType, MailOptions, Notify, RecipientOptions, Return
 from mailfront_proto.smtp.reply_reader import MAX_KEPT
 from mailfront_proto.smtp.states import State
+from mailfront_proto.smtp.xclient import XCLIENT_ATTRIBUTES, parse_xclient
 from tests.proto.client_script import Script, play_every_way
 from tests.proto.test_client import (
     BROKEN,
@@ -321,7 +323,9 @@ EXAMPLES: dict[str, Script] = {
         steps(
             SMTPClient.hello,
             lambda c: c.xclient(
-                {"NAME": "spike.porcupine.org", "ADDR": "168.100.189.2", "PROTO": "ESMTP", "HELO": None}
+                Xclient(
+                    name="spike.porcupine.org", addr="168.100.189.2", proto="ESMTP", helo=Unavailable.UNAVAILABLE
+                )
             ),
             SMTPClient.hello,
             THEN_QUIT,
@@ -339,7 +343,7 @@ EXAMPLES: dict[str, Script] = {
         ["greeting 220", "hello 250 XCLIENT DSN", "greeting 220", "hello 250 DSN", *CLOSED],
     ),
     "XCLIENT refused": Script(
-        steps(SMTPClient.hello, lambda c: c.xclient({"NAME": "x"}), SMTPClient.noop, THEN_QUIT),
+        steps(SMTPClient.hello, lambda c: c.xclient(Xclient(name="x")), SMTPClient.noop, THEN_QUIT),
         [
             HELLO,
             (b"EHLO client.example\r\n", hello("XCLIENT NAME")),
@@ -373,7 +377,7 @@ def test_h70_xclient_begins_the_session_anew() -> None:
     client = at_ready(hello("XCLIENT NAME", "AUTH PLAIN", "PIPELINING"))
     client.authenticate(plain(), allow_clear=True)
     assert answer(client, b"235 ok\r\n") == "authenticated 235"
-    client.xclient({"name": "host.example"})
+    client.xclient(Xclient(name="host.example"))
     client.receive_data(b"220 mx\r\n")
     assert isinstance(client.next_event(), Greeting)
     assert client.state is State.CONNECTED and not client.authenticated and len(client.capabilities) == 0
@@ -381,38 +385,54 @@ def test_h70_xclient_begins_the_session_anew() -> None:
         client.mail("a@b")
 
 
+ALL_ATTRIBUTES = "XCLIENT " + " ".join(XCLIENT_ATTRIBUTES)
+
+
 @pytest.mark.parametrize(
     ("attributes", "line"),
     [
-        ({"ADDR": "2001:db8::1"}, b"XCLIENT ADDR=IPV6:2001:DB8::1\r\n"),
-        ({"ADDR": "IPv6:2001:db8::1"}, b"XCLIENT ADDR=IPV6:2001:DB8::1\r\n"),
-        ({"LOGIN": "a b+c=d", "PORT": "25"}, b"XCLIENT LOGIN=a+20b+2Bc+3Dd PORT=25\r\n"),
-        ({"LOGIN": "\xe9"}, b"XCLIENT LOGIN=+C3+A9\r\n"),
+        (Xclient(addr="2001:db8::1"), b"XCLIENT ADDR=IPV6:2001:db8::1\r\n"),
+        (Xclient(login="a b+c=d", port=25), b"XCLIENT PORT=25 LOGIN=a+20b+2Bc+3Dd\r\n"),
+        (Xclient(login="\xe9"), b"XCLIENT LOGIN=+C3+A9\r\n"),
+        (
+            Xclient(name=Unavailable.TEMPUNAVAIL, destaddr="192.0.2.1", destport=25),
+            b"XCLIENT NAME=[TEMPUNAVAIL] DESTADDR=192.0.2.1 DESTPORT=25\r\n",
+        ),
     ],
 )
-def test_xclient_values_are_xtext(attributes: dict[str, str | None], line: bytes) -> None:
-    client = at_ready(hello("XCLIENT NAME ADDR PORT LOGIN"))
+def test_xclient_values_are_xtext(attributes: Xclient, line: bytes) -> None:
+    client = at_ready(hello(ALL_ATTRIBUTES))
     client.xclient(attributes)
     assert client.data_to_send() == line
+    assert parse_xclient(line[8:].rstrip()) == attributes
 
 
 @pytest.mark.parametrize(
     ("attributes", "said"),
     [
-        ({}, "one attribute at least"),
-        ({"HELO": "x"}, "offers NAME LOGIN, not HELO"),
-        ({"NAME": ""}, "NAME is empty"),
-        ({"NAME": "x\r\nRSET"}, "control character"),
-        ({"LOGIN": "x" * 600}, "over 512"),
+        (Xclient(), "no attribute"),
+        (Xclient(name=""), "NAME="),
+        (Xclient(name="x\r\nRSET"), "control characters"),
+        (Xclient(name="x y"), "NAME=x y"),
+        (Xclient(login="\udcff"), "no server would understand"),
+        (Xclient(port=65536), "PORT=65536"),
+        (Xclient(addr="example.org"), "ADDR=example.org"),
+        (Xclient(proto="LMTP"), "PROTO=LMTP"),
+        (Xclient(name="n" * 255, helo="h" * 255), "over 512"),
     ],
 )
-def test_h64_xclient_that_cannot_be_sent(attributes: dict[str, str | None], said: str) -> None:
-    client = at_ready(hello("XCLIENT NAME LOGIN"))
+def test_h64_xclient_that_cannot_be_sent(attributes: Xclient, said: str) -> None:
+    client = at_ready(hello(ALL_ATTRIBUTES))
     with pytest.raises(LocalProtocolError, match=said):
         client.xclient(attributes)
     assert client.data_to_send() == b""
+
+
+def test_only_the_attributes_that_are_offered() -> None:
+    with pytest.raises(LocalProtocolError, match="offers NAME LOGIN, not HELO: leave it out"):
+        at_ready(hello("XCLIENT NAME LOGIN")).xclient(Xclient(name="x", helo="y"))
     with pytest.raises(LocalProtocolError, match="offers no XCLIENT, not NAME"):
-        at_ready(hello("DSN")).xclient({"NAME": "x"})
+        at_ready(hello("DSN")).xclient(Xclient(name="x"))
 
 
 # -- LIMITS (RFC 9422) -----------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ offers, as far as its body, which the application supplies::
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from mailfront_proto.errors import LocalProtocolError
@@ -33,6 +33,7 @@ from mailfront_proto.smtp.client_auth import auth_line
 from mailfront_proto.smtp.client_lines import command_line, envelope_line, to_address, xclient_line
 from mailfront_proto.smtp.client_order import answer_awaited
 from mailfront_proto.smtp.client_session import ClientSession
+from mailfront_proto.smtp.events import Xclient
 from mailfront_proto.smtp.parameters import (
     NO_MAIL_OPTIONS,
     NO_RECIPIENT_OPTIONS,
@@ -218,12 +219,12 @@ class SMTPClient(ClientSession):
         """RSET (RFC 5321 section 4.1.1.5): drop the transaction."""
         self._command("RSET", b"RSET\r\n")
 
-    def xclient(self, attributes: Mapping[str, str | None]) -> None:
-        """XCLIENT: tell the server whom we speak for, as a proxy that it trusts.
+    def xclient(self, attributes: Xclient) -> None:
+        """XCLIENT: tell the server for whom we speak, as a proxy that it trusts.
 
-        `attributes`: of ``NAME``, ``ADDR``, ``PORT``, ``PROTO``, ``HELO``, ``LOGIN``, ``DESTADDR`` and ``DESTPORT``
-        those that the server offers (``capabilities["XCLIENT"]``); None: it is not known. `Greeting` follows, and the
-        session begins anew: call ``hello()``. Or a `ReplyReceived`, if the server refuses.
+        `attributes`: those that are not None are sent; the server must offer them (``capabilities["XCLIENT"]``).
+        `Greeting` follows, and the session begins anew: call ``hello()``. Or a `ReplyReceived`, if the server refuses.
+        Raises `LocalProtocolError` for a value that no server would understand, and for a line over 512 bytes.
         """
         self._check_order("XCLIENT")
         self._send("XCLIENT", xclient_line(attributes, self.capabilities))

@@ -7,14 +7,15 @@ read; no line that is too long.
 """
 
 import re
-from collections.abc import Mapping
 from typing import Final
 
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.smtp import xtext
 from mailfront_proto.smtp.addresses import Address, AddressError
 from mailfront_proto.smtp.capabilities import Capabilities
+from mailfront_proto.smtp.events import Unavailable, Xclient
 from mailfront_proto.smtp.parameters import MailOptions, ParameterError, RecipientOptions, Registered
+from mailfront_proto.smtp.xclient import XCLIENT_ATTRIBUTES, XclientError, parse_xclient
 
 MAX_COMMAND_LINE: Final = 4096
 """Bytes of a command line, CRLF included: what our own server takes. RFC 5321 section 4.5.3.1.4 sets 512,
@@ -78,21 +79,27 @@ def to_address(address: Address | str) -> Address:
         raise LocalProtocolError(f"{address!r} is no address ({error.reply.text})") from None
 
 
-def xclient_line(attributes: Mapping[str, str | None], capabilities: Capabilities) -> bytes:
+def xclient_line(attributes: Xclient, capabilities: Capabilities) -> bytes:
     """``XCLIENT NAME=VALUE …`` with CRLF, the values in xtext; an IPv6 address with its tag in front."""
     offered = [name.upper() for name in capabilities.get("XCLIENT", ())]
-    words = ["XCLIENT"]
-    for name, value in attributes.items():
-        if name.upper() not in offered:
+    words = []
+    for name in XCLIENT_ATTRIBUTES:
+        value = getattr(attributes, name.lower())
+        if value is None:
+            continue
+        if name not in offered:
             known = " ".join(offered) or "no XCLIENT"
             raise LocalProtocolError(f"xclient(): the server offers {known}, not {name}: leave it out")
-        if value is None:
-            value = "[UNAVAILABLE]"
-        elif name.upper() in ("ADDR", "DESTADDR") and ":" in value:
-            value = "IPV6:" + value.upper().removeprefix("IPV6:")
-        if not value or _CONTROL.search(value.encode("utf-8", "surrogateescape")):
-            raise LocalProtocolError(f"xclient(): {name} is empty or holds a control character: give None for unknown")
-        words.append(f"{name.upper()}={xtext.encode(value.encode('utf-8', 'surrogateescape'))}")
-    if len(words) == 1:
-        raise LocalProtocolError("xclient() takes one attribute at least")
-    return command_line("XCLIENT", " ".join(words).encode("ascii"), limit=MAX_XCLIENT_LINE)
+        text = value.value if isinstance(value, Unavailable) else str(value)
+        if name.endswith("ADDR") and ":" in text:
+            text = "IPV6:" + text
+        words.append(f"{name}={xtext.encode(text.encode('utf-8', 'surrogateescape'))}")
+    argument = " ".join(words).encode("ascii")
+    try:
+        parse_xclient(argument)
+    except XclientError as error:
+        raise LocalProtocolError(
+            f"xclient(): {attributes!r} cannot be sent, no server would understand it ({error}): see what each "
+            "attribute may hold"
+        ) from None
+    return command_line("XCLIENT", b"XCLIENT " + argument, limit=MAX_XCLIENT_LINE)
