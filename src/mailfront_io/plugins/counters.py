@@ -39,7 +39,6 @@ class Counters(Plugin):
 
     def connect(self) -> None:
         """Reads the limits."""
-        self.session.numbers["maxmsgs"] = 0
         self.reset()
 
     def reset(self) -> None:
@@ -58,7 +57,7 @@ class Counters(Plugin):
         numbers, smallest = self.session.numbers, self.session.smallest_number
         numbers["maxdatabytes"] = _smaller(numbers.get("maxdatabytes", 0), smallest("DATABYTES"))
         numbers["maxrcpts"] = smallest("MAXRCPTS")
-        numbers["maxmsgs"] = _smaller(numbers["maxmsgs"], smallest("MAXMSGS"))
+        numbers["maxmsgs"] = _smaller(numbers.get("maxmsgs", 0), smallest("MAXMSGS"))
         numbers["maxhops"] = smallest("MAXHOPS") or DEFAULT_HOPS
 
     def helo(self, host: str, capabilities: list[str]) -> None:

@@ -96,11 +96,11 @@ class QmailValidate(Plugin):
     async def _load(self, home: str) -> Response | None:
         try:
             self._files = await Thread(CONTROL_FILES.load, home)
-        except (MissingPackage, DamagedFile) as error:
+        except NoDirectory:
+            return NO_DIRECTORY
+        except (OSError, DamagedFile, MissingPackage) as error:
             self.session.log(f"qmail-validate: {error}")
             return NOT_READ
-        except OSError:
-            return NO_DIRECTORY
         return None
 
     def sender(self, path: Path) -> Response:
