@@ -69,6 +69,8 @@ class Recorder:
                 return int(end.value)
             answer, error = None, None
             received, marks = self._place
+            if isinstance(operation, Recv) and operation.output:
+                self.sent.append((self._place, len(operation.output)))
             try:
                 answer = yield operation
             except BaseException as thrown:
