@@ -8,7 +8,7 @@ before every read.)
 Another thread interrupts a session by a flag and, where the session sits in the kernel, by shutting down one
 direction of its socket: reading when the server stops, both when a cancelled session is stuck in a write.
 The flag is set before the other side's state is looked at, on both sides, so one of them always sees the
-other; see `SocketWorld._enter`.
+other; see `SocketWorld._look`.
 
 `serve` is for embedding; `run_server` is the same as the whole business of a process. The forking server is
 in `drivers.forking`, one session on descriptors 0 and 1 in `drivers.oneshot`.
@@ -82,6 +82,7 @@ class SocketWorld(World):
         self._eof = False
         self._broken: str | None = None
         self._doing = ""  # "idle", "recv", "send": in the kernel, and can be woken by a shutdown
+        self._attention = False  # one of the following is set
         self._stopping = False
         self._cancelled = False
         self._shielded = False  # Cancelled was thrown: nothing interrupts any more
@@ -95,14 +96,17 @@ class SocketWorld(World):
         """`Recv`."""
         while True:
             if self._eof or self._broken is not None:
-                self._enter("", idle)
+                if self._attention:
+                    self._look(idle)
                 if self._broken is not None:
                     raise ConnectionLost(self._broken)
                 return b""
             left = self._left(deadline)
             if left < self._receive_wait:
                 self._receive_wait = self._set_timeout(socket.SO_RCVTIMEO, left * EARLY)
-            self._enter("idle" if idle else "recv", idle)
+            self._doing = "idle" if idle else "recv"
+            if self._attention:
+                self._look(idle)
             try:
                 data = self._socket.recv(self._size)
             except BlockingIOError:  # the timeout: time is up, or LONGEST_WAIT or an older deadline is over
@@ -111,7 +115,9 @@ class SocketWorld(World):
             except OSError as error:
                 raise self._lost(error) from error
             finally:
-                self._leave(idle)
+                self._doing = ""
+                if self._attention:
+                    self._look(idle)
             self._size = RECEIVE_SIZE if len(data) == self._size else SMALL_READ
             self._eof = not data
             return data
@@ -120,19 +126,25 @@ class SocketWorld(World):
         """`Send`."""
         if self._broken is not None:
             raise ConnectionLost(self._broken)
-        self._enter("", False)
+        if self._attention:
+            self._look(False)
         try:
             sent = self._socket.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             raise self._lost(error) from error
-        rest = memoryview(data)[sent:]
+        if sent < len(data):
+            self._send_rest(memoryview(data)[sent:], deadline)
+
+    def _send_rest(self, rest: memoryview, deadline: float | None) -> None:
         while rest:  # the peer is slower than we are
             left = self._left(deadline)
             if left < self._send_wait:
                 self._send_wait = self._set_timeout(socket.SO_SNDTIMEO, left * EARLY)
-            self._enter("send", False)
+            self._doing = "send"
+            if self._attention:
+                self._look(False)
             try:
                 rest = rest[self._socket.send(rest) :]
             except BlockingIOError:
@@ -140,18 +152,20 @@ class SocketWorld(World):
             except OSError as error:
                 raise self._lost(error) from error
             finally:
-                self._leave(False)
+                self._doing = ""
+                if self._attention:
+                    self._look(False)
 
     def sleep(self, seconds: float, deadline: float | None) -> None:
         """`Sleep`."""
         seconds = max(seconds, 0)
         left = seconds if deadline is None else max(min(seconds, deadline - time.monotonic()), 0)
-        self._enter("", False)
+        self._look(False)
         if not self._shielded:
             self._alarm.acquire(timeout=left)
         else:
             time.sleep(left)
-        self._enter("", False)
+        self._look(False)
         if left < seconds:
             raise DeadlineExceeded
 
@@ -159,7 +173,7 @@ class SocketWorld(World):
         """`Thread`: the session has a thread of its own already, so the function is called in it."""
         self.committing = operation.commit
         try:
-            self._enter("", False)
+            self._look(False)
             return operation.function(*operation.arguments)
         finally:
             self.committing = False
@@ -168,13 +182,13 @@ class SocketWorld(World):
 
     def stop(self) -> None:
         """Throw `Stopping` at the idle `Recv` that is waited in, or at the next one."""
-        self._stopping = True
+        self._stopping = self._attention = True
         if self._doing == "idle":
             self._shutdown(socket.SHUT_RD)
 
     def cancel(self) -> None:
         """Throw `Cancelled` at the operation that is waited in, or at the next one."""
-        self._cancelled = True
+        self._cancelled = self._attention = True
         if self._doing == "send":
             self._shutdown(socket.SHUT_RDWR)
         elif self._doing:
@@ -186,21 +200,16 @@ class SocketWorld(World):
 
     # Details
 
-    def _enter(self, doing: str, idle: bool) -> None:
-        """Say what is about to be waited in, then look whether someone has interrupted.
+    def _look(self, idle: bool) -> None:
+        """Raise what interrupts an operation; called wherever `_attention` is seen.
 
-        Who interrupts sets the flag first and looks at `_doing` second. So either the flag is seen here, or
-        the interrupter sees `_doing` and wakes us; and if it wakes us while data arrive, the flag is seen in
-        `_leave` and the socket, now deaf, is read no more.
+        Who interrupts sets the flags first and looks at `_doing` second; an operation that waits sets `_doing` first
+        and looks at the flag second. So either the flag is seen here, or the interrupter sees `_doing` and wakes us;
+        and if it wakes us while data arrive, the flag is seen behind the wait and the socket, now deaf, is read no
+        more.
         """
-        self._doing = doing
         if not self._shielded and (self._cancelled or (idle and self._stopping)):
             self._doing = ""
-            self._interrupt()
-
-    def _leave(self, idle: bool) -> None:
-        self._doing = ""
-        if not self._shielded and (self._cancelled or (idle and self._stopping)):
             self._interrupt()
 
     def _interrupt(self) -> None:
