@@ -14,6 +14,7 @@ USAGE = """\
 usage: mailfront PROTOCOL BACKEND [PLUGINS...]     one session on standard input and output
        mailfront serve [OPTIONS] [PROTOCOL BACKEND [PLUGINS...]]     a server of its own
        mailfront send [OPTIONS] HOST[:PORT]        send one message
+       mailfront rules check|test FILE [OPTIONS]   check mail rules, see what they do
 
 PROTOCOL  smtp or lmtp
 BACKEND   where mail goes: echo, discard, maildir, queuedir, or module:Class
@@ -40,6 +41,10 @@ def main() -> int:
         from mailfront_io.send import main as send
 
         return send(arguments[1:])
+    if arguments[:1] == ["rules"]:
+        from mailfront_io.rules_command import main as rules
+
+        return rules(arguments[1:])
     if arguments[:1] in (["--help"], ["-h"], ["help"]):
         from mailfront_io.registry import backend_names, plugin_names
 

@@ -46,11 +46,11 @@ class MailRules(Plugin):
         if path is None:
             return None
         rules = RULES.current(path)
-        return self._use(rules) if rules is not None else self._load(path)
+        return self.use(rules) if rules is not None else self._load(path)
 
     async def _load(self, path: str) -> Response | None:
         try:
-            return self._use(await Thread(RULES.load, path))
+            return self.use(await Thread(RULES.load, path))
         except MissingPackage as error:
             self.session.log(f"mailrules: {error}")
             return LIST_NOT_OPENED
@@ -58,7 +58,8 @@ class MailRules(Plugin):
             self._log(f"{path}: {error}: set $MAILRULES to a file that can be read")
             return NOT_OPENED
 
-    def _use(self, rules: RuleFile) -> Response | None:
+    def use(self, rules: RuleFile) -> Response | None:
+        """Takes these rules; the refusal where they have errors."""
         for problem in rules.errors:
             self._log(f"{rules.path}:{problem}")
         if rules.errors:

@@ -34,7 +34,7 @@ class Address:
 class Outcome(Enum):
     """What came of one rule."""
 
-    MATCHED = "matches"
+    MATCHED = "it matches"
     NOT_SENDER = "the sender does not match"
     NOT_RECIPIENT = "the recipient does not match"
     NOT_AND = "a rule with & in front of it does not match"

@@ -318,8 +318,8 @@ def print_rule(rule: Rule) -> bytes:
     """The line of a rule, without an end."""
     assignments = [_escaped(f"{name}={value}", b"\\,\n") for name, value in rule.environment]
     fields = [
-        _print_pattern(rule.sender),
-        _print_pattern(rule.recipient),
+        print_pattern(rule.sender),
+        print_pattern(rule.recipient),
         _escaped(rule.text, b"\\:\n"),
         b"%d" % rule.databytes if rule.databytes else b"",
         _escaped(rule.relayclient, b"\\:\n"),
@@ -330,7 +330,8 @@ def print_rule(rule: Rule) -> bytes:
     return rule.code.value.encode() + b":".join(fields)
 
 
-def _print_pattern(pattern: Pattern) -> bytes:
+def print_pattern(pattern: Pattern) -> bytes:
+    """A pattern as it stands in a rule."""
     target = pattern.target
     text = target.pattern if isinstance(target, Glob) else b"[[%s%s]]" % (b"@" * target.domains, target.name)
     return b"!" * pattern.negated + _escaped(text, b"\\:\n")
