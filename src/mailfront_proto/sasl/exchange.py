@@ -36,7 +36,7 @@ and drives one `ServerExchange` for each AUTH command, in these places:
 No call raises because of what the client sent.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mailfront_proto.sasl.base64_line import decode_base64, encode_base64
 from mailfront_proto.sasl.masking import shown_mechanism
@@ -46,6 +46,9 @@ from mailfront_proto.sasl.requests import Authorize, FindKeys, Request, VerifyPa
 
 if TYPE_CHECKING:
     from mailfront_proto.sasl.scram_keys import ScramKeys
+
+NONCE_SIZE: Final = 18
+"""Octets of chance in a nonce of ours: 24 in base64, without padding. Nobody guesses 16."""
 
 
 class ServerExchange:
@@ -122,19 +125,42 @@ class ServerExchange:
 
 
 def _new_mechanism(name: str, options: ServerOptions, ignores_authorization_identity: bool) -> ServerMechanism:
-    """Each is imported when a client first asks for it."""
+    """Each is imported when a client first asks for it. What it needs is there: `ServerOptions` has seen to that."""
     if name == "PLAIN":
         from mailfront_proto.sasl.plain import PlainServer
 
         return PlainServer(ignores_authorization_identity)
+    if name == "LOGIN":
+        from mailfront_proto.sasl.login import LoginServer
+
+        return LoginServer()
     if name == "CRAM-MD5":
         from mailfront_proto.sasl.cram_md5 import CramMD5Server
 
-        assert options.challenge_source is not None  # ServerOptions has seen to that
+        assert options.challenge_source is not None
         return CramMD5Server(options.challenge_source())
-    from mailfront_proto.sasl.login import LoginServer
+    if name == "EXTERNAL":
+        from mailfront_proto.sasl.external import ExternalServer
 
-    return LoginServer()
+        return ExternalServer(options.external_identity)
+    if name == "OAUTHBEARER":
+        from mailfront_proto.sasl.oauthbearer import OAuthBearerServer
+
+        return OAuthBearerServer(options.token_scope, options.openid_configuration)
+    if name == "XOAUTH2":
+        from mailfront_proto.sasl.xoauth2 import XOAuth2Server
+
+        return XOAuth2Server(options.token_scope)
+    if name == "ANONYMOUS":
+        from mailfront_proto.sasl.anonymous import AnonymousServer
+
+        return AnonymousServer()
+    from mailfront_proto.sasl.scram import ScramServer
+
+    assert options.nonce_source is not None and options.salt_secret is not None
+    nonce = encode_base64(options.nonce_source(NONCE_SIZE))
+    offers_plus = f"{name}-PLUS" in options.mechanisms
+    return ScramServer(name, nonce, options.salt_secret, options.iterations, options.channel_bindings, offers_plus)
 
 
 __all__ = ["Cause", "Challenge", "Failed", "Request", "ServerExchange", "Step", "decode_base64", "encode_base64"]

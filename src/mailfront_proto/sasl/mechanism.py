@@ -8,7 +8,7 @@ store.
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from mailfront_proto.errors import LocalProtocolError
+from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
 from mailfront_proto.record import record
 from mailfront_proto.sasl.requests import Request
 
@@ -75,8 +75,9 @@ class ServerMechanism:
     """An empty line may be a response. Otherwise it cancels the exchange, as in the original."""
 
     def start(self, initial_response: bytes | None) -> Step:
-        """Begin; `initial_response` is None when the client sent none (b"" is an empty one)."""
-        raise NotImplementedError
+        """Begin; `initial_response` is None when the client sent none (b"" is an empty one). Where the client speaks
+        first an empty challenge asks for what is missing."""
+        return Challenge(b"") if initial_response is None else self.respond(initial_response)
 
     def respond(self, response: bytes) -> Step:
         """Take the client's decoded answer to the last `Challenge`."""
@@ -111,6 +112,22 @@ class ClientMechanism:
     def objection(self) -> str:
         """Why a success that the server claims now cannot be believed, as in "the server …"; empty if it can."""
         return ""
+
+
+class SingleMessageClient(ClientMechanism):
+    """A client role that says all it has to say in one message."""
+
+    _message: bytes
+
+    def initial_response(self) -> bytes:
+        """The whole message."""
+        return self._message
+
+    def respond(self, challenge: bytes) -> bytes:
+        """The message again, for a server that asks with an empty challenge."""
+        if challenge:
+            raise RemoteProtocolError(f"the server sent a challenge for {self.name} that is not empty")
+        return self._message
 
 
 def decode_identity(data: bytes) -> str | None:

@@ -12,6 +12,14 @@ NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "PLAIN": (),
     "LOGIN": (),
     "CRAM-MD5": ("challenge_source",),
+    "SCRAM-SHA-1": ("nonce_source", "salt_secret"),
+    "SCRAM-SHA-1-PLUS": ("nonce_source", "salt_secret", "channel_bindings"),
+    "SCRAM-SHA-256": ("nonce_source", "salt_secret"),
+    "SCRAM-SHA-256-PLUS": ("nonce_source", "salt_secret", "channel_bindings"),
+    "EXTERNAL": ("external_identity",),
+    "OAUTHBEARER": (),
+    "XOAUTH2": (),
+    "ANONYMOUS": (),
 }
 """The mechanisms that a server can offer, and the options that each needs."""
 
@@ -63,6 +71,8 @@ class ServerOptions:
             for option in NEEDED[name]:
                 if not getattr(self, option):
                     raise LocalProtocolError(f"{name} needs {option}: ServerOptions(…, {option}=…)")
+        if self.salt_secret is not None and len(self.salt_secret.reveal()) < 16:
+            raise LocalProtocolError("ServerOptions: the salt_secret has 16 octets of chance or more")
 
 
 NOTHING_OFFERED: Final = ServerOptions()

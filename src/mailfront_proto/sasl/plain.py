@@ -1,12 +1,11 @@
 """PLAIN (RFC 4616): ``[authzid] NUL authcid NUL passwd``, in one message."""
 
-from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
+from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.sasl.mechanism import (
     Cause,
-    Challenge,
-    ClientMechanism,
     Failed,
     ServerMechanism,
+    SingleMessageClient,
     Step,
     decode_identity,
     has_control,
@@ -26,10 +25,6 @@ class PlainServer(ServerMechanism):
     def __init__(self, ignores_authorization_identity: bool = False) -> None:
         self._ignores = ignores_authorization_identity
 
-    def start(self, initial_response: bytes | None) -> Step:
-        """Without an initial response an empty challenge asks for it."""
-        return Challenge(b"") if initial_response is None else self.respond(initial_response)
-
     def respond(self, response: bytes) -> Step:
         """RFC 4616 section 2: exactly two NULs, a user name and a password that are not empty."""
         parts = response.split(b"\0")
@@ -43,7 +38,7 @@ class PlainServer(ServerMechanism):
         return VerifyPassword("PLAIN", "PLAIN", username, Secret(password), authorization)
 
 
-class PlainClient(ClientMechanism):
+class PlainClient(SingleMessageClient):
     """The client role. NUL in an argument is a `LocalProtocolError`."""
 
     name = "PLAIN"
@@ -53,13 +48,3 @@ class PlainClient(ClientMechanism):
         if any(b"\0" in part for part in message) or not message[1] or not message[2]:
             raise LocalProtocolError("PLAIN takes a user name and a password that are not empty, without NUL")
         self._message = b"\0".join(message)
-
-    def initial_response(self) -> bytes:
-        """The whole message."""
-        return self._message
-
-    def respond(self, challenge: bytes) -> bytes:
-        """The message again, for a server that asks with an empty challenge."""
-        if challenge:
-            raise RemoteProtocolError("the server sent a challenge for PLAIN that is not empty")
-        return self._message

@@ -20,11 +20,13 @@ class Request(Event):
     """Base class of the requests.
 
     `mechanism`: the name of the SASL mechanism in upper case, `sent_mechanism` as the client wrote it. For a command
-    that stands beside SASL (POP3's PASS, IMAP's LOGIN) both are the command's name.
+    that stands beside SASL (POP3's PASS, IMAP's LOGIN) both are the command's name. `username`: who the client is, or
+    says that it is.
     """
 
     mechanism: str
     sent_mechanism: str
+    username: str
 
 
 @record
@@ -39,7 +41,6 @@ class VerifyPassword(Request):
     itself failed.
     """
 
-    username: str
     password: Secret
     authorization_identity: str
 
@@ -52,7 +53,6 @@ class VerifyResponse(Request):
     with challenge and digest. Answered as `VerifyPassword`.
     """
 
-    username: str
     challenge: bytes
     digest: bytes
 
@@ -75,7 +75,6 @@ class VerifyToken(Request):
     the machine.
     """
 
-    username: str
     token: Secret
     properties: "Mapping[str, str]"
 
@@ -91,7 +90,6 @@ class FindKeys(Request):
     `hash_name`: ``sha1`` or ``sha256``, as `hashlib` has it. `authorization_identity`: as in `VerifyPassword`.
     """
 
-    username: str
     hash_name: str
     authorization_identity: str
 
@@ -107,6 +105,5 @@ class Authorize(Request):
     ``accept()`` authenticates, ``reply()`` refuses.
     """
 
-    username: str
     authorization_identity: str
     trace: str = ""
