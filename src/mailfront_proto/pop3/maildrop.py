@@ -1,0 +1,118 @@
+"""What the machine keeps of an open mailbox: sizes, marks, and the way to the UIDs. About eleven bytes a message.
+
+Strategy: the sizes are in one array, the marks in bytearrays with a byte for each message; the UIDs stay the
+application's, and each is looked at when it is sent. No object is made for a message. Numbers begin at 1.
+"""
+
+import re
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from mailfront_proto.errors import LocalProtocolError
+
+LINES_AT_ONCE: Final = 500
+"""Lines of a listing that are made in one go: at most 50 kB."""
+
+# unique-id: one to 70 characters 0x21 to 0x7E (RFC 1939 section 7)
+_is_uid: Final = re.compile(rb"[!-~]{1,70}\Z").match
+
+
+def wire_uid(uid: bytes) -> bytes:
+    """`uid` as it goes out: itself if RFC 1939 section 7 allows it, else its SHA-256 digest in hexadecimal. So no name
+    of a file can forge a line of the listing, and long ones stay unique past 70 octets."""
+    if _is_uid(uid):
+        return uid
+    from hashlib import sha256  # slow to import, for a program that starts for each connection
+
+    return sha256(uid).hexdigest().encode("ascii")
+
+
+class Maildrop:
+    """The messages of one session. Arguments as in ``POP3Server.open_mailbox()``."""
+
+    __slots__ = ("_deleted", "_read", "_read_before", "_sizes", "_uids", "count", "octets")
+
+    def __init__(self, sizes: Iterable[int], uids: Sequence[bytes], read: Iterable[int]) -> None:
+        try:
+            self._sizes = array("Q", sizes)
+        except (OverflowError, TypeError) as error:
+            raise LocalProtocolError(f"open_mailbox(): sizes are integers from 0 to 2^64-1 ({error})") from None
+        total = len(self._sizes)
+        if len(uids) != total:
+            raise LocalProtocolError(f"open_mailbox(): {total} sizes, but {len(uids)} UIDs; each message has both")
+        if total and not isinstance(uids[0], bytes):
+            raise LocalProtocolError(f"open_mailbox(): UIDs are bytes, not {type(uids[0]).__name__}")
+        self._uids = uids
+        marks = bytearray(total)
+        for number in read:
+            if not 1 <= number <= total:
+                raise LocalProtocolError(f"open_mailbox(): {number} is marked read; messages are 1 to {total}")
+            marks[number - 1] = 1
+        self._read_before = bytes(marks)
+        self._read = marks
+        self._deleted = bytearray(total)
+        self.count = total
+        """Messages that are not marked deleted."""
+        self.octets = sum(self._sizes)
+        """Their sizes together."""
+
+    def __len__(self) -> int:
+        """All messages, those marked deleted included."""
+        return len(self._sizes)
+
+    @property
+    def last(self) -> int:
+        """The highest number that is marked read, or 0 (RFC 1460 section 5: LAST)."""
+        return self._read.rfind(1) + 1
+
+    def is_deleted(self, number: int) -> bool:
+        """Whether the message is marked deleted."""
+        return self._deleted[number - 1] != 0
+
+    def delete(self, number: int) -> None:
+        """Mark a message that is not yet."""
+        self._deleted[number - 1] = 1
+        self.count -= 1
+        self.octets -= self._sizes[number - 1]
+
+    def mark_read(self, number: int) -> None:
+        """The message was sent whole."""
+        self._read[number - 1] = 1
+
+    def reset(self) -> None:
+        """Take back all marks of this session."""
+        self._deleted = bytearray(len(self._sizes))
+        self._read[:] = self._read_before
+        self.count = len(self._sizes)
+        self.octets = sum(self._sizes)
+
+    def scan_listing(self, number: int) -> bytes:
+        """``number size`` (RFC 1939 section 5: LIST)."""
+        return b"%d %d" % (number, self._sizes[number - 1])
+
+    def unique_id(self, number: int) -> bytes:
+        """``number uid`` (RFC 1939 section 7: UIDL)."""
+        return b"%d %s" % (number, wire_uid(self._uids[number - 1]))
+
+    def lines(self, of_uids: bool, start: int) -> bytes:
+        """The lines of `LINES_AT_ONCE` messages from the one behind `start`, without those marked deleted."""
+        end = start + LINES_AT_ONCE
+        deleted = self._deleted[start:end]
+        if of_uids:
+            uids = enumerate(self._uids[start:end], start + 1)
+            lines = [b"%d %s\r\n" % (n, uid if _is_uid(uid) else wire_uid(uid)) for n, uid in uids]
+        else:
+            lines = [b"%d %d\r\n" % pair for pair in enumerate(self._sizes[start:end], start + 1)]
+        if 1 in deleted:
+            lines = [line for line, gone in zip(lines, deleted, strict=True) if not gone]
+        return b"".join(lines)
+
+    def deleted(self) -> list[int]:
+        """The numbers of the messages that are marked deleted, in order."""
+        return [number for number, gone in enumerate(self._deleted, 1) if gone]
+
+    def newly_read(self) -> list[int]:
+        """The numbers of those that were read in this session, and stay."""
+        marks = zip(self._read, self._read_before, self._deleted, strict=True)
+        return [number for number, (read, before, gone) in enumerate(marks, 1) if read and not before and not gone]
