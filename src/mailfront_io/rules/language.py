@@ -135,7 +135,7 @@ def parse(data: bytes) -> Ruleset:
 _FIELD = re.compile(rb"(?:[^\\:]|\\.)*+\\?+", re.DOTALL)
 _ASSIGNMENT = re.compile(rb"(?:[^\\,]|\\.)*+\\?+", re.DOTALL)
 _ESCAPE = re.compile(rb"\\(?:(n)|([0-3][0-7]{2})|(.?))", re.DOTALL)
-_LIST = re.compile(rb"\[\[(@?)(.+)\]\]", re.DOTALL)
+_LIST = re.compile(rb"\[\[(@?+)(.+)\]\]", re.DOTALL)
 _SET = re.compile(rb"\[[^\]]*\]", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
