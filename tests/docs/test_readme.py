@@ -28,7 +28,7 @@ def test_sending_is_one_call(tmp_path: Path) -> None:
     with Listening(EMBEDDED, tmp_path) as listening:
         said = run_python(SEND.replace("2525", str(listening.port)), tmp_path)
         seen = listening.ended()
-    assert said.startswith("you@example.net 250 2.0.0 Received ")
+    assert said.startswith("you@example.net 250 2.6.0 Received ")
     assert "RCPT TO:<you@example.net>" in seen
 
 

@@ -68,7 +68,7 @@ def test_what_a_plugin_raises_when_it_is_made_stays_in_the_log() -> None:
 
 def test_senders_in_turn_meet_the_idle_budget() -> None:
     output = play("smtp echo accept", b"EHLO x\r\n" + b"MAIL FROM:<a@b.example>\r\n" * 200, {}, [])
-    assert output.count(b"250 2.0.0 Sender=") == 100
+    assert output.count(b"250 2.1.0 Sender=") == 100
     assert output.endswith(b"421 4.7.0 Too many commands without a message, closing connection\r\n")
 
 

@@ -28,7 +28,7 @@ def test_no_slow_module_is_imported() -> None:
         env=environment,
         check=True,
     )
-    assert b"250 2.0.0 Received " in done.stdout
+    assert b"250 2.6.0 Received " in done.stdout
     modules = done.stderr.decode().partition("MODULES\n")[2].split("\n")
     assert "mailfront_io.cli" in modules
     assert not [name for name in SLOW if name in modules]

@@ -6,8 +6,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mailfront_proto.smtp.replies import Reply, parse_reply_line
+from mailfront_proto.smtp import Data, Mail, MessageEnd, Recipient, SMTPServer, VendorCommand, Verify, answers
+from mailfront_proto.smtp.addresses import NON_ASCII, SYNTAX_ERROR
+from mailfront_proto.smtp.enhanced_codes import enhanced_code
+from mailfront_proto.smtp.replies import Reply, encode_reply, parse_reply_line
 from mailfront_proto.smtp.reply_reader import BadReply, ReplyReader
+from mailfront_proto.smtp.server import _USUAL_REPLIES
 from mailfront_proto.testing import strategies
 
 
@@ -127,3 +131,48 @@ def test_enhanced_codes(text: str, enhanced: str, completed: str) -> None:
     assert Reply(550, text).enhanced_code == enhanced
     assert Reply(550, text).with_enhanced_code().text == completed
     assert Reply(354, text).with_enhanced_code().text == text
+
+
+ENHANCED = {
+    Mail: {250: "2.1.0", 450: "4.1.0", 451: "4.3.0", 452: "4.3.1", 550: "5.1.0", 552: "5.3.4", 553: "5.1.0"},
+    Recipient: {250: "2.1.5", 251: "2.0.0", 450: "4.2.0", 452: "4.3.1", 550: "5.1.0", 552: "5.2.2", 556: "5.1.10"},
+    MessageEnd: {250: "2.6.0", 451: "4.3.0", 452: "4.3.1", 550: "5.0.0", 552: "5.3.4", 554: "5.6.0"},
+    Data: {421: "4.3.2", 451: "4.3.0", 503: "5.5.1", 554: "5.0.0"},
+    Verify: {250: "2.0.0", 252: "2.0.0", 502: "5.5.1", 550: "5.0.0"},
+    VendorCommand: {211: "2.0.0", 454: "4.7.0", 500: "5.5.2", 501: "5.5.4", 504: "5.5.4", 530: "5.7.0", 555: "5.5.4"},
+}
+
+
+def test_the_table_of_enhanced_codes() -> None:
+    for kind, codes in ENHANCED.items():
+        for code, expected in codes.items():
+            assert enhanced_code(kind, code) == expected
+            assert encode_reply(code, "text", enhanced=expected) == f"{code} {expected} text\r\n".encode()
+    for kind in (*ENHANCED, type(None)):
+        for code in (*range(200, 300), *range(400, 600)):
+            assert re.fullmatch(rf"{code // 100}\.[0-9]\.[0-9]{{1,2}}", enhanced_code(kind, code))
+
+
+def test_every_answer_of_the_machine_has_an_enhanced_code_of_its_class() -> None:
+    own = [reply for reply in vars(answers).values() if isinstance(reply, Reply)]
+    assert len(own) > 30
+    for reply in [*own, SYNTAX_ERROR, NON_ASCII, *_USUAL_REPLIES.values()]:
+        assert reply.code == 354 or reply.enhanced_code.startswith(f"{reply.code // 100}.")
+        for line in reply.lines:
+            assert line.startswith(reply.enhanced_code)
+
+
+def test_a_plugins_answer_gets_what_its_event_says() -> None:
+    machine = SMTPServer("mx.example.org")
+    machine.next_event()
+    machine.accept()
+    machine.receive_data(b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nVRFY c\r\n")
+    for code, completed in ((250, ""), (250, "250 2.1.0 yes"), (552, "552 5.2.2 yes"), (252, "252 2.0.0 yes")):
+        machine.next_event()
+        if not completed:
+            machine.accept()
+            machine.data_to_send()
+            continue
+        assert str(machine.completed(Reply(code, "yes"))) == completed
+        machine.reply(code, "yes")
+        assert machine.data_to_send() == completed.encode() + b"\r\n"

@@ -640,7 +640,7 @@ def test_no_event_shows_a_secret_of_a_refused_auth(name: str, profile: Profile) 
 def test_what_an_application_says_cannot_add_a_line() -> None:
     machine = owing("MAIL FROM:<a@b>")
     machine.reply(550, "no\r250 yes\x1b[2J\x85\u2028\ud800")
-    assert machine.data_to_send() == "550 5.0.0 no?250 yes?[2J?\u2028?\r\n".encode()
+    assert machine.data_to_send() == "550 5.1.0 no?250 yes?[2J?\u2028?\r\n".encode()
 
 
 def test_long_answers_are_wrapped_and_end() -> None:

@@ -272,10 +272,7 @@ class SMTPFrontend:
             self.session.log(f"{reply.code} {line}")
 
     def _log_refusal(self, response: Response) -> None:
-        reply = Reply(response.code, response.text)
-        if self.machine.profile.enhanced_codes and self.machine.state is not State.GREETING:
-            reply = reply.with_enhanced_code()
-        self._log_reply(reply)
+        self._log_reply(self.machine.completed(Reply(response.code, response.text)))
 
     def _reply(self, response: Response) -> None:
         if response.code >= 400:

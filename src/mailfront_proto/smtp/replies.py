@@ -49,9 +49,9 @@ class Reply:
         match = _ENHANCED.match(self.text)
         return match.group() if match else ""
 
-    def with_enhanced_code(self) -> "Reply":
+    def with_enhanced_code(self, usual: str = "") -> "Reply":
         """This reply with an enhanced code, see `with_enhanced_code`."""
-        return Reply(self.code, with_enhanced_code(self.code, self.text))
+        return Reply(self.code, with_enhanced_code(self.code, self.text, usual))
 
     def encode(self, max_line: int | None = MAX_REPLY_LINE) -> bytes:
         """The wire form; see `encode_reply`."""
@@ -61,9 +61,9 @@ class Reply:
         return f"{self.code} {self.text}"
 
 
-def with_enhanced_code(code: int, text: str) -> str:
-    """`text` with ``x.0.0`` in front where a 2yz, 4yz or 5yz has no enhanced code yet (RFC 2034 section 4:
-    every such reply carries one, and every line of it)."""
+def with_enhanced_code(code: int, text: str, usual: str = "") -> str:
+    """`text` with an enhanced code in front, `usual` or else ``x.0.0``, where a 2yz, 4yz or 5yz has none yet (RFC 2034
+    section 4: every such reply carries one, and every line of it)."""
     if 300 <= code < 400:
         return text
     first = text.partition("\n")[0].partition(" ")[0]
@@ -72,7 +72,7 @@ def with_enhanced_code(code: int, text: str) -> str:
             return text
         prefix = first
     else:
-        prefix = f"{code // 100}.0.0"
+        prefix = usual or f"{code // 100}.0.0"
     return "\n".join(
         line if _begins_with_code(line.partition(" ")[0]) else f"{prefix} {line}".rstrip(" ")
         for line in text.split("\n")
@@ -84,11 +84,12 @@ def _begins_with_code(word: str) -> bool:
     return _ENHANCED.match(word) is not None
 
 
-def encode_reply(code: int, text: str, max_line: int | None = MAX_REPLY_LINE, enhanced: bool = False) -> bytes:
+def encode_reply(code: int, text: str, max_line: int | None = MAX_REPLY_LINE, enhanced: str = "") -> bytes:
     """The wire form of a reply: lines over `max_line` octets (CRLF included; None: no limit) are wrapped,
-    and control bytes become ``?`` (a tab stays). `enhanced`: add an enhanced code where there is none."""
+    and control bytes become ``?`` (a tab stays). `enhanced`: the enhanced code to add where there is none; empty:
+    none is added."""
     if enhanced:
-        text = with_enhanced_code(code, text)
+        text = with_enhanced_code(code, text, enhanced)
     # isprintable() is false for a line feed, and for surrogates and some spaces: the long way sorts those out
     if text.isascii() and text.isprintable() and (max_line is None or len(text) <= max_line - 6):
         return f"{code} {text}\r\n".encode("ascii")

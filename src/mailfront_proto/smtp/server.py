@@ -26,7 +26,14 @@ from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, NeedData, Paused
 from mailfront_proto.sasl.requests import Request
 from mailfront_proto.smtp import answers
-from mailfront_proto.smtp.addresses import NON_ASCII, Address, AddressError, parse_path, split_parameters
+from mailfront_proto.smtp.addresses import (
+    NON_ASCII,
+    SYNTAX_ERROR,
+    Address,
+    AddressError,
+    parse_path,
+    split_parameters,
+)
 from mailfront_proto.smtp.answers import NOT_IMPLEMENTED
 from mailfront_proto.smtp.events import (
     Connected,
@@ -67,7 +74,7 @@ _USUAL_REPLIES: Final[dict[type[Event], Reply]] = {
     Data: Reply(354, "End your message with a period on a line by itself."),
     MessageEnd: Reply(250, "2.6.0 Message accepted."),
     Reset: Reply(250, "2.3.0 OK"),
-    Verify: Reply(252, "2.5.2 Send some mail, I'll try my best."),
+    Verify: Reply(252, "2.0.0 Send some mail, I'll try my best."),
     Help: Reply(214, "2.0.0 Help not available."),
     Quit: Reply(221, "2.0.0 Good bye."),
     StartTLS: Reply(220, "2.0.0 Ready to start TLS"),
@@ -78,6 +85,10 @@ _AUTH_DONE: Final = Reply(235, "2.7.0 Authentication succeeded.")  # to every re
 _SPECIAL: Final = frozenset((MessageEnd, StartTLS))
 
 _USUAL: Final = {kind: (reply, reply.encode()) for kind, reply in _USUAL_REPLIES.items()}
+
+# "2.5.2" would be a syntax error that succeeded (RFC 3463 section 3.6); so speaks the original.
+_VERIFY: Final = Reply(252, "2.5.2 Send some mail, I'll try my best.")
+_ORIGINAL_USUAL: Final = {**_USUAL, Verify: (_VERIFY, _VERIFY.encode())}
 
 _HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"))
 _IDLE_VERBS: Final = frozenset(("NOOP", "RSET", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "LHLO", "STARTTLS", "XCLIENT"))
@@ -114,7 +125,7 @@ class SMTPServer(ServerMessage):
     `register_parameter`. Other words for what the machine says: `override_reply`.
     """
 
-    __slots__ = ("_table",)
+    __slots__ = ("_table", "_usual")
 
     def __init__(
         self,
@@ -127,6 +138,7 @@ class SMTPServer(ServerMessage):
     ) -> None:
         super().__init__(hostname, profile, lmtp, greeting, lf_bodies)
         self._table = _dispatch_table(profile, lmtp)
+        self._usual = _USUAL if profile.enhanced_codes else _ORIGINAL_USUAL
 
     # -- bytes and events --------------------------------------------------------------------------------
 
@@ -161,7 +173,7 @@ class SMTPServer(ServerMessage):
         `capabilities`: for `Helo`, capability lines of the application, in front of the machine's own.
         """
         kind = type(self._pending)
-        usual = _USUAL.get(kind)  # type: ignore[arg-type]  # None is in no dict
+        usual = self._usual.get(kind)  # type: ignore[arg-type]  # None is in no dict
         if usual is not None:
             reply, wire = usual
             if text is not None:
@@ -202,7 +214,7 @@ class SMTPServer(ServerMessage):
             return
         if self._exchange is not None and self._auth_goes_on(code, text):
             return
-        wire = encode_reply(code, text, self._max_wire_line, self._enhances and kind is not Connected)
+        wire = self._encode(code, text)
         if kind is MessageEnd:
             self._pending = None
             for _ in range(self._transaction.recipients if self.lmtp else 1):
@@ -261,9 +273,9 @@ class SMTPServer(ServerMessage):
                 f"reply_each() answers MessageEnd in LMTP with one reply for each of the {recipients} "
                 "accepted recipients"
             )
-        self._pending = None
         for reply in replies:
             self._send(reply.code, reply.text)
+        self._pending = None
         self._message_done(any(reply.code < 400 for reply in replies))
 
     def abort(self, reply: Reply | None = None) -> None:
@@ -418,7 +430,10 @@ class SMTPServer(ServerMessage):
         try:
             address, rest = parse_path(argument, keyword, profile.addresses, smtputf8)
         except AddressError as error:
-            return self._refuse_path(verb, argument, error.reply)
+            reply = error.reply
+            if reply is SYNTAX_ERROR and self._enhances:  # RFC 3463 section 3.2; else in the original's words
+                reply = answers.BAD_SENDER if kind is Mail else answers.BAD_RECIPIENT
+            return self._refuse_path(verb, argument, reply)
         text = argument.decode("utf-8", "surrogateescape")
         if not rest:
             if smtputf8 and kind is Mail:

@@ -16,6 +16,7 @@ from mailfront_proto.smtp import answers
 from mailfront_proto.smtp.answers import NOT_IMPLEMENTED
 from mailfront_proto.smtp.body import ChunkDecoder, DotDecoder
 from mailfront_proto.smtp.budgets import Budgets
+from mailfront_proto.smtp.enhanced_codes import enhanced_code
 from mailfront_proto.smtp.events import (
     ConnectionClosed,
     Event,
@@ -286,8 +287,21 @@ class ServerSession(ServerMachine[Event]):
         return reply
 
     def _send(self, code: int, text: str) -> None:
+        self._put(self._encode(code, text))
+
+    def _encode(self, code: int, text: str) -> bytes:
+        """The wire form of an answer to the event that is owed one. The greeting has no enhanced code: the client
+        does not know yet that we have them (RFC 2034 section 4)."""
         enhanced = self._enhances and self._state is not State.GREETING
-        self._put(encode_reply(code, text, self._max_wire_line, enhanced))
+        return encode_reply(
+            code, text, self._max_wire_line, enhanced_code(type(self._pending), code) if enhanced else ""
+        )
+
+    def completed(self, reply: Reply) -> Reply:
+        """`reply` as the answer to the last event, with the enhanced code that it will get (for logs)."""
+        if not self._enhances or self._state is State.GREETING:
+            return reply
+        return reply.with_enhanced_code(enhanced_code(type(self._pending), reply.code))
 
     # -- events and the end ------------------------------------------------------------------------------
 
