@@ -107,7 +107,7 @@ LIMITS = [
     ("na@*:*::50\nna@*:*::70", {}, "mailrules counters", 50, 51),
     ("na@*:*::0", {"DATABYTES": "30"}, "mailrules counters", 30, 31),
     ("na@*:*::::DATABYTES=50", {"DATABYTES": "70"}, "mailrules counters", 50, 51),
-    ("na@*:*::60:::DATABYTES=50", {}, "mailrules counters", 60, 61),
+    ("na@*:*::60::DATABYTES=50", {}, "mailrules counters", 50, 51),
     ("na@*:*::50", {"DATABYTES": "70"}, "counters mailrules", 70, 71),
 ]
 

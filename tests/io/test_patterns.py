@@ -158,7 +158,8 @@ def test_a_last_line_without_an_end(tmp_path: Path) -> None:
         (b"/x", {"PATTERNS_RESP": "Mine"}, "Mine"), (b"/x", {"PATTERNS_RESP": ""}, USUAL),
         (b"=Text\n/x", {"PATTERNS_RESP": "Mine"}, "Text"), (b"=\n/x", {}, ""), (b"= blank\n/x", {}, " blank"),
         (b"=a\\nb\n/x", {}, "a\\nb"), (b"=\xc3\xa9\xff\n/x", {}, "\u00e9\udcff"), (b"  /x", {}, None),
-        (b" x", {}, USUAL), (b"#x\n", {}, None), (b"", {}, None), (b"/X", {}, None), (b"/y\n/x", {}, USUAL), (b"=a\x01\n/x", {}, "a?"),
+        (b" x", {}, USUAL),
+        (b"#x\n", {}, None), (b"", {}, None), (b"/X", {}, None), (b"/y\n/x", {}, USUAL), (b"=a\x01\n/x", {}, "a?"),
     ],
 )  # fmt: skip
 def test_files(tmp_path: Path, patterns: bytes, env: dict[str, str], text: str | None) -> None:

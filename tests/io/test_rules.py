@@ -159,6 +159,7 @@ WARNINGS = [
     (b":s\nka:b:::@x", 8, "does nothing there"),
     (b"ka:b::::A=1,B,=c", 13, "'B' is no assignment"),
     (b"ka:b::::A=1,=c", 13, "'=c' is no assignment"),
+    (b"ka:b::::A=1,:B=2", 13, "':B' is an odd name"),
     (b"ka:*\n&b:*", 1, "comes last"),
 ]
 

@@ -138,6 +138,7 @@ _ESCAPE = re.compile(rb"\\(?:(n)|([0-3][0-7]{2})|(.?))", re.DOTALL)
 _LIST = re.compile(rb"\[\[(@?+)(.+)\]\]", re.DOTALL)
 _SET = re.compile(rb"\[[^\]]*\]", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _TOO_MANY_DIGITS = 19
 """No message is that long, so a number of more digits limits nothing."""
@@ -276,6 +277,13 @@ class _Reader:
             if "\0" in name + value:
                 self._problem(column + at, "an assignment has a NUL in it", "no variable can hold one: take it out")
             elif name and equals:
+                if not _NAME.fullmatch(name):
+                    self._problem(
+                        column + at,
+                        f"{name!r} is an odd name for a variable",
+                        "write letters, digits and _; mind that there is one colon between two fields",
+                        Severity.WARNING,
+                    )
                 yield name, value
             elif end > at:
                 self._problem(
