@@ -28,6 +28,8 @@ class State(Enum):
     """A response to a SASL challenge is awaited."""
     TLS = "tls"
     """The TLS handshake is awaited."""
+    AUTHENTICATED = "authenticated"
+    """The client role: the login is done, and the connection still the machine's."""
     HANDED_OVER = "handed-over"
     """The login is done, and the connection another's."""
     CLOSED = "closed"

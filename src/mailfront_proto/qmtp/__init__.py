@@ -4,11 +4,10 @@ which is imported when it is first used. What QMQP shares with QMTP is here, too
 from typing import TYPE_CHECKING
 
 from mailfront_proto.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
-from mailfront_proto.pull import NEED_DATA, PAUSED
+from mailfront_proto.pull import NEED_DATA, PAUSED, Event
 from mailfront_proto.qmtp.events import (
     Body,
     ConnectionClosed,
-    Event,
     MessageEnd,
     MessageRefused,
     MessageStart,

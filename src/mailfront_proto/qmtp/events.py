@@ -8,14 +8,10 @@ for the log. `Body`, `MessageRefused` and `ConnectionClosed` always tell only.
 All events are mutable records for speed; treat them as read-only.
 """
 
+from mailfront_proto.pull import Event
 from mailfront_proto.record import record
 from mailfront_proto.smtp.addresses import Address
 from mailfront_proto.smtp.replies import Reply
-
-
-@record
-class Event:
-    """Base class of all events of the server machine."""
 
 
 @record

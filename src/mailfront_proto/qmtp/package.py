@@ -14,11 +14,10 @@ from typing import Any, ClassVar, Final
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.machine import ServerMachine
 from mailfront_proto.netstring import Fault, NetstringError, NetstringReader, Oversized
-from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, NeedData, Paused
+from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, Event, NeedData, Paused
 from mailfront_proto.qmtp.events import (
     Body,
     ConnectionClosed,
-    Event,
     MessageEnd,
     MessageRefused,
     MessageStart,
