@@ -99,7 +99,9 @@ class ClientWire:
 
     def _heard(self, event: ClientEvent) -> None:
         self._deadline = None
-        if not (isinstance(event, ReplyReceived) and event.command == "BDAT"):  # a chunk is a part of a step
+        chunk_answered = isinstance(event, ReplyReceived) and event.command == "BDAT"
+        chunks_begin = isinstance(event, ReadyForBody) and event.reply is None
+        if not chunk_answered and not chunks_begin:  # those are in the midst of a step
             self.step(_name(event))
 
     async def _exchange(self) -> None:

@@ -155,6 +155,8 @@ class MessageSource:
         self._ended = False
         self._copy: Spool | None = None
         self._replay: Iterator[bytes] = iter(())
+        self._measured: Measure | None = None
+        self._was_read = False
         read = getattr(message, "read", None)
         if isinstance(message, str):
             raise TypeError("the message is text: encode it, for instance message.encode('ascii')")
@@ -171,11 +173,14 @@ class MessageSource:
 
     async def measure(self) -> Measure:
         """What can be known before the message is sent. Raises OSError for a file that cannot be read."""
-        if self._bytes is not None:
-            return measure([self._bytes])
-        if self._read is not None and getattr(self._file, "seekable", bool)():
-            return await Thread(self._measure_file)
-        return await self._look_ahead()
+        if self._measured is None:
+            if self._bytes is not None:
+                self._measured = measure([self._bytes])
+            elif self._read is not None and getattr(self._file, "seekable", bool)():
+                self._measured = await Thread(self._measure_file)
+            else:
+                self._measured = await self._look_ahead()
+        return self._measured
 
     def _measure_file(self) -> Measure:
         file = self._file
@@ -204,7 +209,9 @@ class MessageSource:
             self._copy = Spool(tempfile.gettempdir())
 
     async def rewind(self) -> None:
-        """Begin at the beginning again."""
+        """Begin at the beginning again, if anything was read."""
+        if not self._was_read:
+            return
         if self._bytes is not None:
             self._pieces = _blocks([self._bytes])
         elif self._start is not None:
@@ -221,6 +228,7 @@ class MessageSource:
 
     async def read(self) -> bytes:
         """The next block, ``b""`` at the end. Raises what the file or the iterable raises."""
+        self._was_read = True
         if block := next(self._replay, b""):
             return block
         block = self._ahead.pop() if self._ahead else await self._next_block()

@@ -217,16 +217,13 @@ class SMTPClientSession:
         """As many transactions as the server wants for this message, and takes in this session."""
         machine, message = self._machine, self._message
         options = self._mail_options()
-        first = True
         while left := message.left:
             batch = [left[index] for index in machine.batch([message.recipients[index][0] for index in left])]
             if not batch:
                 return
-            if len(batch) < len(left) and first:
+            if len(batch) < len(left):
                 message.source.keep()
-            if not first:
-                await message.source.rewind()
-            first = False
+            await message.source.rewind()
             machine.send_message(
                 message.sender,
                 [message.recipients[index] for index in batch],
