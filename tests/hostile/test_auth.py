@@ -1,8 +1,11 @@
-"""Authentication: H39 to H43, H47, H48."""
+"""Authentication: H39 to H45, H47, H48, H87, H88."""
 
 import base64
+import hmac
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,13 +14,26 @@ from mailfront_io.auth.store import Identity
 from mailfront_io.log import line_log
 from mailfront_io.plugin import Plugin, Response
 from mailfront_io.testing import EOF, Action, PeerTLS, WaitFor
-from mailfront_proto.sasl import ServerOptions
+from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
+from mailfront_proto.sasl import (
+    Authorize,
+    FindKeys,
+    Request,
+    ScramClient,
+    ServerOptions,
+    VerifyResponse,
+    VerifyToken,
+    derive_keys,
+    random_challenges,
+)
+from mailfront_proto.sasl.options import NEEDED
 from mailfront_proto.secret import Secret
-from mailfront_proto.smtp import SMTPServer, VerifyPassword
+from mailfront_proto.smtp import Event, SMTPServer, VerifyPassword
+from mailfront_proto.testing import assert_chunk_invariant
 from tests.certificates import client_context, server_context
 from tests.front import Front, codes
 from tests.hostile.every import COMPAT, DEFAULT, HELLO, split_outcome
-from tests.proto.server_script import accept_all, play
+from tests.proto.server_script import Outcome, accept_all, play, player
 
 SECRET = "hunter2-secret"
 STORE = StaticStore({"joe": Secret(SECRET.encode())})
@@ -203,3 +219,185 @@ def test_h48_nor_in_an_exception_of_a_store(tmp_path: Path) -> None:
     assert codes(output) == [220, 250, 451, 250]
     assert not any(SECRET in line for line in server.log)
     assert sum("RuntimeError: no answer for joe" in line for line in server.log) == 1
+
+
+# -- mechanisms that no front end offers yet: the pure machine ---------------------------------------------
+
+SALT_SECRET = Secret(b"0123456789abcdef")
+BINDINGS = {"tls-exporter": b"this connection"}
+
+
+def machine_with(**options: Any) -> SMTPServer:
+    machine = SMTPServer("mx.example.org")
+    given: dict[str, Any] = {
+        "nonce_source": lambda size: b"n" * size, "salt_secret": SALT_SECRET, "channel_bindings": BINDINGS,
+        "external_identity": "joe", "challenge_source": random_challenges(lambda size: b"c" * size, "mx.example.org"),
+    }  # fmt: skip
+    machine.sasl = ServerOptions(tuple(NEEDED), **given | options)
+    return machine
+
+
+KEYS = derive_keys(Secret(SECRET.encode()), b"sixteen octets..", 4096)
+
+
+def answer(machine: SMTPServer, event: Event) -> None:
+    """joe has keys; whom a mechanism has let through is let in."""
+    if isinstance(event, FindKeys):
+        machine.supply_keys(KEYS if event.username == "joe" else None)
+    elif isinstance(event, VerifyPassword | VerifyResponse | VerifyToken):
+        machine.reply(535, "5.7.8 No")
+    else:
+        machine.accept()
+
+
+def split(lines: list[bytes], **options: Any) -> Outcome:
+    """What `lines` lead to under every split. The client waits for the answer to each."""
+    outcome = assert_chunk_invariant(lambda: player(machine_with(**options), answer), [HELLO + lines[0], *lines[1:]])
+    return Outcome(outcome.events, outcome.output)
+
+
+def auth(mechanism: str, message: bytes) -> bytes:
+    return b"AUTH %s %s\r\n" % (mechanism.encode(), base64.b64encode(message) or b"=")
+
+
+def scram_login(username: str, password: str, name: str = "SCRAM-SHA-256") -> tuple[list[bytes], Outcome]:
+    """What a client of ours says to the machine, and what comes of it."""
+    binding = ("tls-exporter", BINDINGS["tls-exporter"]) if name.endswith("-PLUS") else None
+    client = ScramClient(name, username, Secret(password.encode()), b"eighteen octets...", channel_binding=binding)
+    lines = [auth(name, client.initial_response())]
+    challenge = split(lines).output.split(b"\r\n")[-2]
+    lines.append(base64.b64encode(client.respond(base64.b64decode(challenge[4:]))) + b"\r\n")
+    return lines, split(lines)
+
+
+H41_MESSAGES = {
+    "SCRAM-SHA-256": b"n,,n=jo%se,r=abcdefgh", "EXTERNAL": b"jo%se", "ANONYMOUS": b"jo%se",
+    "OAUTHBEARER": b"n,a=jo%se,\x01auth=Bearer x\x01\x01", "XOAUTH2": b"user=jo%se\x01auth=Bearer x\x01\x01",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("control", [b"\r", b"\n", b"\x00", b"\x1b", b"\x7f", b"\xc2\x85"], ids=repr)
+@pytest.mark.parametrize("name", H41_MESSAGES)
+def test_h41_in_every_mechanism(name: str, control: bytes) -> None:
+    outcome = split([auth(name, H41_MESSAGES[name] % control)])
+    assert outcome.codes() == [220, 250, 501] and "Refused" in outcome.kinds()
+
+
+@pytest.mark.parametrize("response", [b"!", b"=", b"*", b"", b"A" * 12_284, b"A" * 13_000, b"AAA", b"\xff"], ids=repr)
+@pytest.mark.parametrize("name", [name for name in NEEDED if name not in ("PLAIN", "LOGIN")])
+def test_h42_in_every_mechanism(name: str, response: bytes) -> None:
+    machine = machine_with()
+    outcome = play(machine, [[HELLO + b"AUTH " + name.encode() + b"\r\n"], [response + b"\r\nNOOP\r\n"]], answer)
+    fine = not response and name in ("EXTERNAL", "ANONYMOUS")
+    code = 500 if len(response) > 12_286 else 235 if fine else 501
+    if name == "CRAM-MD5" and response == b"A" * 12_284:
+        code = 501
+    assert outcome.codes() == [220, 250, 334, code, 250]
+
+
+def test_h44_proofs_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    compare = hmac.compare_digest
+
+    def counting(a: bytes, b: bytes) -> bool:
+        compared.append((len(a), len(b)))
+        return compare(a, b)
+
+    monkeypatch.setattr(hmac, "compare_digest", counting)
+    _, outcome = scram_login("joe", "wrong")
+    assert outcome.codes()[-1] == 535 and (32, 32) in compared
+    compared.clear()
+    assert not VerifyResponse("CRAM-MD5", "CRAM-MD5", "joe", b"<1@x>", bytes(16)).matches(Secret(b"x"))
+    assert compared == [(16, 16)]
+
+
+COUNTS = [b"1000001", b"999999999", b"4095", b"1", b"0", b"-1", b"+4096", b"4_096", b" 4096", b"1" * 5000]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_h44_a_client_does_not_count_as_far_as_a_server_likes(count: bytes) -> None:
+    client = ScramClient("SCRAM-SHA-256", "joe", Secret(b"x"), b"eighteen octets...")
+    with pytest.raises(RemoteProtocolError):
+        client.respond(b"r=" + base64.b64encode(b"eighteen octets...") + b"more,s=c2FsdA==,i=" + count)
+
+
+def test_h44_nonces_come_from_the_driver() -> None:
+    asked = []
+
+    def source(size: int) -> bytes:
+        asked.append(size)
+        return bytes(size)
+
+    play(machine_with(nonce_source=source), [[HELLO + auth("SCRAM-SHA-256", b"n,,n=joe,r=abcdefgh")]], answer)
+    assert asked == [18]
+    with pytest.raises(LocalProtocolError, match="needs nonce_source"):
+        ServerOptions(["SCRAM-SHA-256"], salt_secret=SALT_SECRET)
+
+
+@pytest.mark.parametrize(("said", "code"), [(b"", 235), (b"joe", 235), (b"root", 535), (b"joe\0", 501), (b"JOE", 535)])
+def test_h45_external_takes_the_name_from_outside_only(said: bytes, code: int) -> None:
+    outcome = split([auth("EXTERNAL", said)])
+    assert outcome.codes() == [220, 250, code]
+    assert all(e.username == "joe" for e in outcome.events if isinstance(e, Authorize))
+    with pytest.raises(LocalProtocolError, match="EXTERNAL needs external_identity"):
+        ServerOptions(["EXTERNAL"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "code"),
+    [
+        ("SCRAM-SHA-256", b"y,,n=joe,r=abcdefgh", 535), ("SCRAM-SHA-1", b"y,,n=joe,r=abcdefgh", 535),
+        ("SCRAM-SHA-256", b"n,,m=x,n=joe,r=abcdefgh", 501), ("SCRAM-SHA-256", b"n,,n=joe,r=abcdefgh,m=x", 501),
+        ("SCRAM-SHA-256-PLUS", b"p=tls-unique,,n=joe,r=abcdefgh", 535),
+        ("SCRAM-SHA-256-PLUS", b"n,,n=joe,r=abcdefgh", 501),
+        ("SCRAM-SHA-256", b"p=tls-exporter,,n=joe,r=abcdefgh", 501),
+    ],
+)  # fmt: skip
+def test_h87_scram_takes_no_downgrade_and_no_mandatory_extension(name: str, message: bytes, code: int) -> None:
+    outcome = split([auth(name, message)])
+    assert outcome.codes() == [220, 250, code]
+    assert not any(isinstance(event, FindKeys) for event in outcome.events)
+
+
+def test_h87_an_unknown_user_is_told_nothing() -> None:
+    challenges = {}
+    for username in ("joe", "ann", "bob"):
+        (_, outcome), (_, again) = scram_login(username, "wrong"), scram_login(username, "wrong")
+        assert outcome == again and outcome.codes() == [220, 250, 334, 535]
+        assert outcome.output.endswith(b"\r\n535 5.7.8 Authentication failed.\r\n")
+        challenges[username] = base64.b64decode(outcome.output.split(b"334 ")[1].partition(b"\r\n")[0])
+    salts = {challenge.partition(b",s=")[2].partition(b",")[0] for challenge in challenges.values()}
+    assert len(salts) == 3 and len({len(salt) for salt in salts}) == 1
+    assert [b",i=15000" in challenges[name] for name in ("ann", "bob")] == [True, True]
+    _, outcome = scram_login("joe", SECRET)
+    assert outcome.codes() == [220, 250, 334, 334]  # the server's signature, which only joe gets
+
+
+def test_h88_a_challenge_tells_nothing_of_the_process() -> None:
+    source = random_challenges(os.urandom, "mx.example.org")
+    challenges = {source() for _ in range(50)}
+    assert len(challenges) == 50
+    for challenge in challenges:
+        assert re.fullmatch(rb"<[0-9a-f]{32}@mx\.example\.org>", challenge)
+    with pytest.raises(LocalProtocolError, match="CRAM-MD5 needs challenge_source"):
+        ServerOptions(["CRAM-MD5"])
+
+
+def test_h43_a_wrong_proof_is_an_attempt() -> None:
+    lines, _ = scram_login("joe", "wrong")
+    outcome = play(machine_with(), [[HELLO + b"".join(lines * 9)]], answer)
+    assert outcome.codes() == [220, 250, *[334, 535] * 5, 421]
+
+
+@pytest.mark.parametrize("name", ["SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "CRAM-MD5"])
+def test_h48_no_event_of_a_mechanism_shows_a_secret(name: str) -> None:
+    token = f"Bearer {SECRET}"
+    lines = {
+        "SCRAM-SHA-256": lambda: scram_login("joe", SECRET)[0] + [b"\r\n"],
+        "OAUTHBEARER": lambda: [auth(name, f"n,a=joe,\x01auth={token}\x01\x01".encode()), b"AQ==\r\n"],
+        "XOAUTH2": lambda: [auth(name, f"user=joe\x01auth={token}\x01\x01".encode()), b"\r\n"],
+        "CRAM-MD5": lambda: [b"AUTH CRAM-MD5\r\n", base64.b64encode(b"joe " + b"0" * 32) + b"\r\n"],
+    }[name]()
+    outcome = split(lines)
+    assert SECRET not in repr(outcome.events)
+    assert any(isinstance(event, Request) for event in outcome.events)

@@ -174,9 +174,18 @@ def test_cancelling(line: bytes) -> None:
 
 
 def test_an_empty_initial_response_is_an_equals_sign() -> None:
-    assert ServerExchange(BOTH).start(b"PLAIN", b"=") == MALFORMED
-    assert ServerExchange(BOTH).start(b"LOGIN", b"=") == MALFORMED
+    anonymous = ServerExchange(ServerOptions(["ANONYMOUS"]))
+    assert isinstance(anonymous.start(b"ANONYMOUS", b"="), Request)
+    # In these nothing is to be said with it, and it is refused as the original does.
+    assert ServerExchange(BOTH).start(b"PLAIN", b"=") == Failed(Cause.BAD_INITIAL_RESPONSE)
+    assert ServerExchange(BOTH).start(b"LOGIN", b"=") == Failed(Cause.BAD_INITIAL_RESPONSE)
     assert begun().respond(b"=") == Failed(Cause.BAD_RESPONSE)  # only an initial one: RFC 4954 section 4
+
+
+def test_an_empty_line_is_a_response_where_that_makes_sense() -> None:
+    anonymous = ServerExchange(ServerOptions(["ANONYMOUS"]))
+    assert anonymous.start(b"ANONYMOUS", None) == Challenge(b"")
+    assert isinstance(anonymous.respond(b""), Request)
 
 
 @pytest.mark.parametrize("name", [b"plain", b"Plain", b"PLAIN"])
@@ -228,9 +237,7 @@ BAD_BASE64 = [
 def test_what_is_no_base64(data: bytes) -> None:
     assert decode_base64(data) is None
     assert begun().respond(data) == Failed(Cause.BAD_RESPONSE)
-    assert ServerExchange(BOTH).start(b"PLAIN", data) == (
-        MALFORMED if data == b"=" else Failed(Cause.BAD_INITIAL_RESPONSE)
-    )
+    assert ServerExchange(BOTH).start(b"PLAIN", data) == Failed(Cause.BAD_INITIAL_RESPONSE)
 
 
 def test_spare_bits_pass() -> None:

@@ -56,11 +56,13 @@ class CramMD5Server(ServerMechanism):
         return Challenge(self._challenge) if initial_response is None else Failed(Cause.INITIAL_RESPONSE)
 
     def respond(self, response: bytes) -> Step:
-        """The user name, which may hold spaces, a space, and 32 hexadecimal digits."""
-        name, _, digest = response.rpartition(b" ")
+        """The user name, a space, and 32 hexadecimal digits."""
+        name, _, digest = response.partition(b" ")
+        if len(digest) != 32:
+            return Failed(Cause.MALFORMED)
         username = decode_identity(name)
         if not username or _DIGEST.match(digest) is None:
-            return Failed(Cause.MALFORMED)
+            return Failed(Cause.NOT_PROVEN)  # the original asks, and nobody knows such a user or digest
         return VerifyResponse("CRAM-MD5", "CRAM-MD5", username, self._challenge, bytes.fromhex(digest.decode("ascii")))
 
 
@@ -70,8 +72,8 @@ class CramMD5Client(ClientMechanism):
     name = "CRAM-MD5"
 
     def __init__(self, username: str, password: Secret) -> None:
-        if not username or not password:
-            raise LocalProtocolError("CRAM-MD5 takes a user name and a password that are not empty")
+        if not username or " " in username or not password:
+            raise LocalProtocolError("CRAM-MD5 takes a user name and a password, not empty, the name without a space")
         self._username = username.encode()
         self._password = password
         self._answered = False

@@ -80,7 +80,8 @@ class ServerExchange:
         self._mechanism = _new_mechanism(upper, self._options, self._ignores_authorization_identity)
         if initial_response is None:
             return self._checked(self._mechanism.start(None))
-        decoded = b"" if initial_response == b"=" else decode_base64(initial_response)
+        empty = initial_response == b"=" and self._mechanism.takes_empty
+        decoded = b"" if empty else decode_base64(initial_response)
         return Failed(Cause.BAD_INITIAL_RESPONSE) if decoded is None else self._checked(self._mechanism.start(decoded))
 
     def respond(self, line: bytes) -> Step:

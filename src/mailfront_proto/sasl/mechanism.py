@@ -72,7 +72,8 @@ class ServerMechanism:
     """The server role of one exchange; an object serves one exchange."""
 
     takes_empty: bool = True
-    """An empty line may be a response. Otherwise it cancels the exchange, as in the original."""
+    """An empty response may make sense. Otherwise an empty line cancels the exchange, and ``=`` in place of an initial
+    response is no base64, as in the original."""
 
     def start(self, initial_response: bytes | None) -> Step:
         """Begin; `initial_response` is None when the client sent none (b"" is an empty one). Where the client speaks
