@@ -9,7 +9,9 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 
 PAGES = {
+    "draw_pop3_states.py": "pop3-states.md",
     "draw_states.py": "smtp-states.md",
+    "generate_pop3_reference.py": "pop3-reference.md",
     "generate_settings.py": "configuration.md",
     "generate_smtp_reference.py": "smtp-reference.md",
 }
