@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailfront_proto.smtp.body import DotDecoder
+from mailfront_proto.smtp.body import ChunkDecoder, DotDecoder
 from mailfront_proto.smtp.body_encoder import DotEncoder
 from mailfront_proto.smtp.profile import LineEnds
 from tests.proto.dot_reference import decode
@@ -143,3 +143,74 @@ def test_what_the_encoder_writes_comes_back(policy: LineEnds, message: list[byte
     wire = encoder.feed(data) + encoder.finish()
     content, rest, bare = run([wire], policy)
     assert (content, rest, bare) == (data, b"", False)
+
+
+# -- chunks of BDAT --------------------------------------------------------------------------------------
+
+
+def run_chunks(pieces: list[bytes], policy: LineEnds, lf: bool, binary: bool = False) -> tuple[bytes, bool, int]:
+    """(content, bare line ends seen, size) of a `ChunkDecoder`. What follows a refusal does not count."""
+    decoder = ChunkDecoder(policy, lf, binary)
+    content = b""
+    for piece in [*pieces, None]:
+        if policy is LineEnds.REJECT and decoder.has_bare_line_ends:
+            break
+        decoded = decoder.finish() if piece is None else decoder.feed(piece)
+        if not lf:
+            assert not (content.endswith(b"\r") and decoded.startswith(b"\n")), "a slice ends inside a CRLF"
+        content += decoded
+    return content, decoder.has_bare_line_ends, decoder.size
+
+
+def chunks_reference(data: bytes, policy: LineEnds) -> tuple[bytes, bool]:
+    """What `data` means, in wire form, byte by byte."""
+    content = b""
+    bare = False
+    position = 0
+    while position < len(data):
+        byte = data[position : position + 1]
+        if data.startswith(b"\r\n", position):
+            content += b"\r\n"
+            position += 2
+            continue
+        if byte in (b"\r", b"\n"):
+            bare = True
+            if policy is LineEnds.REJECT:
+                return content, bare
+            if byte == b"\n":
+                content += b"\r\n"
+            else:
+                content += b" " if policy is LineEnds.NORMALIZE else b"\r"
+        else:
+            content += byte
+        position += 1
+    return content, bare
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_chunks_against_the_reference_in_every_cutting(policy: LineEnds) -> None:
+    for length in range(6):
+        for letters in itertools.product(b"\r\n.a", repeat=length):
+            data = bytes(letters)
+            content, bare = chunks_reference(data, policy)
+            for pieces in every_cutting(data):
+                assert run_chunks(pieces, policy, False)[:2] == (content, bare), pieces
+                got = run_chunks(pieces, policy, True)
+                if policy is not LineEnds.ACCEPT:
+                    assert got[:2] == (content.replace(b"\r\n", b"\n"), bare), pieces
+                assert run_chunks(pieces, policy, True, binary=True) == (data, False, len(data))
+
+
+@given(st.lists(st.binary(max_size=20), max_size=8), st.sampled_from(POLICIES), st.booleans())
+def test_random_chunks(pieces: list[bytes], policy: LineEnds, lf: bool) -> None:
+    whole = run_chunks([b"".join(pieces)], policy, lf)
+    content, bare, size = run_chunks(pieces, policy, lf)
+    assert (content, bare) == whole[:2]
+    if not bare:
+        assert size == whole[2] == len(b"".join(pieces))
+
+
+@pytest.mark.parametrize("lf", [False, True])
+def test_the_size_of_chunks_is_counted_as_on_the_wire(lf: bool) -> None:
+    assert run_chunks([b"a\r\n", b"b\r", b"\nc"], LineEnds.NORMALIZE, lf)[2] == 7
+    assert run_chunks([b"a\nb\rc"], LineEnds.NORMALIZE, lf)[2] == 6
