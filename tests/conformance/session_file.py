@@ -6,7 +6,7 @@ A file holds sessions one behind the other. Each begins with ``## name``; ``#`` 
     profile: compat                         default, unless said
     set QUEUEDIR=$DIR/q                     a setting; $DIR is the session's directory, $CERT a certificate
     make q/tmp/                             a directory, made beforehand
-    make users joe:secret\n                 a file, made beforehand
+    make users joe:secret\n                 a file, made beforehand; in it, too, $DIR is the directory
     unread: yes                             it ends before all is read: how much was is the driver's affair
     hook-seconds: 0.1                       what one hook may take, in place of two minutes
     S: 220 mx.example.org mailfront ESMTP   the server says this line (waited for)
@@ -252,17 +252,20 @@ def load_golden(names: set[str]) -> list[Session]:
 
 def _from_golden(session: recorded.Session) -> Session:
     outcome = session.outcome
-    steps: list[Step] = [Send(session.stdin)] if session.stdin else []
+    files = {name: text for name, text in outcome.files.items() if text.decode("latin-1") != session.files.get(name)}
+    steps: tuple[Step, ...] = (Send(session.stdin), Act.FIN) if session.stdin else (Act.FIN,)
+    if not outcome.stdout.startswith(b"220 "):
+        steps = ()  # who is turned away says nothing: it would meet a closed connection
     return Session(
         session.name,
         session.argv[1:],
         {**session.env, "MAILFRONT_PROFILE": "compat"},
         {name: None if name.endswith("/") else text.encode("latin-1") for name, text in session.files.items()},
-        (*steps, Act.FIN),
+        steps,
         Outcome(
             outcome.stdout,
             tuple(line.decode("latin-1").removeprefix("mailfront[PID]: ") for line in outcome.stderr),
             str(outcome.exit),
-            outcome.files,
+            files,
         ),
     )

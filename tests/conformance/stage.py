@@ -91,7 +91,7 @@ def set_up(session: Session, place: Path, certificate: Path) -> Stage:
             path.mkdir(parents=True)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            path.write_bytes(content.replace(b"$DIR", str(work).encode()))
     return Stage(
         [*session.words],
         {name: fill(value) for name, value in session.settings.items()},
@@ -133,7 +133,7 @@ def _files(work: Path, stand_in: Callable[[bytes], bytes], made: Mapping[str, by
     found: dict[str, bytes] = {}
     for path in sorted(work.rglob("*")):
         name = str(path.relative_to(work))
-        if not path.is_file() or path.read_bytes() == made.get(name):
+        if not path.is_file() or stand_in(path.read_bytes()) == made.get(name):
             continue
         name = first = _MAIL_FILE.sub("UNIQUE", _QUEUE_FILE.sub("TIME.USEC.PID", name))
         number = 1
