@@ -390,6 +390,14 @@ BROKEN: dict[str, tuple[list[Call], list[bytes], str]] = {
         [log_in, POP3Client.uidl], [GREETING, b"+OK\r\n", b"+OK\r\n", b"+OK\r\n1 \x1b[2J\r\n"], "no unique-id listing",
     ),
     "UIDL n": ([log_in, lambda c: c.uidl(1)], [GREETING, b"+OK\r\n", b"+OK\r\n", b"+OK 1\r\n"], "no unique-id listing"),
+    "LIST of another": (
+        [log_in, lambda c: c.list(1)], [GREETING, b"+OK\r\n", b"+OK\r\n", b"+OK 2 5\r\n"],
+        r"answered LIST 1 with b'+OK 2 5\r\n'",
+    ),
+    "UIDL of another": (
+        [log_in, lambda c: c.uidl(1)], [GREETING, b"+OK\r\n", b"+OK\r\n", b"+OK 2 x\r\n"],
+        r"answered UIDL 1 with b'+OK 2 x\r\n'",
+    ),
     "endless capabilities": ([POP3Client.capa], [GREETING, b"+OK\r\n" + b"X\r\n" * 257], "more than 256 capabilities"),
     "a long capability": ([POP3Client.capa], [GREETING, b"+OK\r\n" + b"X" * 600 + b"\r\n"],
     "a line of more than 512 bytes"),

@@ -374,8 +374,12 @@ class ClientSession:
     def _one_entry(self, verb: str, number: int, reply: Reply, line: bytes) -> None:
         if verb == "LIST":
             self._sizes.append(self._scan_listing(line[4:]))
+            told = self._sizes[0][0]
         else:
             self._uids.append(self._unique_id(line[4:]))
+            told = self._uids[0][0]
+        if told != number:
+            self._fail(f"answered {verb} {number} with {line[:60]!r}", line)
         self._tell_entries()
         self._events.append(ReplyReceived(verb, reply, number))
 

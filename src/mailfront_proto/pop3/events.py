@@ -40,8 +40,8 @@ class OpenMailbox(Event):
     closes.
 
     `username`: who has logged in (the authorization identity, if one was accepted that differs from the user name);
-    empty in `Mode.MAILBOX`. `again`: this is RSET, in a profile with
-    ``rescans_on_reset``; the marks are gone, and after a refusal the messages are what they were.
+    empty in `Mode.MAILBOX`, and where the login names nobody (ANONYMOUS, a token alone). `again`: this is RSET, in a
+    profile with ``rescans_on_reset``; the marks are gone, and after a refusal the messages are what they were.
     """
 
     username: str

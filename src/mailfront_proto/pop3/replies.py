@@ -17,8 +17,8 @@ MAX_REPLY_LINE: Final = 512
 
 # Control characters, and surrogates that stand for no byte
 _UNSENDABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
-# resp-code = "[" resp-level *("/" resp-level) "]" (RFC 2449 section 3)
-_CODE = re.compile(r"\[([A-Z0-9!#$&'*+,.:;<=>?@^_`{|}~-]+(?:/[A-Z0-9!#$&'*+,.:;<=>?@^_`{|}~-]+)*)\](?: |\Z)", re.I)
+# resp-code = "[" resp-level *("/" resp-level) "]", of printable characters but "/" and "]" (RFC 2449 section 3)
+_CODE = re.compile(r"\[([!-.0-\\^-~]+(?:/[!-.0-\\^-~]+)*)\](?: |\Z)")
 
 
 @record(frozen=True)

@@ -129,7 +129,8 @@ class POP3Server(ServerAuth):
     # -- answers -----------------------------------------------------------------------------------------
 
     def accept(self, text: str = "") -> None:
-        """Answer the last event with ``+OK`` and `text`. `OpenMailbox` is accepted with `open_mailbox`."""
+        """Answer the last event with ``+OK`` and `text`. `OpenMailbox` is accepted with `open_mailbox`, which also
+        has the text that answers a login, and the greeting in `Mode.MAILBOX`: nothing is said before it."""
         event = self._pending
         if event is None:
             raise LocalProtocolError("no answer is owed: call next_event() and answer the event it returns")
@@ -300,8 +301,7 @@ class POP3Server(ServerAuth):
             self._close(ConnectionClosed("refused", reply=self._say(reply)))
             return
         elif isinstance(event, Update):
-            self._say(reply)
-            self._close(ConnectionClosed("QUIT", reply=reply))
+            self._close(ConnectionClosed("QUIT", reply=self._say(reply)))
             return
         self._say(reply)
 
