@@ -33,6 +33,11 @@ class MissingPackage(Exception):
     """A package is needed and is not installed: one sentence with the remedy."""
 
 
+def cause(error: OSError | ValueError) -> str:
+    """Why a file cannot be opened, without its name. (A `ValueError` says that there is a NUL in that.)"""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 class Sources:
     """The files that one value was made from."""
 

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import NoReturn
 
-from mailfront_io.control_files import MissingPackage
+from mailfront_io.control_files import MissingPackage, cause
 from mailfront_io.frontends.client_transcript import printable
 from mailfront_io.ops import Connection
 from mailfront_io.plugin import Response
@@ -100,8 +100,7 @@ def _read(name: str) -> RuleFile:
     try:
         return RULES.load(name)
     except (OSError, ValueError) as error:
-        cause = error.strerror if isinstance(error, OSError) else error
-        raise ConfigurationError(f"{name}: {cause}: give a file that can be read") from error
+        raise ConfigurationError(f"{name}: {cause(error)}: give a file that can be read") from error
 
 
 def _say(line: str) -> None:

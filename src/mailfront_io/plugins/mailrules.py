@@ -6,7 +6,7 @@ The language is in `mailfront_io.rules`; docs/rules.md is its guide.
 from collections.abc import Coroutine
 from typing import Any
 
-from mailfront_io.control_files import MissingPackage
+from mailfront_io.control_files import MissingPackage, cause
 from mailfront_io.ops import Thread
 from mailfront_io.plugin import Kind, Plugin, Response, Setting
 from mailfront_io.rules.decision import Address, decide
@@ -55,7 +55,7 @@ class MailRules(Plugin):
             self.session.log(f"mailrules: {error}")
             return LIST_NOT_OPENED
         except (OSError, ValueError) as error:
-            self._log(f"{path}: {error}: set $MAILRULES to a file that can be read")
+            self._log(f"{path}: {cause(error)}: set $MAILRULES to a file that can be read")
             return NOT_OPENED
 
     def use(self, rules: RuleFile) -> Response | None:

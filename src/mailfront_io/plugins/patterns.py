@@ -8,7 +8,7 @@ import re
 from collections.abc import Coroutine
 from typing import Any
 
-from mailfront_io.control_files import Cache, Sources
+from mailfront_io.control_files import Cache, Sources, cause
 from mailfront_io.ops import Thread
 from mailfront_io.plugin import Kind, Plugin, Response, Setting
 from mailfront_io.rules.glob import to_regex
@@ -104,8 +104,7 @@ class Patterns(Plugin):
         try:
             self._patterns = await Thread(PATTERNS.load, path)
         except (OSError, ValueError) as error:
-            cause = error.strerror if isinstance(error, OSError) else str(error)
-            self.session.log(f"Warning: Could not read patterns file '{path}': {cause}")
+            self.session.log(f"Warning: Could not read patterns file '{path}': {cause(error)}")
 
     def data_block(self, data: bytes) -> Response | None:
         """Searches the lines that are complete now."""

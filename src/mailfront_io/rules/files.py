@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterator
 
-from mailfront_io.control_files import Cache, DamagedFile, Sources, open_cdb, read_list
+from mailfront_io.control_files import Cache, DamagedFile, Sources, cause, open_cdb, read_list
 from mailfront_io.rules.decision import Lists
 from mailfront_io.rules.language import Problem, Reference, Rule, Severity, parse
 from mailfront_proto.record import record
@@ -54,19 +54,17 @@ def _load_lists(
             lists[target.name] = frozenset()
             if target.is_cdb:
                 remedy = "a CDB file that is missing has no entries; make it, or take the rule out"
-                yield _problem(reference, error.strerror, remedy, Severity.WARNING)
+                yield _problem(reference, cause(error), remedy, Severity.WARNING)
             else:
-                yield _problem(reference, error.strerror, "make the file, or write the path of one that is there")
-        except OSError as error:
+                yield _problem(reference, cause(error), "make the file, or write the path of one that is there")
+        except (OSError, ValueError) as error:
             lists[target.name] = frozenset()
-            yield _problem(reference, error.strerror, "name a file that this user can read")
-        except (DamagedFile, ValueError) as error:
+            yield _problem(reference, cause(error), "name a file that this user can read")
+        except DamagedFile as error:
             lists[target.name] = frozenset()
-            yield _problem(reference, str(error), "name a file that can be read")
+            yield _problem(reference, str(error), "make it anew, with a program for CDB files")
 
 
-def _problem(
-    reference: Reference, cause: str | None, remedy: str, severity: Severity = Severity.REFERENCE
-) -> Problem:
+def _problem(reference: Reference, why: str, remedy: str, severity: Severity = Severity.REFERENCE) -> Problem:
     name = reference.target.name.decode("utf-8", "backslashreplace")
-    return Problem(reference.line, reference.column, f"the list {name!r}: {cause}", remedy, severity)
+    return Problem(reference.line, reference.column, f"the list {name!r}: {why}", remedy, severity)
