@@ -179,10 +179,13 @@ def _arguments(words: list[str]) -> argparse.Namespace:
 
 
 def _notify(text: str) -> frozenset[Notify]:
-    try:
-        return frozenset(Notify(word.upper()) for word in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither never nor some of success,failure,delay") from None
+    words = text.upper().split(",")
+    reports = {kind.value: kind for kind in Notify if kind is not Notify.NEVER}
+    if words == [Notify.NEVER.value]:
+        return frozenset([Notify.NEVER])
+    if not all(word in reports for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither never nor some of success,failure,delay")
+    return frozenset(reports[word] for word in words)
 
 
 def _with_policies(words: list[str]) -> list[str]:

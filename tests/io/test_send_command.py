@@ -236,6 +236,12 @@ USAGE: list[tuple[Sequence[str], str]] = [
     ([HERE, *TO, "--from", "a@x>\n"], "is no address"),
     ([HERE, *TO, "--helo", "x\r\nRSET"], "the name is"),
     (["127.0.0.1:25", *TO, "--lmtp"], "port 25"),
+    ([HERE, *TO, "--notify", "always"], "neither never nor"),
+    ([HERE, *TO, "--notify", "never,delay"], "neither never nor"),
+    ([HERE, *TO, "--ret", "some"], "--ret"),
+    ([HERE, *TO, "--envid", "a\r\nRSET"], "cannot be sent"),
+    ([HERE, *TO, "--require-tls", "--starttls=none"], "REQUIRETLS without TLS"),
+    ([HERE, *TO, "--require-tls", "--no-verify"], "any certificate"),
 ]
 
 
@@ -279,7 +285,7 @@ def test_submission(driver: str, mechanism: str | None, place: Place) -> None:
     steps = re.findall(r"^ *\d+\.\d{4} s  (\S+)$", ran.stderr, re.MULTILINE)
     assert steps == [
         *("connect", "greeting", "EHLO", "STARTTLS", "TLS", "EHLO", "AUTH"),
-        *("MAIL", "RCPT", "DATA", "message", ".", "QUIT"),
+        *("MAIL", "RCPT", "message", ".", "QUIT"),
     ]
 
 
@@ -316,6 +322,55 @@ def test_what_a_server_says_is_shown_escaped() -> None:
         ran = send(server.address, *TO, "--transcript")
     assert ran.stdout == "you@here.example: 550 \\x1b[31m / \\udcff\n"
     assert "\x1b" not in ran.stderr
+
+
+REPORTS = ["--notify", "success,failure", "--ret", "hdrs", "--envid", "order 17"]
+
+
+def test_reports_are_asked_for() -> None:
+    hello = b"250-x\r\n250-PIPELINING\r\n250 DSN\r\n"
+    with Answering([(b"220 x\r\n", b"\n"), (hello, b"DATA\r\n"), (b"550 x\r\n" * 3, b"")]) as server:
+        ran = send(server.address, *TO, "--from", "a@x", *REPORTS)
+    assert ran.exit == 1
+    assert b"MAIL FROM:<a@x> SIZE" not in server.heard
+    assert b"MAIL FROM:<a@x> RET=HDRS ENVID=order+2017\r\n" in server.heard
+    assert b"RCPT TO:<you@here.example> NOTIFY=SUCCESS,FAILURE\r\n" in server.heard
+
+
+def test_it_is_said_when_nobody_will_report() -> None:
+    script = [(b"220 x\r\n", b"\n"), (b"250 x\r\n", b"\n"), (b"250 x\r\n", b"\n"), (b"250 x\r\n", b"\n")]
+    script += [(b"354 x\r\n", b"\r\n.\r\n"), (b"250 x\r\n", b"\n"), (b"221 x\r\n", b"")]
+    with Answering(script) as server:
+        ran = send(server.address, *TO, *REPORTS)
+    assert ran.exit == 0 and "offers no DSN" in ran.stderr
+    assert b"NOTIFY" not in server.heard and b"RET" not in server.heard
+
+
+def test_exit_1_for_what_the_server_cannot_have(place: Place, tmp_path: Path) -> None:
+    path = tmp_path / "letter"
+    path.write_bytes("Subject: \xe9\n\nHello\n".encode())
+    script = [(b"220 x\r\n", b"\n"), (b"250-x\r\n250 8BITMIME\r\n", b"QUIT\r\n"), (b"221 x\r\n", b"")]
+    with Answering(script) as server:
+        ran = send(server.address, *TO, "--message", path)
+    assert ran.exit == 1 and ran.stdout.startswith("you@here.example: 554 5.6.7 ")
+    with Answering([*script[:1], (b"250-x\r\n250 8BITMIME\r\n", b"\n"), (b"550 x\r\n", b"QUIT"), script[2]]) as server:
+        ran = send(server.address, *TO, "--message", path, "--eight-bit-headers")
+    assert ran.exit == 1 and ran.stdout == "you@here.example: 550 x\n"
+    with Answering(script) as server:
+        ran = send(server.address, *TO, "--message", path, "--binary")
+    assert ran.stdout.startswith("you@here.example: 554 5.6.3 ")
+    ran = send(f"localhost:{place.port}", *TO, "--require-tls", *place.trust, "--helo", "x")
+    offered = ran.exit == 0
+    assert offered or ran.stdout.startswith("you@here.example: 550 5.7.30 ")
+    queued(place.queue)
+
+
+def test_data_in_place_of_bdat(place: Place) -> None:
+    for words, used in (([], "C: BDAT "), (["--data"], "C: DATA")):
+        ran = send(place.smtp, *TO, "--transcript", *words)
+        assert ran.exit == 0 and used in ran.stderr
+    assert ("C: BDAT" in ran.stderr) is False
+    assert len(queued(place.queue)) == 2
 
 
 def test_help_names_every_exit_code_and_default_port() -> None:

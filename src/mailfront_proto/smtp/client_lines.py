@@ -14,7 +14,7 @@ from mailfront_proto.smtp import xtext
 from mailfront_proto.smtp.addresses import Address, AddressError
 from mailfront_proto.smtp.capabilities import Capabilities
 from mailfront_proto.smtp.events import Unavailable, Xclient
-from mailfront_proto.smtp.parameters import MailOptions, ParameterError, RecipientOptions, Registered
+from mailfront_proto.smtp.parameters import MailOptions, RecipientOptions, Registered
 from mailfront_proto.smtp.xclient import XCLIENT_ATTRIBUTES, XclientError, parse_xclient
 
 MAX_COMMAND_LINE: Final = 4096
@@ -58,13 +58,15 @@ def envelope_line(verb: str, address: Address, options: MailOptions | RecipientO
 
 def _printed(verb: str, options: MailOptions | RecipientOptions) -> list[str]:
     """The parameters that `options` stand for, if they are good ones."""
+    said: object = options
     try:
         parameters = options.parameters()
         if parameters:
+            said = " ".join(parameters)
             type(options).parse(parameters, registered={keyword.upper(): Registered() for keyword, _ in options.others})
-    except (ParameterError, ValueError) as error:
+    except ValueError as error:  # `ParameterError` is one
         raise LocalProtocolError(
-            f"{verb}: {options!r} cannot be sent, no server would understand it ({error}): see what each field may hold"
+            f"{verb}: {said!r} cannot be sent, no server would understand it ({error}): see what each field may hold"
         ) from None
     return parameters
 
