@@ -70,7 +70,7 @@ def player(machine: SMTPServer, answer: Answer = accept_all) -> Player[SMTPServe
 def play(machine: SMTPServer, pieces: Pieces, answer: Answer = accept_all, *, eof: bool = True) -> Outcome:
     """Play `pieces`; the first segment follows the greeting."""
     outcome = player(machine, answer).play(pieces, eof=eof).outcome
-    return Outcome(outcome.events, outcome.output)
+    return Outcome(outcome.events, outcome.output, outcome.ended)
 
 
 # -- transcripts -----------------------------------------------------------------------------------------
@@ -95,9 +95,15 @@ class Transcript:
             allows_authorization_identity="authorization-identity" in self.settings,
         )
         machine.offers_starttls = "starttls" in self.settings
+        machine.offers_xclient = "xclient" in self.settings
+        machine.extensions |= frozenset(self.settings.get("extensions", "").split())
+        machine.extensions -= frozenset(self.settings.get("without", "").split())
         for verb in self.settings.get("commands", "").split():
             name, _, parameter = verb.partition("=")
             machine.register_command(name, parameter or "optional")
+        for word in self.settings.get("parameters", "").split():
+            verb, keyword = word.split(":")
+            machine.register_parameter(verb, keyword, lambda value: value != "bad", capability=keyword)
         return machine
 
     def profile(self) -> Profile:

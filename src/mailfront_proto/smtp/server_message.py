@@ -154,7 +154,7 @@ class ServerMessage(ServerAuth):
         if decoder.has_bare_line_ends and self.profile.line_ends is LineEnds.REJECT:
             transaction.refusal = answers.BARE_LINE_END_IN_MESSAGE
         if self.message_size is not None and decoder.size > self.message_size:
-            decoded = decoder.cut(decoded, self.message_size - before)
+            decoded = decoder.cut(decoded, max(0, self.message_size - before))
             transaction.refusal = answers.TOO_BIG
         return Body(decoded) if decoded else None
 
