@@ -144,7 +144,7 @@ class ServerAuth(ServerSession):
 
     def _login_failed(self, reply: Reply) -> None:
         self._say(reply)
-        if self._budgets.auth_failure() and self._state is not State.CLOSED:
+        if self._budgets.auth_failure():
             self._close(ConnectionClosed(reply.text, reply=self._coded(reply)))
 
 
