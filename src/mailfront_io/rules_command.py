@@ -195,7 +195,7 @@ class _Trial:
         pattern = {Outcome.NOT_SENDER: rule.sender, Outcome.NOT_RECIPIENT: rule.recipient}.get(outcome)
         why = outcome.value
         if pattern is not None:
-            why += " " + print_pattern(pattern).decode("utf-8", "surrogateescape")
+            why += " " + (print_pattern(pattern).decode("utf-8", "surrogateescape") or "(empty)")
         _say(f"  line {rule.line}: {self._lines[rule.line - 1]}")
         _say(f"    {why}")
 
