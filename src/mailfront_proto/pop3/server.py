@@ -19,6 +19,7 @@ application. The machine keeps eleven bytes for each message and never a message
             machine.end_of_message()
         elif machine.answer_owed:
             machine.accept()
+    sock.sendall(machine.data_to_send())
 """
 
 import re
