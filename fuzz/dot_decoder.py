@@ -3,8 +3,7 @@
 The first byte chooses the policy and the form, the second how the rest is cut; the rest is what follows DATA.
 """
 
-import random
-
+from fuzz.oracles import MAX_WIRE, cut
 from mailfront_proto.smtp.body import DotDecoder
 from mailfront_proto.smtp.profile import LineEnds
 from tests.proto.dot_reference import decode
@@ -15,7 +14,7 @@ END = b"\r\n.\r\n"
 
 def check(data: bytes) -> None:
     """Decode in pieces, and compare."""
-    if len(data) < 2 or len(data) > 4096:
+    if len(data) < 2 or len(data) > MAX_WIRE:
         return
     policy = POLICIES[data[0] % 3]
     lf = bool(data[0] & 128)
@@ -23,17 +22,18 @@ def check(data: bytes) -> None:
     wire = data[2:] + END
     expected = decode(wire, policy)
     assert expected.consumed is not None
-    dice = random.Random(data[1])
-    marks = sorted(dice.randrange(len(wire) + 1) for _ in range(dice.randint(0, 12)))
+    (pieces,) = cut(wire, data[1])
     decoder = DotDecoder(policy, lf)
     content = b""
-    for start, end in zip([0, *marks], [*marks, len(wire)], strict=True):
+    fed = 0
+    for piece in pieces:
         refused = policy is LineEnds.REJECT and decoder.has_bare_line_ends
-        decoded, rest = decoder.feed(wire[start:end])
+        decoded, rest = decoder.feed(piece)
+        fed += len(piece)
         assert len(decoder._held) <= 6
         content += b"" if refused else decoded
         if rest is not None:
-            assert end - len(rest) == expected.consumed
+            assert fed - len(rest) == expected.consumed
             break
     else:
         raise AssertionError("no end was found")

@@ -1,8 +1,9 @@
 """Runs the fuzz harnesses: ``make fuzz``, or ``python fuzz/run.py --seconds 60 [HARNESS...]``.
 
-Each runs in a process of its own for so many seconds, guided by the coverage of `mailfront_proto`, from the
-seeds in ``fuzz/seeds`` and what earlier runs have left in ``fuzz/corpus``. An input that fails is kept in
-``fuzz/crashes`` and named with the command that plays it again. Exit code 1 if there was one.
+A harness is a module beside this file with a function ``check(data)`` that raises for what it finds, a directory of
+seeds ``seeds/NAME`` and a dictionary ``NAME.dict``. Each runs in a process of its own for so many seconds, guided by
+the coverage of `mailfront_proto`, from its seeds and what earlier runs have left in ``fuzz/corpus``. An input that
+fails is kept in ``fuzz/crashes`` and named with the command that plays it again. Exit code 1 if there was one.
 """
 
 import argparse
@@ -10,12 +11,16 @@ import importlib
 import re
 import subprocess
 import sys
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-HARNESSES = ("smtp_server", "addresses", "dot_decoder")
+NO_HARNESSES = ("run", "oracles", "faults")
+HARNESSES = tuple(sorted(path.stem for path in HERE.glob("*.py") if path.stem not in NO_HARNESSES))
+JOBS = 2
 NO_ATHERIS = (
     "atheris cannot be imported here (it has wheels for Linux on x86-64 and Python up to 3.13): only the seeds "
     "were played."
@@ -44,23 +49,28 @@ def play_seeds(name: str) -> int:
     return len(seeds(name))
 
 
-def become_fuzzer(name: str, arguments: list[str]) -> None:
-    """Fuzz one harness in this process; `arguments` are libFuzzer's."""
+def become_fuzzer(name: str, fault: str, arguments: list[str]) -> None:
+    """Fuzz one harness in this process, with `fault` planted if it is not empty; `arguments` are libFuzzer's."""
     import atheris
 
     # What a harness tests is imported here, so that its coverage guides the fuzzer.
-    with atheris.instrument_imports(include=["mailfront_proto"]):
+    with atheris.instrument_imports(
+        include=["mailfront_proto", "fuzz.faults"], exclude=["mailfront_proto.testing"]
+    ):
         check = importlib.import_module(f"fuzz.{name}").check
+        if fault:
+            importlib.import_module("fuzz.faults").FAULTS[fault][2]()
     atheris.Setup([name, *arguments], check)
     atheris.Fuzz()
 
 
-def run(name: str, seconds: int) -> bool:
-    """Fuzz one harness for `seconds`; says what came of it. Returns whether nothing failed."""
-    corpus, crashes = HERE / "corpus" / name, HERE / "crashes"
+def run(name: str, seconds: int, kept: Path, fault: str = "") -> bool:
+    """Fuzz one harness for `seconds`; says what came of it. Returns whether nothing failed. `kept`: where corpus and
+    crashes are."""
+    corpus, crashes = kept / "corpus" / name, kept / "crashes"
     for directory in (corpus, crashes):
         directory.mkdir(parents=True, exist_ok=True)
-    play = [sys.executable, str(HERE / "run.py"), "--one", name]
+    play = [sys.executable, str(HERE / "run.py"), "--one", name, fault]
     options = [
         f"-max_total_time={seconds}", f"-dict={HERE / name}.dict", f"-artifact_prefix={crashes}/{name}-",
         "-max_len=2048", "-print_final_stats=1", "-timeout=10", str(corpus), str(HERE / "seeds" / name),
@@ -69,13 +79,13 @@ def run(name: str, seconds: int) -> bool:
     done = subprocess.run([*play, *options], capture_output=True, text=True, errors="replace", check=False)
     took = time.monotonic() - began
     runs = re.search(r"number_of_executed_units: (\d+)", done.stderr)
-    print(f"{name:12} {int(runs[1]) if runs else 0:9,} inputs in {took:5.1f} s: ", end="")
+    said = f"{name:14} {int(runs[1]) if runs else 0:9,} inputs in {took:5.1f} s: "
     if done.returncode == 0 and runs:
-        print("nothing found")
+        print(f"{said}nothing found", flush=True)
         return True
     crash = re.search(r"Test unit written to (\S+)", done.stderr)
-    print("FAILED" + (f"; play it again with: {' '.join([*play, crash[1]])}" if crash else ""))
-    print(done.stderr[-4000:])
+    again = f"; play it again with: {' '.join([*play[:-1], repr(fault), crash[1]])}" if crash else ""
+    print(f"{said}FAILED{again}\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}", flush=True)
     return False
 
 
@@ -84,9 +94,14 @@ def main() -> int:
     # As a script this file is found by its place; the harnesses are modules of the root's.
     sys.path[:0] = [str(ROOT), str(ROOT / "src")]
     if sys.argv[1:2] == ["--one"]:
-        become_fuzzer(sys.argv[2], sys.argv[3:])
+        become_fuzzer(sys.argv[2], sys.argv[3], sys.argv[4:])
+    from fuzz.faults import FAULTS
+
     parser = argparse.ArgumentParser(description="Runs the fuzz harnesses.")
     parser.add_argument("--seconds", type=int, default=60, help="for each harness (default %(default)s)")
+    parser.add_argument("--total", type=int, help="how long all of them may take together, in place of --seconds")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="harnesses at a time (default %(default)s)")
+    parser.add_argument("--fault", choices=FAULTS, help="plant this fault, and let its harness find it")
     parser.add_argument("harness", nargs="*", help=f"those to run, of {', '.join(HARNESSES)}; default all")
     arguments = parser.parse_args()
     unknown = set(arguments.harness) - set(HARNESSES)
@@ -95,10 +110,17 @@ def main() -> int:
     names = arguments.harness or HARNESSES
     if not has_atheris():
         for name in names:
-            print(f"{name:12} {play_seeds(name):9,} seeds played")
+            print(f"{name:14} {play_seeds(name):9,} seeds played")
         print(NO_ATHERIS)
         return 0
-    return 0 if all([run(name, arguments.seconds) for name in names]) else 1
+    if arguments.fault:
+        with tempfile.TemporaryDirectory() as kept:
+            return 0 if run(FAULTS[arguments.fault][0], arguments.seconds, Path(kept), arguments.fault) else 1
+    seconds = arguments.seconds
+    if arguments.total:
+        seconds = max(1, arguments.total * arguments.jobs // len(names))
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        return 0 if all(list(pool.map(lambda name: run(name, seconds, HERE), names))) else 1
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import run
+from fuzz import faults, oracles, run
+from mailfront_proto.buffer import ReceiveBuffer
 from mailfront_proto.smtp import SMTPServer
 from mailfront_proto.smtp.body import DotDecoder
 
@@ -17,17 +18,28 @@ SCRIPT = Path(run.__file__)
 @pytest.mark.parametrize("name", run.HARNESSES)
 def test_seeds_pass(name: str) -> None:
     assert run.play_seeds(name) >= 10
+    assert (SCRIPT.parent / f"{name}.dict").read_text(encoding="latin-1").strip()
 
 
-def test_the_server_harness_sees_a_verdict_that_depends_on_the_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_machine_oracle_sees_a_verdict_that_depends_on_the_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     feed = SMTPServer.receive_data
 
     def moody(machine: SMTPServer, data: bytes) -> None:
         feed(machine, data.lower() if len(data) > 60 else data)
 
     monkeypatch.setattr(SMTPServer, "receive_data", moody)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="cut as"):
         run.play_seeds("smtp_server")
+
+
+def test_the_machine_oracle_sees_memory_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_line = ReceiveBuffer.read_line
+    monkeypatch.setattr(ReceiveBuffer, "read_line", lambda buffer, limit: read_line(buffer, 10_000_000))
+    check = importlib.import_module("fuzz.smtp_server").check
+    wire = b"EHLO x\r\n" + b"x" * 40
+    check(bytes([1, 1, 0]) + wire)
+    with pytest.raises(AssertionError, match="bytes held after"):
+        check(bytes([1, oracles.MEMORY[0], 0]) + wire)
 
 
 def test_the_decoder_harness_sees_a_lost_dot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,15 +63,42 @@ def test_the_address_harness_sees_a_print_that_reads_back_differently(monkeypatc
         run.play_seeds("addresses")
 
 
-def fuzz_for(seconds: int) -> str:
-    command = [sys.executable, str(SCRIPT), "--seconds", str(seconds)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60 + 4 * seconds)
+needs_atheris = pytest.mark.skipif(not run.has_atheris(), reason=run.NO_ATHERIS)
+
+
+@needs_atheris
+@pytest.mark.parametrize("fault", faults.FAULTS)
+def test_a_fault_that_is_planted_is_found_within_a_minute(fault: str) -> None:
+    """And not by the seeds alone."""
+    harness, said, _ = faults.FAULTS[fault]
+    played = subprocess.run([sys.executable, "-c", PLAY_PLANTED, fault], capture_output=True, text=True)
+    assert played.returncode == 0, played.stderr
+    found = subprocess.run(
+        [sys.executable, str(SCRIPT), "--fault", fault, "--seconds", "60"], capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == 1 and harness in found.stdout and "play it again with: " in found.stdout
+    assert said in found.stdout, found.stdout
+
+
+PLAY_PLANTED = f"""
+import sys
+sys.path.insert(0, {str(SCRIPT.parents[1])!r})
+from fuzz import faults, run
+harness, _, plant = faults.FAULTS[sys.argv[1]]
+plant()
+run.play_seeds(harness)
+"""
+
+
+def fuzz_all(seconds: int) -> str:
+    command = [sys.executable, str(SCRIPT), "--total", str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300 + 2 * seconds)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_a_short_run_finds_nothing() -> None:
-    output = fuzz_for(3)
+def test_a_minute_for_all_harnesses_finds_nothing() -> None:
+    output = fuzz_all(60)
     if run.has_atheris():
         assert output.count("nothing found") == len(run.HARNESSES)
     else:
@@ -67,11 +106,12 @@ def test_a_short_run_finds_nothing() -> None:
 
 
 @pytest.mark.long
-def test_a_long_run_finds_nothing() -> None:
-    fuzz_for(300)
+@needs_atheris
+def test_a_quarter_of_an_hour_for_all_harnesses_finds_nothing() -> None:
+    assert fuzz_all(900).count("nothing found") == len(run.HARNESSES)
 
 
 def test_an_unknown_harness_is_named() -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), "nonsense"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "there is no harness nonsense: take of smtp_server, addresses, dot_decoder" in done.stderr
+    assert f"there is no harness nonsense: take of {', '.join(run.HARNESSES)}" in done.stderr

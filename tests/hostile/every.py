@@ -32,7 +32,7 @@ def split_outcome(
         return player(machine, answer())
 
     outcome = assert_chunk_invariant(new, segments, few_splits(segments) if few else None)
-    return Outcome(outcome.events, outcome.output)
+    return Outcome(outcome.events, outcome.output, outcome.ended)
 
 
 def codes_of(lines: Iterable[str], profile: Profile = DEFAULT, few: bool = False) -> list[int]:

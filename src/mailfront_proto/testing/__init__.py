@@ -17,6 +17,7 @@ r"""The test kit: play any machine of this package, or your extension of one, in
 """
 
 from mailfront_proto.testing.assertions import (
+    NewPlayer,
     assert_chunk_invariant,
     assert_linear,
     assert_memory_bounded,
@@ -43,6 +44,7 @@ from mailfront_proto.testing.player import Machine, Outcome, Player, Raised, acc
 __all__ = [
     "Chunker",
     "Machine",
+    "NewPlayer",
     "Outcome",
     "Pair",
     "Pieces",

@@ -47,18 +47,18 @@ def assert_total(new: NewPlayer, data: bytes) -> Outcome:
     the cuttings agree is `assert_chunk_invariant`'s question: bytes that do not wait at a mark may run into a TLS
     handshake or not, as they are cut.
     """
-    outcome = None
+    first = None
     ways = [whole([data]), byte_by_byte([data]), *random_cuttings([data], 3), whole([data[: len(data) // 2]])]
     for pieces in ways:
         player = new()
         try:
-            player.play(pieces)
+            outcome = player.play(pieces).outcome
         except Exception as error:
             raise AssertionError(f"{type(error).__name__} for {pieces}: {error}") from error
-        assert player.ended, f"the end of input did not end it, for {pieces}; its last event: {_last(player)}"
-        outcome = outcome or player.outcome
-    assert outcome is not None
-    return outcome
+        assert outcome.ended, f"the end of input did not end it, for {pieces}: {outcome.events}"
+        first = first or outcome
+    assert first is not None
+    return first
 
 
 def assert_memory_bounded(
@@ -120,7 +120,7 @@ def assert_linear(new: NewPlayer, pattern: bytes, *, size: int = 1000) -> None:
         player.step()
         stream = (pattern * (length // len(pattern) + 1))[:length]
         steps.append(count_steps(lambda: player.play(byte_by_byte([stream]), eof=False)))  # noqa: B023  # called at once
-        assert not player.ended, f"it has ended with {_last(player)}: choose a pattern with which it goes on"
+        assert not player.ended, f"it has ended ({player.outcome.events[-1]!r}): choose a pattern with which it goes on"
     assert steps[1] <= 5 * steps[0], f"{steps[0]} steps for {size} bytes, but {steps[1]} for {4 * size}"
 
 
@@ -163,15 +163,12 @@ def held_bytes(machine: object) -> int:
     return size
 
 
-def _last(player: Player[Any]) -> str:
-    events = player.outcome.events
-    return repr(events[-1]) if events else "none"
-
-
 def _difference(pieces: Pieces, outcome: Outcome, expected: Outcome) -> str:
     for number, (event, other) in enumerate(zip(outcome.events, expected.events, strict=False)):
         if event != other:
             return f"cut as {pieces}: event {number} is {event!r}; whole it is {other!r}"
     if len(outcome.events) != len(expected.events):
         return f"cut as {pieces}: {len(outcome.events)} events {outcome.kinds()}; whole {expected.kinds()}"
-    return f"cut as {pieces}: sent {outcome.output!r}; whole {expected.output!r}"
+    if outcome.output != expected.output:
+        return f"cut as {pieces}: sent {outcome.output!r}; whole {expected.output!r}"
+    return f"cut as {pieces}: {'it has ended' if outcome.ended else 'it goes on'}; whole it is the other way round"

@@ -65,6 +65,9 @@ class Outcome:
     output: bytes
     """All that was sent."""
 
+    ended: bool = False
+    """The closing event came."""
+
     def kinds(self) -> list[str]:
         """The names of the events' classes."""
         return [type(event).__name__ for event in self.events]
@@ -124,7 +127,7 @@ class Player(Generic[M]):
     def outcome(self) -> Outcome:
         """What came of it so far."""
         self._join()
-        return Outcome(list(self._events), b"".join(self.writes))
+        return Outcome(list(self._events), b"".join(self.writes), self.ended)
 
     def play(self, pieces: Sequence[Sequence[bytes]], *, eof: bool = True) -> Self:
         """Begin, or go on, with segments in pieces; then the end of input, unless `eof` is False. What arrives
