@@ -57,7 +57,7 @@ class Sources:
             os.close(descriptor)
             raise IsADirectoryError(EISDIR, os.strerror(EISDIR), path)
         self._signatures[path] = _signature_of(status)
-        self._settled &= max(status.st_mtime, status.st_ctime) < time.time() - SETTLED_SECONDS
+        self._settled &= status.st_ctime < time.time() - SETTLED_SECONDS
         return descriptor
 
     def read(self, path: str | bytes) -> bytes:
