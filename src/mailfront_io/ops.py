@@ -9,6 +9,10 @@ is a small value whose ``__await__`` yields the value itself once and returns th
 
 Deadlines are absolute readings of ``clock.monotonic()`` (seconds); None means no deadline of its own.
 When one passes, the driver throws `DeadlineExceeded` into the coroutine at the operation.
+
+Here are the operations on the session's own stream, on time and on threads, which every session needs. Those on other
+peers (connections, datagrams, names, several at once) are in `mailfront_io.peers`, those on programs in
+`mailfront_io.children`, so that only sessions that use them load them.
 """
 
 from collections.abc import Callable, Coroutine, Generator
@@ -78,6 +82,17 @@ class Recv(Operation[bytes]):
         self.deadline = deadline
         self.idle = idle
         self.output = output
+
+
+class RecvLine(Recv):
+    """A `Recv` that takes no byte behind the first line end, where that would be lost to somebody else.
+
+    For the sessions of one-shot programs that may end in `HandOff`: what is not received stays in the descriptor, for
+    the program. It costs a system call more a line (on pipes one for each byte). A server keeps what it has read and
+    hands it on, so there it is a `Recv`.
+    """
+
+    __slots__ = ()
 
 
 class Send(Operation[None]):
