@@ -108,7 +108,7 @@ most {MAX_PIPELINED} commands are unanswered at a time.
 
 def value(thing: object) -> str:
     """A default, short."""
-    if isinstance(thing, profile.Limits):
+    if type(thing).__name__ == "Limits":
         return "see below"
     return "none" if thing is None else f"`{thing!r}`"
 

@@ -11,7 +11,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {
     "draw_pop3_states.py": "pop3-states.md",
     "draw_states.py": "smtp-states.md",
+    "generate_imap_reference.py": "imap-reference.md",
     "generate_pop3_reference.py": "pop3-reference.md",
+    "generate_qmtp_qmqp_reference.py": "qmtp-qmqp-reference.md",
     "generate_settings.py": "configuration.md",
     "generate_smtp_reference.py": "smtp-reference.md",
 }
