@@ -236,13 +236,12 @@ def test_files_are_read_once_until_one_of_them_changes(tmp_path: Path, monkeypat
     assert replies() == ["553 5.7.1 all"] * 2 and len(reads) == 5
 
 
-def test_a_file_that_has_just_changed_is_read_again(tmp_path: Path) -> None:
+def test_a_file_that_has_just_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within one tick of the clock neither its time nor its size need differ."""
+    monkeypatch.setattr(control_files, "_signature_of", lambda status: ())
     rules = Rules(tmp_path, ":s\nk*:*:2.1.0 one\n")
-    status = rules.file.stat()
     assert rules.say("MAIL FROM:<a@b>") == ["250 2.1.0 one"]
     rules.file.write_text(":s\nk*:*:2.1.0 two\n")
-    os.utime(rules.file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert rules.say("MAIL FROM:<a@b>") == ["250 2.1.0 two"]
 
 

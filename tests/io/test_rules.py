@@ -1,5 +1,7 @@
 """The language of mail rules: globs, reading, printing, and which rules apply."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +56,14 @@ def test_globs_match_what_a_naive_model_matches(pattern: bytes, text: bytes) -> 
 def test_any_bytes_are_a_glob(pattern: bytes, text: bytes) -> None:
     line = text.replace(b"\n", b"")
     assert Glob(pattern).matches(line) is naive(pattern, line)
+
+
+def test_every_short_glob() -> None:
+    texts = [bytes(letters) for length in range(4) for letters in itertools.product(b"ab]", repeat=length)]
+    for length in range(5):
+        for letters in itertools.product(b"a*?[]!", repeat=length):
+            pattern = Glob(bytes(letters))
+            assert [pattern.matches(text) for text in texts] == [naive(pattern.pattern, text) for text in texts], letters
 
 
 def test_a_wildcard_matches_no_line_end() -> None:

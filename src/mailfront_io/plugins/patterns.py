@@ -112,10 +112,10 @@ class Patterns(Plugin):
             return None
         end = data.rfind(b"\n") + 1
         if not end:
-            self._rest = (self._rest + data)[: self._line_max + 1]
+            self._rest = (self._rest + data)[: self._line_max]
             return None
         lines = self._rest + data[:end]
-        self._rest = data[end : end + self._line_max + 1]
+        self._rest = data[end : end + self._line_max]
         return self._search(self._patterns, lines)
 
     def message_end(self, spool: Spool | None) -> Response | None:
