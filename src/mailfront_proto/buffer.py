@@ -112,6 +112,11 @@ class ReceiveBuffer:
         piece = self._data[self._pos : self._pos + size]
         return piece if isinstance(piece, bytes) else bytes(piece)
 
+    def skip(self, size: int) -> None:
+        """Use up `size` bytes that `peek` has shown."""
+        self._pos += size
+        self.has_unread = self._pos < len(self._data)
+
     def read_exactly(self, size: int) -> bytes | None:
         """Exactly `size` bytes, or None when they are not here yet."""
         end = self._pos + size

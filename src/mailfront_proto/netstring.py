@@ -17,6 +17,10 @@ from mailfront_proto.buffer import ReceiveBuffer
 MAX_DIGITS: Final = 10
 """Digits of a length: 9,999,999,999 is more than any limit here, and fits 64 bits everywhere."""
 
+# Most are short, and here as a whole: they are read at a glance.
+_GLANCE: Final = 64
+_SHORT: Final = re.compile(rb"(0|[1-9][0-9]?):")
+
 # Total: any bytes match, if only the empty beginning of them.
 _LENGTH: Final = re.compile(rb"([0-9]*)(:?)")
 
@@ -99,7 +103,7 @@ class NetstringReader:
             if length > room:
                 raise NetstringError(Fault.ROOM)
             self.room = room
-        self._buffer.read_exactly(match.end())
+        self._buffer.skip(match.end())
         self._oversized = False
         self.left = length
         return length
@@ -122,6 +126,17 @@ class NetstringReader:
         """The next netstring's content; None when not all of it is here yet. One of more than `limit` bytes is thrown
         away as it comes; `OVERSIZED` is returned at its end. Raises `NetstringError`."""
         if self.left is None:
+            head = self._buffer.peek(_GLANCE)
+            match = _SHORT.match(head)
+            if match is not None:
+                start = match.end()
+                size = int(match[1])
+                end = start + size + 1
+                if head[end - 1 : end] == b"," and size <= limit and (self.room is None or end <= self.room):
+                    self._buffer.skip(end)
+                    if self.room is not None:
+                        self.room -= end
+                    return head[start : end - 1]
             length = self.read_length()
             if length is None:
                 return None

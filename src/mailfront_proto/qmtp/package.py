@@ -160,7 +160,8 @@ class PackageServer(ServerMachine[Event]):
             return NEED_DATA
         if not piece:
             self._state = State.SENDER
-        elif self._refusal is None:
+            return self._next_of_sender()
+        if self._refusal is None:
             decoded = self._decoder.feed(piece, last=reader.left == 0)
             return Body(decoded) if decoded else None
         return None
@@ -188,9 +189,6 @@ class PackageServer(ServerMachine[Event]):
         """Note what becomes of the last recipient, or of the package."""
         raise NotImplementedError
 
-    def _recipient_accepted(self) -> None:
-        self._accepted += 1
-
     def _tell(self, event: MessageStart | Sender | Recipient) -> Event:
         """Hand on `event`; it owes an answer if nothing refuses it yet."""
         if event.refusal is None:
@@ -201,7 +199,13 @@ class PackageServer(ServerMachine[Event]):
 
     def accept(self, text: str | None = None) -> None:
         """Answer the last event with yes; at `MessageEnd` with ``K`` and `text`, or the usual one."""
-        self.reply(250, ACCEPTED.text if text is None else text)
+        event = self._pending
+        if event is None or isinstance(event, MessageEnd):
+            self.reply(250, ACCEPTED.text if text is None else text)
+            return
+        self._pending = None
+        if isinstance(event, Recipient):
+            self._accepted += 1
 
     def reply(self, code: int, text: str = "") -> None:
         r"""Answer the last event with an SMTP reply code and a text (lines separated by ``\n``).
@@ -221,7 +225,7 @@ class PackageServer(ServerMachine[Event]):
             self._respond(Reply(code, text))
         elif isinstance(event, Recipient):
             if accepted:
-                self._recipient_accepted()
+                self._accepted += 1
             else:
                 self._recipient_refused(Reply(code, text))
         elif not accepted:

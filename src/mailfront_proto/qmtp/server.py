@@ -84,7 +84,7 @@ class QMTPServer(PackageServer):
         if not length:
             return self._give_up("Zero length message")
         self._state = State.LINE_ENDS
-        return None
+        return self._next_of_line_ends()
 
     def _next_of_line_ends(self) -> Result:
         first = self._reader.read_slice(1)
@@ -112,20 +112,18 @@ class QMTPServer(PackageServer):
             if length > self.profile.limits.recipient_list:
                 return self._give_up("Recipient list too long")
             self._list_reader.room = length
-        piece = reader.read_slice()
+        while piece := reader.read_slice():
+            self._list.feed(piece)
         if piece is None:
             return NEED_DATA
-        if piece:
-            self._list.feed(piece)
-        else:
-            self._state = State.RECIPIENTS
-        return None
+        self._state = State.RECIPIENTS
+        return self._next_of_recipients()
 
     def _next_of_recipients(self) -> Result:
         one_response = not self.profile.response_per_recipient
         if self._list_reader.room == 0 or (one_response and self._refusal is not None):
             self._state = State.END
-            return None
+            return self._end_of_package()
         raw = self._list_reader.read_whole(self.profile.limits.address)
         assert raw is not None  # the list is complete
         if not one_response:
