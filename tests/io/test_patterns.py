@@ -147,6 +147,12 @@ def test_a_last_line_without_an_end(tmp_path: Path) -> None:
     assert verdict(compat, [b"a\nxy"]) is None  # as in the original
 
 
+@_SETTINGS
+@given(st.binary(max_size=40), st.binary(max_size=40))
+def test_any_file_and_any_message_will_do(tmp_path: Path, patterns: bytes, message: bytes) -> None:
+    verdict(plugin(patterns, tmp_path), [message])
+
+
 # -- the file --------------------------------------------------------------------------------------------------------
 
 

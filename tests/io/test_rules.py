@@ -62,8 +62,8 @@ def test_every_short_glob() -> None:
     texts = [bytes(letters) for length in range(4) for letters in itertools.product(b"ab]", repeat=length)]
     for length in range(5):
         for letters in itertools.product(b"a*?[]!", repeat=length):
-            pattern = Glob(bytes(letters))
-            assert [pattern.matches(text) for text in texts] == [naive(pattern.pattern, text) for text in texts], letters
+            glob = Glob(bytes(letters))
+            assert [glob.matches(text) for text in texts] == [naive(glob.pattern, text) for text in texts], letters
 
 
 def test_a_wildcard_matches_no_line_end() -> None:
@@ -87,33 +87,33 @@ def only_rule(line: str, section: str = ":recipient") -> Rule:
     return rule
 
 
-def glob(text: bytes, negated: bool = False) -> Pattern:
+def pattern(text: bytes, negated: bool = False) -> Pattern:
     return Pattern(Glob(text), negated)
 
 
 def test_a_rule_with_every_field() -> None:
     rule = only_rule(r"kA@x:*@Y:Te\:xt\nmore:1000:@via:A=1\, 2,B=c:d")
     environment = (("A", "1, 2"), ("B", "c:d"))
-    assert rule == Rule(Code.ACCEPT, glob(b"a@x"), glob(b"*@y"), "Te:xt\nmore", 1000, "@via", environment, 2)
+    assert rule == Rule(Code.ACCEPT, pattern(b"a@x"), pattern(b"*@y"), "Te:xt\nmore", 1000, "@via", environment, 2)
 
 
 @pytest.mark.parametrize(
     ("line", "rule"),
     [
-        ("d", Rule(Code.REFUSE, glob(b""), glob(b""))),
-        ("za", Rule(Code.DEFER, glob(b"a"), glob(b""))),
-        ("pa:b", Rule(Code.PASS, glob(b"a"), glob(b"b"))),
-        ("  \tna:b:  \r", Rule(Code.NEXT, glob(b"a"), glob(b"b"))),
-        ("K!a:!!b", Rule(Code.FINISH, glob(b"a", True), glob(b"b"))),
-        ("&!!!a:*::0:", Rule(Code.AND, glob(b"a", True), glob(b"*"))),
-        ("ka:b::007", Rule(Code.ACCEPT, glob(b"a"), glob(b"b"), databytes=7)),
-        ("ka:b::" + "9" * 5000, Rule(Code.ACCEPT, glob(b"a"), glob(b"b"))),
-        ("k[[f]]:*", Rule(Code.ACCEPT, Pattern(ListReference(b"f")), glob(b"*"))),
-        ("k![[@g.cdb]]:", Rule(Code.ACCEPT, Pattern(ListReference(b"g.cdb", True), True), glob(b""))),
-        ("k[[]]:[[@]]", Rule(Code.ACCEPT, glob(b"[[]]"), glob(b"[[@]]"))),
+        ("d", Rule(Code.REFUSE, pattern(b""), pattern(b""))),
+        ("za", Rule(Code.DEFER, pattern(b"a"), pattern(b""))),
+        ("pa:b", Rule(Code.PASS, pattern(b"a"), pattern(b"b"))),
+        ("  \tna:b:  \r", Rule(Code.NEXT, pattern(b"a"), pattern(b"b"))),
+        ("K!a:!!b", Rule(Code.FINISH, pattern(b"a", True), pattern(b"b"))),
+        ("&!!!a:*::0:", Rule(Code.AND, pattern(b"a", True), pattern(b"*"))),
+        ("ka:b::007", Rule(Code.ACCEPT, pattern(b"a"), pattern(b"b"), databytes=7)),
+        ("ka:b::" + "9" * 5000, Rule(Code.ACCEPT, pattern(b"a"), pattern(b"b"))),
+        ("k[[f]]:*", Rule(Code.ACCEPT, Pattern(ListReference(b"f")), pattern(b"*"))),
+        ("k![[@g.cdb]]:", Rule(Code.ACCEPT, Pattern(ListReference(b"g.cdb", True), True), pattern(b""))),
+        ("k[[]]:[[@]]", Rule(Code.ACCEPT, pattern(b"[[]]"), pattern(b"[[@]]"))),
         ("k[[@@x]]:[[[x]]", Rule(Code.ACCEPT, Pattern(ListReference(b"@x", True)), Pattern(ListReference(b"[x")))),
-        (r"k\141\\\:\*:\q\,", Rule(Code.ACCEPT, glob(b"a\\:*"), glob(b"q,"))),
-        ("k*:a:\u00e9\udcff", Rule(Code.ACCEPT, glob(b"*"), glob(b"a"), "\u00e9\udcff")),
+        (r"k\141\\\:\*:\q\,", Rule(Code.ACCEPT, pattern(b"a\\:*"), pattern(b"q,"))),
+        ("k*:a:\u00e9\udcff", Rule(Code.ACCEPT, pattern(b"*"), pattern(b"a"), "\u00e9\udcff")),
     ],
 )  # fmt: skip
 def test_rules(line: str, rule: Rule) -> None:
