@@ -1,4 +1,4 @@
-"""Authentication: H39 to H45, H47, H48, H87, H88."""
+"""Authentication: H39 to H45, H47 to H51, H87, H88."""
 
 import base64
 import hmac
@@ -14,6 +14,7 @@ from mailfront_io.auth.store import Identity
 from mailfront_io.log import line_log
 from mailfront_io.plugin import Plugin, Response
 from mailfront_io.testing import EOF, Action, PeerTLS, WaitFor
+from mailfront_proto.cvm import Code, CVMRequest, CVMResponse, Fact, Verdict
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
 from mailfront_proto.sasl import (
     Authorize,
@@ -401,3 +402,59 @@ def test_h48_no_event_of_a_mechanism_shows_a_secret(name: str) -> None:
     outcome = split(lines)
     assert SECRET not in repr(outcome.events)
     assert any(isinstance(event, Request) for event in outcome.events)
+
+
+# -- credential validation modules -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [256, 257, 300, 512, 70_000])
+def test_h49_a_value_that_is_too_long_is_refused_and_never_wrapped(size: int) -> None:
+    # 256 + 10 octets with their length wrapped would end after ten: the rest would be credentials of its own.
+    evil = b"x" * (size - 8) + b"\3\6secret"[:8]
+    for request in (
+        CVMRequest(evil), CVMRequest(b"joe", evil), CVMRequest(b"joe", b"", Secret(evil)),
+        CVMRequest(b"joe", b"", None, Secret(evil)), CVMRequest(b"joe", b"", challenge=evil),
+    ):  # fmt: skip
+        with pytest.raises(LocalProtocolError, match=r"control byte|255 octets"):
+            request.encode()
+    for packet in (b"\2\0\1\3joe\3\xff" + evil[:255] + b"\0", b"\1joe\0\0" + evil + b"\0\0"):
+        read = CVMRequest.parse(packet)
+        assert read is None or read.password is None or len(read.password.reveal()) == 255
+
+
+def test_h49_an_empty_password_is_sent_as_empty_or_refused() -> None:
+    assert CVMRequest(b"joe", b"", Secret(b"")).encode() == b"\2\0\1\3joe\2\0\3\0\0"
+    with pytest.raises(LocalProtocolError, match="an empty one would end the list"):
+        CVMRequest(b"joe", b"", Secret(b""), version=1).encode()
+
+
+@pytest.mark.parametrize("chance", [b"", b"12345678", b"87654321", b"1234567", b"123456789", bytes(8)])
+def test_h50_an_answer_without_the_right_random_bytes_is_none(chance: bytes) -> None:
+    asked = CVMRequest(b"joe", b"", Secret(b"x"), random_bytes=b"\x00\xff345678")
+    forged = CVMResponse(Code.SUCCESS, ((Fact.USERNAME, b"joe"),)).encode(CVMRequest(b"joe", random_bytes=chance))
+    for packet in (forged, forged[:1], b"", b"\0\x08\x00\xff", b"\0\xff" + asked.random_bytes):
+        with pytest.raises(RemoteProtocolError):
+            CVMResponse.parse(packet, asked)
+    # The right server is the driver's to check: it connects its socket.
+
+
+def test_h51_a_login_that_maps_to_the_superuser_is_refused() -> None:
+    asked = CVMRequest(b"root", b"", Secret(b"x"))
+    packet = CVMResponse(Code.SUCCESS, ((Fact.USERNAME, b"root"), (Fact.USER_ID, b"0"))).encode(asked)
+    assert CVMResponse.parse(packet, asked).verdict is Verdict.REFUSED
+    assert CVMResponse.of_command(packet, 0, asked).verdict is Verdict.REFUSED
+    for disguised in (b"00", b"0x0", b"-0", b" 0", b"4294967296"):
+        response = CVMResponse.parse(CVMResponse(0, ((Fact.USER_ID, disguised),)).encode(asked), asked)
+        with pytest.raises(RemoteProtocolError):
+            response.verdict  # noqa: B018
+
+
+@pytest.mark.parametrize("profile", ["default", "compat"])
+def test_h51_in_every_profile(profile: str) -> None:
+    class Store:
+        async def verify_password(self, username: str, password: Secret) -> Identity | None:
+            return Identity(username, uid=0 if username == "root" else 500)
+
+    server = Front("authenticate", "accept", credentials=Store(), env={**CLEAR, "MAILFRONT_PROFILE": profile})
+    output = server.say(HELLO + plain(b"root", b"x") + plain(b"joe", b"x"))
+    assert codes(output)[2:] == [501 if profile == "compat" else 535, 235]
