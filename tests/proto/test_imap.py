@@ -40,6 +40,7 @@ from mailfront_proto.testing import (
     assert_output_bounded,
     assert_total,
     byte_by_byte,
+    random_cuttings,
     whole,
 )
 from tests.golden.recorded import Session, load
@@ -49,9 +50,10 @@ BOTH = pytest.mark.parametrize("profile", [DEFAULT, COMPAT], ids=["default", "co
 GREETING = b"* OK [CAPABILITY IMAP4rev1 LITERAL- SASL-IR ID AUTH=PLAIN AUTH=LOGIN] imapfront ready.\r\n"
 
 
-def answers_to(*segments: bytes, profile: Profile = DEFAULT) -> bytes:
-    """What is said to `segments` behind the greeting, under every split."""
-    outcome = assert_chunk_invariant(lambda: player(server(profile)), segments)
+def answers_to(*segments: bytes, profile: Profile = DEFAULT, few: bool = False) -> bytes:
+    """What is said to `segments` behind the greeting, under every split (or a few)."""
+    splits = random_cuttings(segments, 5) if few else None
+    outcome = assert_chunk_invariant(lambda: player(server(profile)), segments, splits)
     return outcome.output.partition(b"\r\n")[2]
 
 
@@ -435,6 +437,31 @@ def test_misuse() -> None:
     machine.accept()
     machine.abort(Reply("BYE", "x"))  # the connection is another's
     assert machine.data_to_send() == GREETING
+
+
+def test_a_long_tag_comes_back_in_compat() -> None:
+    tag = b"x" * 60_000
+    assert answers_to(tag + b" NOOP\r\n", profile=COMPAT, few=True) == tag + b" OK NOOP completed\r\n"
+
+
+def test_tls_begins_before_all_else_or_behind_starttls() -> None:
+    machine = server()
+    machine.next_event()
+    with pytest.raises(LocalProtocolError, match="before all else"):
+        machine.tls_established()
+
+
+def test_starttls_that_is_refused_again_and_again_ends() -> None:
+    def react(machine: IMAPServer, event: object) -> None:
+        if isinstance(event, StartTLS):
+            machine.reply("NO")
+        else:
+            application(machine, event)
+
+    machine = server()
+    machine.offers_starttls = True
+    outcome = Player(machine, react).play([[b"a STARTTLS\r\n"] * 200]).outcome
+    assert outcome.output.endswith(b"* BYE Too many commands without a login, closing connection\r\n")
 
 
 def test_abort() -> None:

@@ -12,8 +12,8 @@ from mailfront_proto.record import record
 Status = Literal["OK", "NO", "BAD", "BYE", "PREAUTH"]
 """How a status response begins, behind its tag or ``*``."""
 
-MAX_REPLY_LINE: Final = 8192
-"""Octets in a line that we send, CRLF included."""
+MAX_TEXT: Final = 7900
+"""Octets of text in a line that we send: with a tag and CRLF that is below 8,192, which our own client takes."""
 
 _WORDS: Final[dict[bytes, Status]] = {b"OK": "OK", b"NO": "NO", b"BAD": "BAD", b"BYE": "BYE", b"PREAUTH": "PREAUTH"}
 
@@ -52,13 +52,13 @@ class Reply:
 
 
 def encode_line(tag: bytes, text: str) -> bytes:
-    """A line of ours, without control characters, cut at `MAX_REPLY_LINE` octets."""
+    """A line of ours, without control characters; the text is cut at `MAX_TEXT` octets."""
     if not (text.isascii() and text.isprintable()):
         text = _UNSENDABLE.sub("?", text)
     raw = text.encode("utf-8", "surrogateescape")
-    end = MAX_REPLY_LINE - len(tag) - 3
-    if len(raw) > end:
-        while end > 0 and raw[end] & 0xC0 == 0x80:  # not inside a character
+    if len(raw) > MAX_TEXT:
+        end = MAX_TEXT
+        while end > MAX_TEXT - 3 and raw[end] & 0xC0 == 0x80:  # not inside a character
             end -= 1
         raw = raw[:end]
     return b"%b %b\r\n" % (tag, raw)

@@ -122,7 +122,7 @@ class IMAPServer(ServerAuth):
             self._end("refused", reply)
         elif isinstance(event, StartTLS):
             self._pending = None
-            self._say(Reply(status, text or answers.TLS_REFUSED.text, code), self._tag)
+            self._refuse(Reply(status, text or answers.TLS_REFUSED.text, code))
         else:
             usual = self._usual_refusal(code)
             self._login_refused(Reply(status, text or usual.text, usual.code))
@@ -145,7 +145,7 @@ class IMAPServer(ServerAuth):
 
         For implicit TLS call it before the first ``next_event()``; the greeting then comes inside TLS.
         """
-        if self._state not in (State.TLS, State.GREETING) or len(self._buffer):
+        if self._state not in (State.TLS, State.GREETING) or self._pending is not None or len(self._buffer):
             raise LocalProtocolError("tls_established() follows an accepted StartTLS, or comes before all else")
         self.in_tls = True
         self._command_state = State.PROTECTED
