@@ -11,7 +11,8 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from mailfront_io.drivers.listener import Listener
 from mailfront_io.log import line_log
@@ -19,12 +20,15 @@ from mailfront_io.ops import Connection
 from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.service import ConfigurationError, Service, service_from_line
 
+if TYPE_CHECKING:
+    from mailfront_io.pop3_service import POP3Service
+
 EX_CONFIG = 78
 
 DRIVERS = ("asyncio", "trio", "blocking", "fork")
 LOOPS = ("auto", "asyncio", "uvloop")
 Loop = Literal["auto", "asyncio", "uvloop"]
-DEVELOPMENT_PORTS = {"smtp": 2525, "lmtp": 2524}
+DEVELOPMENT_PORTS = {"smtp": 2525, "lmtp": 2524, "pop3": 2110}
 
 MAX_CONNECTIONS = 1000
 MAX_PER_CLIENT = 20
@@ -36,6 +40,7 @@ in TLS on 2465, all on 127.0.0.1, and says what to try. With it, settings are en
 the one-shot form, for instance:
 
   QUEUEDIR=/var/spool/in mailfront serve --listen 127.0.0.1:2525 smtp queuedir counters accept
+  AUTH_STORE=static:users MAILDIR_ROOT=/var/maildirs TLS_CERTFILE=mail.pem mailfront serve pop3 maildir
 """
 
 
@@ -43,7 +48,7 @@ the one-shot form, for instance:
 class Endpoint:
     """A service and the address where it is served."""
 
-    service: Service
+    service: "Service | POP3Service"
     host: str
     port: int
 
@@ -68,23 +73,23 @@ class Admission:
         self._clients: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def admit(self, remote: tuple[str, int] | None) -> bytes | None:
-        """None, or the refusal."""
+    def admit(self, remote: tuple[str, int] | None, protocol: str = "smtp") -> bytes | None:
+        """None, or the refusal, in the words of `protocol`."""
         client = _client(remote)
         with self._lock:
             if self._count >= self._total:
                 reason = f"{self._total} connections are open"
-                refusal = b"421 4.7.0 Too many connections, try again later\r\n"
+                text = b"Too many connections, try again later\r\n"
             elif client and self._clients.get(client, 0) >= self._per_client:
                 reason = f"it has {self._per_client} open"
-                refusal = b"421 4.7.0 Too many connections from your network, try again later\r\n"
+                text = b"Too many connections from your network, try again later\r\n"
             else:
                 self._count += 1
                 if client:
                     self._clients[client] = self._clients.get(client, 0) + 1
                 return None
         self._log(f"Refused a connection from {client or 'this host'}: {reason}")
-        return refusal
+        return (b"-ERR [SYS/TEMP] " if protocol == "pop3" else b"421 4.7.0 ") + text
 
     def release(self, remote: tuple[str, int] | None) -> None:
         """An admitted connection has ended."""
@@ -180,7 +185,12 @@ def serve(
                 raise ConfigurationError("--listen: LMTP may not be served on port 25: choose another port")
             sockets.append(listen(endpoint.host, endpoint.port))
         listeners = [
-            Listener(sock, _session_factory(endpoint.service, local_host), admission.admit, admission.release)
+            Listener(
+                sock,
+                _session_factory(endpoint.service, local_host),
+                partial(admission.admit, protocol=endpoint.service.protocol),
+                admission.release,
+            )
             for sock, endpoint in zip(sockets, endpoints, strict=True)
         ]
         names = [_name(sock) for sock in sockets]
@@ -206,7 +216,17 @@ def serve(
             sock.close()
 
 
-def _session_factory(service: Service, local_host: str) -> Callable[[Connection], SessionCoroutine]:
+def _service(
+    words: list[str], environment: Mapping[str, str], log: Callable[[str], None]
+) -> "Service | POP3Service":
+    if words[0] == "pop3":
+        from mailfront_io.pop3_service import pop3_service_from_line
+
+        return pop3_service_from_line(words, environment, log)
+    return service_from_line(words, environment, log)
+
+
+def _session_factory(service: "Service | POP3Service", local_host: str) -> Callable[[Connection], SessionCoroutine]:
     def make(connection: Connection) -> SessionCoroutine:
         return service.session(connection, facts(connection, local_host))
 
@@ -281,7 +301,7 @@ class _Parser(argparse.ArgumentParser):
 def _arguments(words: list[str]) -> argparse.Namespace:
     parser = _Parser(
         prog="mailfront serve",
-        usage="mailfront serve [OPTIONS] [PROTOCOL BACKEND [PLUGINS...]]",
+        usage="mailfront serve [OPTIONS] [PROTOCOL BACKEND [PLUGINS...] | pop3 maildir]",
         description="A server of its own for a mailfront line.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -328,8 +348,10 @@ def main(words: list[str]) -> int:
     try:
         if arguments.line:
             if len(arguments.line) < 2:
-                raise ConfigurationError("a line is PROTOCOL BACKEND [PLUGINS...], such as: smtp echo accept")
-            service = service_from_line(arguments.line, environment, log)
+                raise ConfigurationError(
+                    "a line is PROTOCOL BACKEND [PLUGINS...], such as: smtp echo accept; or: pop3 maildir"
+                )
+            service = _service(arguments.line, environment, log)
             if service.load_error is not None:
                 raise ConfigurationError(f"{service.load_error}: see mailfront --help for the names")
             service.check_required()

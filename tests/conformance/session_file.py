@@ -2,7 +2,7 @@ r"""Sessions as text: what goes in, what is said, and what must come out under e
 
 A file holds sessions one behind the other. Each begins with ``## name``; ``#`` begins a comment. Then::
 
-    line: smtp queuedir counters accept     PROTOCOL BACKEND [PLUGINS...]
+    line: smtp queuedir counters accept     PROTOCOL BACKEND [PLUGINS...]; or pop3front-maildir [MAILDIR]
     profile: compat                         default, unless said
     set QUEUEDIR=$DIR/q                     a setting; $DIR is the session's directory, $CERT a certificate
     make q/tmp/                             a directory, made beforehand
@@ -19,7 +19,8 @@ A file holds sessions one behind the other. Each begins with ``## name``; ``#`` 
     wait 301                                it does nothing for so many seconds (virtual time only)
     result: 0                               what the session returns
     L: MAIL FROM:<a@b>                      a line of the log
-    F: q/new/TIME.USEC.PID a@b\0...         a file that is there afterwards
+    F: q/new/TIME.USEC.PID a@b\0...         a file that is there afterwards, and was not, or not so
+    F: md/cur/1 (gone)                      a file that is not there any more
 
 Client lines that follow each other are one segment. Lines end in CRLF on the wire. Text is Latin-1 with the
 escapes of Python's bytes (``\\``, ``\r``, ``\n``, ``\xNN``); only log lines have none, but for a blank at
@@ -253,18 +254,19 @@ def load_golden(names: set[str]) -> list[Session]:
 def _from_golden(session: recorded.Session) -> Session:
     outcome = session.outcome
     files = {name: text for name, text in outcome.files.items() if text.decode("latin-1") != session.files.get(name)}
+    files |= {name: b"(gone)" for name in session.files if name[-1] != "/" and name.rstrip("*") not in outcome.files}
     steps: tuple[Step, ...] = (Send(session.stdin), Act.FIN) if session.stdin else (Act.FIN,)
-    if not outcome.stdout.startswith(b"220 "):
+    if not outcome.stdout.startswith((b"220 ", b"+OK ")):
         steps = ()  # who is turned away says nothing: it would meet a closed connection
     return Session(
         session.name,
-        session.argv[1:],
+        session.argv[1:] if session.argv[0] == "mailfront" else session.argv,
         {**session.env, "MAILFRONT_PROFILE": "compat"},
         {name: None if name.endswith("/") else text.encode("latin-1") for name, text in session.files.items()},
         steps,
         Outcome(
             outcome.stdout,
-            tuple(line.decode("latin-1").removeprefix("mailfront[PID]: ") for line in outcome.stderr),
+            tuple(line.decode("latin-1").removeprefix(f"{session.argv[0]}[PID]: ") for line in outcome.stderr),
             str(outcome.exit),
             files,
         ),

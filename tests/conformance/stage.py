@@ -17,10 +17,13 @@ from mailfront_io import calling
 from mailfront_io.log import line_log
 from mailfront_io.ops import Connection
 from mailfront_io.ops import Session as SessionCoroutine
+from mailfront_io.pop3_service import POP3Service, pop3_service_from_line
 from mailfront_io.service import service_from_line
+from mailfront_proto.pop3.states import Mode
 from tests.conformance.session_file import Outcome, Session
 
 SHOWN_BYTES = 4000
+GONE = b"(gone)"
 
 _HOOK_SECONDS = calling.HOOK_SECONDS
 
@@ -65,8 +68,14 @@ class Stage:
         outcome = "it ended with no result"
         try:
             sink = line_log("mailfront", self.environment.get("MAILFRONT_PROFILE") == "compat", log)
-            service = service_from_line(self.words, {"AUTH_FAILURE_DELAY": "0", **self.environment}, sink)
-            result = await service.session(connection)
+            settings = {"AUTH_FAILURE_DELAY": "0", **self.environment}
+            if self.words[0] == "pop3front-maildir":
+                mailbox = POP3Service(settings, sink, mode=Mode.MAILBOX, mailbox="".join(self.words[1:]))
+                result = await mailbox.session(connection)
+            elif self.words[0] == "pop3":
+                result = await pop3_service_from_line(self.words, settings, sink).session(connection)
+            else:
+                result = await service_from_line(self.words, settings, sink).session(connection)
             outcome = str(result)
             return result
         except BaseException as error:
@@ -93,7 +102,7 @@ def set_up(session: Session, place: Path, certificate: Path) -> Stage:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.replace(b"$DIR", str(work).encode()))
     return Stage(
-        [*session.words],
+        [*map(fill, session.words)],
         {name: fill(value) for name, value in session.settings.items()},
         str(place / "log"),
         session.hook_seconds or _HOOK_SECONDS,
@@ -129,8 +138,8 @@ def without_bytes_in(expected: Outcome) -> Outcome:
 
 
 def _files(work: Path, stand_in: Callable[[bytes], bytes], made: Mapping[str, bytes | None]) -> dict[str, bytes]:
-    """Every file that is new or has changed, by its name with stand-ins."""
-    found: dict[str, bytes] = {}
+    """Every file that is new, has changed or is gone, by its name with stand-ins."""
+    found = {name: GONE for name, content in made.items() if content is not None and not (work / name).exists()}
     for path in sorted(work.rglob("*")):
         name = str(path.relative_to(work))
         if not path.is_file() or stand_in(path.read_bytes()) == made.get(name):

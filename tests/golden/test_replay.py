@@ -27,10 +27,10 @@ SELECTED = (
     "rules-",
     "patterns-",
     "qmail-validate",
+    "pop3-",
 )
 NOT_YET = {
     "pop3-auth-": "needs pop3front-auth and CVM",
-    "pop3-": "needs pop3front-maildir",
     "imap-": "needs imapfront-auth",
     "qmtp-": "needs the QMTP front end",
     "qmqp-": "needs the QMQP front end",

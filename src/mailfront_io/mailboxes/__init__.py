@@ -1,0 +1,1 @@
+"""Mailboxes: where POP3 finds the messages. One file a kind."""

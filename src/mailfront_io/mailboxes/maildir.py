@@ -1,0 +1,282 @@
+"""A maildir as the mailbox of one session (cr.yp.to/proto/maildir.html).
+
+Strategy: two directory descriptors, `cur` and `new`, and the names of the messages in them; everything else is read
+off the names when it is asked for. Nothing is locked: a maildir needs no lock for deliveries, other programs would not
+heed ours, and a client that hangs would keep its user out. So messages come, go, and change their names while we look;
+one that has a new name is found again by the part of it that stays.
+
+All methods block, and are called through `mailfront_io.ops.Thread`; but `close`, which never does.
+"""
+
+import os
+from _thread import allocate_lock  # `threading` is slow to import, for a program that starts for each connection
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from errno import EBADF, EEXIST, EINVAL
+from stat import S_ISREG
+
+from mailfront_io.mailboxes import maildir_names as names_
+from mailfront_io.mailboxes.location import Location, open_directory, open_subdirectory
+
+PIECE = 32 * 1024
+"""Bytes of a message that are read at once: large ones are streamed with little memory, most are read whole."""
+
+_READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: a FIFO would wait for a writer
+
+
+class CannotOpen(Exception):
+    """A mailbox cannot be opened. `answer`: what a client may know of it; `cause`: the error; the text is for the
+    log."""
+
+    def __init__(self, answer: str, location: Location, cause: OSError) -> None:
+        super().__init__(f"maildir: {location}: {cause.strerror}")
+        self.answer = answer
+        self.cause = cause
+
+
+class MaildirMailbox:
+    """The maildir at `location`, for one session.
+
+    `max_messages`, `max_cur`, `max_new`: as many messages are taken at most, in all and of either directory, in the
+    order in which the directory has them; 0: no limit. `compat`: number messages of the same second, and cut UIDs, as
+    the original did.
+    """
+
+    def __init__(
+        self,
+        location: Location,
+        *,
+        max_messages: int = 0,
+        max_cur: int = 0,
+        max_new: int = 0,
+        compat: bool = False,
+    ) -> None:
+        self.location = location
+        self._limits = max_messages, max_cur, max_new
+        self._compat = compat
+        self._cur = self._new = self._message = -1
+        self._names: list[str] = []
+        self._in_new = bytearray()
+        self._renamed: Mapping[str, str] | None = None
+        self.sizes: Sequence[int] = ()
+        """The octets of each message."""
+        self.uids: Sequence[bytes] = ()
+        """The unique-id of each message."""
+        self.read: Sequence[int] = ()
+        """The numbers of the messages that are marked read."""
+        self._lock = allocate_lock()
+        self._working = False
+        self._closed = False
+
+    # -- opening and closing -------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the maildir and look what is in it. Raises `CannotOpen`."""
+        with self._at_work():
+            try:
+                directory = open_directory(self.location)
+            except OSError as error:
+                raise CannotOpen("Could not chdir to maildir", self.location, error) from error
+            try:
+                self._cur = open_subdirectory("cur", directory)
+                self._new = open_subdirectory("new", directory)
+            except OSError as error:
+                raise CannotOpen("Could not access maildir", self.location, error) from error
+            finally:
+                os.close(directory)
+            self._scan()
+
+    def scan(self) -> None:
+        """Look again what is in it. Raises `CannotOpen`; what was known is then known still."""
+        with self._at_work():
+            self._scan()
+
+    def close(self) -> None:
+        """Let go of it: at once, or as soon as the call ends that is still at work in some thread."""
+        with self._lock:
+            self._closed = True
+            if not self._working:
+                self._close_all()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise OSError(EBADF, os.strerror(EBADF))
+            self._working = True
+        try:
+            yield
+        finally:
+            self._end_work()
+
+    def _end_work(self) -> None:
+        with self._lock:
+            self._working = False
+            if self._closed:
+                self._close_all()
+
+    def _close_all(self) -> None:
+        self._close_message()
+        for descriptor in (self._cur, self._new):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._cur = self._new = -1
+
+    # -- what is in it ---------------------------------------------------------------------------------------
+
+    def _scan(self) -> None:
+        names: list[str] = []
+        sizes = array("Q")
+        in_new = bytearray()
+        in_all, *of_each = self._limits
+        try:
+            for directory, is_new, limit in ((self._cur, 0, of_each[0]), (self._new, 1, of_each[1])):
+                room = min(limit or 1 << 62, (in_all or 1 << 62) - len(names))
+                for name, size in _messages(directory, room):
+                    names.append(name)
+                    sizes.append(size)
+                    in_new.append(is_new)
+        except OSError as error:
+            raise CannotOpen("Could not access maildir", self.location, error) from error
+        order = list(range(len(names)))
+        if not self._compat:  # those of one second by name; the original leaves them as the directory has them
+            order.sort(key=names.__getitem__)
+        if self._compat or not all(map(names_.is_usual, names)):
+            order.sort(key=lambda i: names_.order(names[i]))
+        self._names = [names[i] for i in order]
+        self._in_new = bytearray([in_new[i] for i in order])
+        self.sizes = array("Q", [sizes[i] for i in order])
+        self.uids = names_.UniqueIds(self._names, cut=self._compat)
+        self.read = array("L", [number for number, name in enumerate(self._names, 1) if names_.is_read(name)])
+        self._renamed = None
+
+    # -- a message ---------------------------------------------------------------------------------------------
+
+    def begin_message(self, number: int) -> tuple[bytes, bool]:
+        """The first piece of a message, and whether there is more. Raises `OSError`: it is gone, or no file."""
+        with self._at_work():
+            self._close_message()
+            descriptor = self._open(number)
+            try:
+                status = os.fstat(descriptor)
+                if not S_ISREG(status.st_mode):
+                    raise OSError(EINVAL, "not a regular file")
+                data = os.read(descriptor, PIECE)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if len(data) == status.st_size:
+                os.close(descriptor)
+                return data, False
+            self._message = descriptor
+            return data, True
+
+    def next_piece(self) -> tuple[bytes, bool]:
+        """The next piece of the message that was begun, and whether there may be more. Raises `OSError`."""
+        with self._at_work():
+            data = os.read(self._message, PIECE)
+            if not data:
+                self._close_message()
+            return data, bool(data)
+
+    def _open(self, number: int) -> int:
+        name = self._names[number - 1]
+        try:
+            return os.open(name, _READ_ONLY, dir_fd=self._directory(number))
+        except FileNotFoundError:
+            if self._renamed is None:
+                self._renamed = self._names_in_cur()
+            other = self._renamed.get(_proper(name))
+            if other is None:
+                raise
+            return os.open(other, _READ_ONLY, dir_fd=self._cur)
+
+    def _close_message(self) -> None:
+        if self._message >= 0:
+            os.close(self._message)
+            self._message = -1
+
+    def _directory(self, number: int) -> int:
+        return self._new if self._in_new[number - 1] else self._cur
+
+    # -- the end of the session --------------------------------------------------------------------------------
+
+    def update(self, deleted: Sequence[int], read: Sequence[int]) -> tuple[int, list[OSError]]:
+        """Delete the messages of these numbers, mark those read, and move what is in `new` to `cur`.
+
+        Returns how many of those deleted are still there, and the errors. A message that is gone is no error. One call
+        in a thread does it all, so that no deadline comes in between."""
+        with self._at_work():
+            self._renamed = None
+            errors: list[OSError] = []
+            for number in deleted:
+                try:
+                    self._delete(number)
+                except OSError as error:
+                    errors.append(error)
+            left = len(errors)
+            gone = frozenset(deleted)
+            seen = frozenset(read)
+            for number, name in enumerate(self._names, 1):
+                target = names_.with_seen(name) if number in seen else name
+                if number not in gone and (self._in_new[number - 1] or target is not name):
+                    try:
+                        self._move(number, target)
+                    except FileNotFoundError:
+                        continue  # another session has moved or deleted it
+                    except OSError as error:
+                        errors.append(error)
+            return left, errors
+
+    def _delete(self, number: int) -> None:
+        name = self._names[number - 1]
+        try:
+            os.unlink(name, dir_fd=self._directory(number))
+        except FileNotFoundError:
+            if self._renamed is None:
+                self._renamed = self._names_in_cur()
+            other = self._renamed.get(_proper(name))
+            if other is not None:
+                try:
+                    os.unlink(other, dir_fd=self._cur)
+                except FileNotFoundError:
+                    return  # it is gone, and that is what was wanted
+
+    def _move(self, number: int, target: str) -> None:
+        try:
+            os.stat(target, dir_fd=self._cur, follow_symlinks=False)
+        except FileNotFoundError:
+            os.rename(self._names[number - 1], target, src_dir_fd=self._directory(number), dst_dir_fd=self._cur)
+        else:  # a rename would destroy it
+            raise OSError(EEXIST, os.strerror(EEXIST))
+
+    def _names_in_cur(self) -> dict[str, str]:
+        """The names in `cur` as they are now, by the part that stays."""
+        return {_proper(name): name for name, _ in _messages(self._cur, 1 << 62)}
+
+
+def _proper(name: str) -> str:
+    """The part of a name that stays: all in front of the flags."""
+    return name.partition(":")[0]
+
+
+def _messages(directory: int, room: int) -> Iterator[tuple[str, int]]:
+    """Names and sizes of the messages in a directory, `room` at most: regular files that are not hidden."""
+    if room <= 0:
+        return
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            name = entry.name
+            if name[0] == "." or not entry.is_file(follow_symlinks=False):
+                continue
+            size = names_.size(name) if "," in name else 0
+            if not size:
+                try:
+                    size = entry.stat(follow_symlinks=False).st_size
+                except FileNotFoundError:
+                    continue  # it was moved or deleted just now
+            yield name, size
+            room -= 1
+            if not room:
+                return

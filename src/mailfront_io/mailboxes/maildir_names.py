@@ -1,0 +1,96 @@
+"""What the name of a maildir's file says of its message (cr.yp.to/proto/maildir.html): order, size, UID and flags.
+
+``1700000003.M12P34.host,S=1520,W=1560:2,FS``: the name proper, which no other message has, and begins with the time;
+marks that some deliveries append, here the size on disk and with CRLF line ends; behind the colon, flags.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import overload
+
+LONGEST_UID = 70
+"""Octets of a unique-id (RFC 1939 section 7)."""
+
+_digits = re.compile(r"0*([0-9]+)").match
+_usual = re.compile(r"[1-9][0-9]{9}(?![0-9])").match
+_number = re.compile(r"[0-9]{1,18}(?![0-9])").match  # what fits 63 bits
+
+
+def is_usual(name: str) -> bool:
+    """Whether it begins with a time of today, ten digits: such names are in order when they are sorted as text."""
+    return _usual(name) is not None
+
+
+def order(name: str) -> str:
+    """A key by which names sort by the integer that they begin with; those that begin with none sort as text."""
+    if _usual(name):
+        return name[:10]
+    found = _digits(name)
+    if found is None:
+        return name
+    digits = found[1]
+    # Ten digits sort as text. Longer numbers are behind all of those, and in front of anything but a digit.
+    return digits.rjust(10, "0") if len(digits) <= 10 else f"9:{chr(len(digits))}{digits}"
+
+
+def split(name: str) -> tuple[str, str]:
+    """The name proper, and the marks behind it."""
+    base = name.partition(":")[0]
+    comma = base.find(",")
+    if comma >= 0 and base[comma + 2 : comma + 3] == "=":
+        return base[:comma], base[comma + 1 :]
+    return base, ""
+
+
+def size(name: str) -> int:
+    """The octets of the message with CRLF line ends (``W=``), else on disk (``S=``); 0: it does not say."""
+    octets = 0
+    for mark in split(name)[1].split(","):
+        if mark[:2] == "W=" or (mark[:2] == "S=" and not octets):
+            found = _number(mark, 2)
+            octets = int(found[0]) if found else 0
+    return octets
+
+
+def is_read(name: str) -> bool:
+    """Whether it has the flag S, for seen."""
+    info = name.partition(":")[2]
+    return info[:2] == "2," and "S" in info
+
+
+def with_seen(name: str) -> str:
+    """The name with the flag S; the same, where flags are in a style that we do not know."""
+    _, colon, info = name.partition(":")
+    if not colon:
+        return name + ":2,S"
+    return name + "S" if info[:2] == "2," and "S" not in info else name
+
+
+class UniqueIds(Sequence[bytes]):
+    """The unique-ids of messages, made of `names` when they are looked at: they cost no memory.
+
+    `cut`: at 70 octets, as the original has it; else the machine replaces one that is longer by its digest.
+    """
+
+    __slots__ = ("_cut", "_names")
+
+    def __init__(self, names: Sequence[str], cut: bool) -> None:
+        self._names = names
+        self._cut = cut
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self._uid(name) for name in self._names[index]]
+        return self._uid(self._names[index])
+
+    def _uid(self, name: str) -> bytes:
+        uid = os.fsencode(split(name)[0])
+        return uid[:LONGEST_UID] if self._cut else uid

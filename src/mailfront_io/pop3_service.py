@@ -1,0 +1,145 @@
+"""A POP3 service: settings loaded and checked, ready to make sessions. The counterpart of `mailfront_io.service`.
+
+``mailfront serve pop3 maildir`` is one of `Mode.WHOLE`: users from ``$AUTH_STORE``, mailboxes below
+``$MAILDIR_ROOT``.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from mailfront_io.frontends.pop3 import HandOff, POP3Frontend
+from mailfront_io.mailboxes.location import Location
+from mailfront_io.ops import Connection
+from mailfront_io.ops import Session as SessionCoroutine
+from mailfront_io.plugin import Kind, Setting
+from mailfront_io.service import ConfigurationError, NoImmediateTLS, check_settings, open_store
+from mailfront_io.session import Session, parse_number
+from mailfront_io.tls import TLSSettingError, key_type, server_context
+from mailfront_proto.pop3.profile import COMPAT, DEFAULT, Profile
+from mailfront_proto.pop3.server import POP3Server
+from mailfront_proto.pop3.states import Mode
+from mailfront_proto.smtp import profile as smtp_profile
+
+if TYPE_CHECKING:
+    import ssl
+
+    from mailfront_io.auth.store import CredentialStore
+
+SETTINGS = (
+    Setting("AUTH_STORE", Kind.TEXT, "where users are looked up: static:FILE"),
+    Setting("AUTH_REQUIRES_TLS", Kind.NUMBER, "0: take passwords without TLS, too", "1 (compat: 0)"),
+    Setting("AUTH_FAILURE_DELAY", Kind.NUMBER, "seconds before a failed login is answered", "1 (compat: 0)"),
+    Setting("MAXAUTHFAIL", Kind.NUMBER, "failed logins before the session ends", "5 (compat: no limit)"),
+    Setting("MAXUSERCMD", Kind.NUMBER, "USER commands before the session ends", "20 (compat: no limit)"),
+    Setting("MAILDIR_ROOT", Kind.DIRECTORY, "the directory of the users' maildirs, each by the name of its user"),
+    Setting("MAX_MESSAGES", Kind.NUMBER, "messages that a session sees at most", "no limit"),
+    Setting("MAX_CUR_MESSAGES", Kind.NUMBER, "the same, of the maildir's cur", "no limit"),
+    Setting("MAX_NEW_MESSAGES", Kind.NUMBER, "the same, of the maildir's new", "no limit"),
+    Setting("TIMEOUT", Kind.NUMBER, "seconds that a client may be idle", "600 (compat: 1200)"),
+    Setting("SESSION_TIMEOUT", Kind.NUMBER, "seconds that a session may last", "86400 (compat: no limit)"),
+    Setting("AUTH_TIMEOUT", Kind.NUMBER, "seconds that a client may be idle before the login", "that of TIMEOUT"),
+    Setting("AUTH_SESSION_TIMEOUT", Kind.NUMBER, "seconds until the login must be done", "600 (compat: no limit)"),
+)
+
+
+class POP3Service:
+    """`environment`: the settings; `log`: takes a line; `mode`: which part of a session is served. `mailbox`: its path,
+    in `Mode.MAILBOX`; `hand_off`: who takes over, in `Mode.LOGIN`; `credentials`: a store in place of ``$AUTH_STORE``.
+
+    Raises `ConfigurationError`.
+    """
+
+    protocol = "pop3"
+    load_error = None
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        log: Callable[[str], None],
+        *,
+        mode: Mode = Mode.WHOLE,
+        mailbox: str | None = None,
+        hand_off: HandOff | None = None,
+        credentials: "CredentialStore | None" = None,
+    ) -> None:
+        self.environment = environment
+        self.log = log
+        self.mode = mode
+        self.profile = profile_from(environment)
+        self.credentials = credentials
+        self._location = Location(mailbox) if mailbox else None
+        self._hand_off = hand_off
+        if self.profile.name != "compat":
+            check_settings(SETTINGS, environment)
+        if credentials is None and mode is not Mode.MAILBOX:
+            self.credentials = open_store(environment)
+        self._tls_context: ssl.SSLContext | None = None
+        self._tls_key_type = ""
+        # Behind somebody else's login TLS, if there is any, is somebody else's, too.
+        if environment.get("TLS_CERTFILE") and mode is not Mode.MAILBOX:
+            self._load_tls()
+
+    def _load_tls(self) -> None:
+        getenv = self.environment.get
+        try:
+            self._tls_context, self._tls_key_type = server_context(getenv), key_type(getenv)
+        except TLSSettingError as error:
+            if self.profile.name != "compat":
+                raise ConfigurationError(str(error)) from error
+            self.log(error.log_line)
+            if "TLS_IMMEDIATE" in self.environment:
+                raise NoImmediateTLS(str(error)) from error
+
+    def check_required(self) -> None:
+        """Raise `ConfigurationError` for a setting that is needed and missing; for servers."""
+        if self.mode is Mode.MAILBOX:
+            return
+        if self.credentials is None:
+            raise ConfigurationError("$AUTH_STORE is not set: pop3 needs it (where users are looked up: static:FILE)")
+        needs_tls = parse_number(self.environment.get("AUTH_REQUIRES_TLS")) != 0 and self.profile.name != "compat"
+        if needs_tls and self._tls_context is None:
+            raise ConfigurationError(
+                "$TLS_CERTFILE is not set: nobody could log in (AUTH_REQUIRES_TLS=0 takes passwords without TLS, too)"
+            )
+
+    def session(self, connection: Connection, facts: Mapping[str, str] | None = None) -> SessionCoroutine:
+        """The session coroutine for `connection`; `facts`: see `Session`."""
+        compat = self.profile.name == "compat"
+        shared = smtp_profile.COMPAT if compat else smtp_profile.DEFAULT
+        session = Session(connection, self.environment, self.log, shared, facts)
+        session.protocol_name = "POP3"
+        session.tls_context = self._tls_context
+        session.tls_key_type = self._tls_key_type
+        session.credentials = self.credentials
+        machine = POP3Server(self.profile, mode=self.mode)
+        return POP3Frontend(session, machine, mailbox=self._location, hand_off=self._hand_off).run()
+
+
+def pop3_service_from_line(
+    words: list[str],
+    environment: Mapping[str, str],
+    log: Callable[[str], None],
+    credentials: "CredentialStore | None" = None,
+) -> POP3Service:
+    """A service from the words of a line ``pop3 maildir``."""
+    if words[1:] != ["maildir"]:
+        raise ConfigurationError(
+            f"pop3 serves maildirs, and not {' '.join(words[1:]) or 'nothing'}: write pop3 maildir, and name the "
+            "directory of the users' maildirs in $MAILDIR_ROOT"
+        )
+    return POP3Service(environment, log, credentials=credentials)
+
+
+def profile_from(environment: Mapping[str, str]) -> Profile:
+    """The profile that ``$MAILFRONT_PROFILE`` names, with the limits that variables change."""
+    name = environment.get("MAILFRONT_PROFILE") or "default"
+    if name not in ("default", "compat"):
+        raise ConfigurationError(f"$MAILFRONT_PROFILE is {name!r}: set it to default or compat, or unset it")
+    profile = COMPAT if name == "compat" else DEFAULT
+    users = parse_number(environment.get("MAXUSERCMD")) or profile.limits.user_commands
+    failures = parse_number(environment.get("MAXAUTHFAIL")) or profile.limits.auth_failures
+    if (users, failures) == (profile.limits.user_commands, profile.limits.auth_failures):
+        return profile
+    from dataclasses import replace  # costs a one-shot program 10 ms that most need not spend
+
+    return replace(profile, limits=replace(profile.limits, user_commands=users, auth_failures=failures))
