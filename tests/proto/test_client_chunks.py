@@ -602,12 +602,13 @@ def test_h07_chunks_are_the_message_and_nothing_else(pieces: list[bytes], size: 
     message = b"".join(pieces)
     made = chunks(pieces, size, binary)
     assert made == chunks([message], size, binary)
-    assert all(len(chunk) == size for chunk in made[:-1]) and len(made[-1]) <= size
+    assert all(len(chunk) in (size, max(size - 1, 1)) for chunk in made[:-1]) and len(made[-1]) <= size
     assert made == [b""] or all(made)
     sent = b"".join(made)
     if binary:
-        assert sent == message
+        assert sent == message and all(len(chunk) == size for chunk in made[:-1])
         return
+    assert size == 1 or not any(chunk.endswith(b"\r") for chunk in made)
     assert sent.replace(b"\r\n", b"").find(b"\r") == sent.replace(b"\r\n", b"").find(b"\n") == -1
     normal = message.replace(b"\r\n", b"\n").replace(b"\r", b" ").replace(b"\n", b"\r\n")
     assert sent == (normal if not normal or normal.endswith(b"\n") else normal + b"\r\n")

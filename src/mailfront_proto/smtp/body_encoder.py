@@ -40,12 +40,14 @@ class ChunkEncoder:
         """The next chunk and whether it is the last; None until more is fed, and when there are no more.
 
         A chunk waits until there are octets behind it, or the end, so that the last one is not empty (unless the
-        message is) and a short message is one chunk.
+        message is) and a short message is one chunk. No CRLF is cut in two, for servers that look at each chunk alone.
         """
-        held = self._held
-        if self._done or (len(held) <= self._size and not self.ended):
+        held, size = self._held, self._size
+        if self._done or (len(held) <= size and not self.ended):
             return None
-        chunk = bytes(held[: self._size])
-        del held[: self._size]
+        if self._lines is not None and size > 1 and held[size - 1 : size + 1] == b"\r\n":
+            size -= 1
+        chunk = bytes(held[:size])
+        del held[:size]
         self._done = self.ended and not held
         return chunk, self._done
