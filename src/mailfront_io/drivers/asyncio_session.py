@@ -15,7 +15,8 @@ no transport and no stream object lies between a read and the reply to it.
   place when its deadline moves on, and takes a new one when its time comes too early. (A timer per connection
   made a short session a quarter dearer with uvloop.)
 * The waits of the cold operations are callbacks too: `Sleep` is a deadline, `Thread` a call in
-  `drivers.threads`. So no operation needs a task, and with anyio nothing here would be shorter.
+  `drivers.threads`, and all operations on peers and programs are one wait for descriptors (`drivers.operations`).
+  So no operation needs a task, and with anyio nothing here would be shorter.
 * Everything unusual (no reader, end of stream, stop, cancellation) raises `_attention`, the one flag that the hot
   path looks at.
 
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailfront_io.drivers.deadlines import NEVER, Deadlines
 from mailfront_io.drivers.listener import LINGER_BYTES, LINGER_SECONDS, no_delay
-from mailfront_io.drivers.stepper import CLOCK, not_an_operation
+from mailfront_io.drivers.stepper import CLOCK, READ, WRITE, OwnStream, Ready, TakeOver, not_an_operation
 from mailfront_io.drivers.threads import POOL, Call
 from mailfront_io.ops import (
     CLEANUP_SECONDS,
@@ -40,7 +41,9 @@ from mailfront_io.ops import (
     Cancelled,
     ConnectionLost,
     DeadlineExceeded,
+    Operation,
     Recv,
+    RecvLine,
     Send,
     Sleep,
     StartTLS,
@@ -67,10 +70,11 @@ class _Wait(Enum):
     SEND = 2
     SLEEP = 3
     THREAD = 4
-    CLOSE = 5  # it has ended; its connection has not
+    READY = 5  # descriptors
+    CLOSE = 6  # it has ended; its connection has not
 
 
-_NOTHING, _RECV, _SEND, _SLEEP, _THREAD, _CLOSE = _Wait
+_NOTHING, _RECV, _SEND, _SLEEP, _THREAD, _READY, _CLOSE = _Wait
 
 _EMPTY = memoryview(b"")
 
@@ -104,6 +108,7 @@ class SocketSession:
         "_step_in",
         "_stopping",
         "_waiting",
+        "_watched",
         "error",
         "result",
         "timer_at",
@@ -137,6 +142,7 @@ class SocketSession:
         self._cut_short = False  # the Sleep that is waited in ends with its deadline, or the clean-up's time
         self._sending: Send | Recv | None = None  # the operation whose output waits for room in the kernel
         self._rest = _EMPTY  # what is left of that
+        self._watched: dict[int, int] = {}  # descriptors that are waited for, and what for
         self._left_to_linger = LINGER_BYTES
         self._attention = False  # something of the following is set, or `_reading` is not
         self._replied = False  # something was sent since the last read
@@ -275,10 +281,13 @@ class SocketSession:
             return None, None
         if self._cancelled and self._limit is None:
             return None, self._begin_cleanup()
-        if kind is Recv:
+        if kind is Recv or kind is RecvLine:
             return self._recv(operation)
         if kind is Send:
             return self._send(operation)
+        if kind is Ready:
+            self._watch(operation)
+            return None
         if kind is Sleep:
             end = until = time.monotonic() + operation.seconds
             for limit in (operation.deadline, self._limit):
@@ -289,6 +298,20 @@ class SocketSession:
             return None
         if kind is Thread:
             return self._thread(operation)
+        if kind is OwnStream:
+            from mailfront_io.drivers.streams import own_stream
+
+            if self._reading:  # whoever has the stream waits for it by itself
+                self._read(False)
+            return own_stream(self._fd, self._fd), None
+        if kind is TakeOver:
+            return None, None
+        if isinstance(operation, Operation):
+            from mailfront_io.drivers.operations import operations_layer
+
+            self._session = operations_layer(self._session, operation, CLOCK)
+            self._step_in = self._session.send
+            return None, None
         return None, not_an_operation(operation, self._session)
 
     def _recv(self, operation: Recv) -> "_Outcome | None":
@@ -386,6 +409,29 @@ class SocketSession:
             self._call = None
             self._step(result, error)
 
+    def _watch(self, operation: Ready) -> None:
+        watched = self._watched
+        for fd, what in operation.interests:
+            watched[fd] = watched.get(fd, 0) | what
+        for fd, what in watched.items():
+            if what & READ:
+                self._loop.add_reader(fd, self._watched_is_ready)
+            if what & WRITE:
+                self._loop.add_writer(fd, self._watched_is_ready)
+        self._wait(_READY, operation.deadline)
+
+    def _watched_is_ready(self) -> None:
+        self._unwatch()
+        self._step(None)
+
+    def _unwatch(self) -> None:
+        for fd, what in self._watched.items():
+            if what & READ:
+                self._loop.remove_reader(fd)
+            if what & WRITE:
+                self._loop.remove_writer(fd)
+        self._watched.clear()
+
     def _wait(self, what: _Wait, deadline: float | None, idle: bool = False) -> None:
         if self._limit is not None:
             deadline = self._limit if deadline is None else min(deadline, self._limit)
@@ -414,6 +460,8 @@ class SocketSession:
 
     def _abandon(self) -> None:
         """Do not wait any longer for what is waited for."""
+        if self._watched:
+            self._unwatch()
         if self._sending is not None:
             self._stop_sending()
         if self._call is not None:

@@ -40,8 +40,8 @@ from mailfront_io.drivers.listener import (
     report_to_stderr,
     tell,
 )
-from mailfront_io.drivers.oneshot import Signals
-from mailfront_io.drivers.stepper import CLOCK, World, run
+from mailfront_io.drivers.oneshot import Signals, register
+from mailfront_io.drivers.stepper import CLOCK, Interest, World, run
 from mailfront_io.ops import (
     CLEANUP_SECONDS,
     RECEIVE_SIZE,
@@ -88,6 +88,7 @@ class SocketWorld(World):
         self._shielded = False  # Cancelled was thrown: nothing interrupts any more
         self._alarm = _thread.allocate_lock()  # held; released to wake a Sleep
         self._alarm.acquire()
+        self._waker: tuple[socket.socket, socket.socket] | None = None  # wakes a wait; made for the first
         self.committing = False
 
     # The operations
@@ -178,6 +179,35 @@ class SocketWorld(World):
         finally:
             self.committing = False
 
+    def wait(self, interests: Sequence[Interest], deadline: float | None) -> None:
+        """`Ready`."""
+        if self._waker is None:
+            self._waker = socket.socketpair()
+        poller = select.poll()
+        register(poller, interests)
+        if not self._shielded:
+            poller.register(self._waker[0], select.POLLIN)  # `cancel` writes to it, and nobody else
+        while True:
+            self._look(False)
+            left = LONGEST_WAIT if deadline is None else deadline - time.monotonic()
+            if poller.poll(min(max(left, 0), LONGEST_WAIT) * 1000):
+                self._look(False)
+                return
+            if left <= 0:
+                raise DeadlineExceeded
+
+    def own_stream(self) -> Any:
+        """`OwnStream`."""
+        from mailfront_io.drivers.streams import own_stream
+
+        return own_stream(self._socket.fileno(), self._socket.fileno())
+
+    def close(self) -> None:
+        """The session has ended."""
+        if self._waker is not None:
+            for end in self._waker:
+                end.close()
+
     # For other threads
 
     def stop(self) -> None:
@@ -197,6 +227,11 @@ class SocketWorld(World):
             self._alarm.release()
         except RuntimeError:
             pass  # released before
+        if self._waker is not None:
+            try:
+                self._waker[1].send(b".")
+            except OSError:
+                pass  # closed: the session has ended
 
     # Details
 
@@ -296,7 +331,11 @@ def _drive(
         except OSError:
             remote = None  # gone already: the session will see it
         facts = Connection(CLOCK, address(connection.getsockname()), remote)
-        return run(session(facts), SocketWorld(connection))
+        world = SocketWorld(connection)
+        try:
+            return run(session(facts), world)
+        finally:
+            world.close()
     finally:
         close_gently(connection)
 
@@ -461,6 +500,7 @@ class _Threads:
         except BaseException as error:
             tell(self._report, error)
         finally:
+            world.close()
             close_gently(connection)
             self.worlds.discard(world)
             release(listener, remote, self._report)

@@ -30,8 +30,10 @@ from mailfront_io.ops import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket as raw_socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
+
+    from mailfront_io.drivers.stepper import Interest
 
 SMALL_WRITE = 512
 """What POSIX lets any pipe take at once when `poll` says that it can be written (`_POSIX_PIPE_BUF`)."""
@@ -48,7 +50,7 @@ def run_descriptors(session: SessionFactory, input_fd: int = 0, output_fd: int =
     main thread; puts back the signal handlers that were there.
     """
     with Signals(stop=(), cancel=(signal.SIGTERM, signal.SIGINT)) as signals:
-        world = DescriptorWorld(input_fd, output_fd, signals)
+        world = DescriptorWorld(input_fd, output_fd, signals, alone=True)
         try:
             return run(session(Connection(world.clock)), world)
         except Cancelled:
@@ -154,10 +156,12 @@ class Signals:
 
 
 class DescriptorWorld(World):
-    """The operations on two descriptors."""
+    """The operations on two descriptors. `alone`: this process serves nothing else, so a program may take its
+    place."""
 
-    def __init__(self, input_fd: int, output_fd: int, signals: Signals) -> None:
+    def __init__(self, input_fd: int, output_fd: int, signals: Signals, alone: bool = False) -> None:
         self.clock = CLOCK
+        self._alone = alone
         self._input = input_fd
         self._output = output_fd
         self._signals = signals
@@ -167,6 +171,9 @@ class DescriptorWorld(World):
         self._readable = self._poll(input_fd, select.POLLIN)
         self._writable = self._poll(output_fd, select.POLLOUT)
         self._timer = self._poll(None, 0)
+        self._size = RECEIVE_SIZE
+        self._peek: Callable[[], int] | None = None  # how far the next line goes
+        self._peeked: raw_socket.socket | None = None
         self._socket: raw_socket.socket | None = None
         self._write: Callable[[int, memoryview], int] = os.write
         self._piece = SMALL_WRITE
@@ -195,7 +202,7 @@ class DescriptorWorld(World):
             if self._broken is not None:
                 raise ConnectionLost(self._broken)
             try:
-                data = os.read(self._input, RECEIVE_SIZE)
+                data = os.read(self._input, self._size)
             except BlockingIOError:  # someone else made it non-blocking, or another process was faster
                 continue
             except OSError as error:
@@ -233,9 +240,55 @@ class DescriptorWorld(World):
         self._interrupt(False)
         return operation.function(*operation.arguments)
 
+    def wait(self, interests: "Sequence[Interest]", deadline: float | None) -> None:
+        """`Ready`."""
+        poller = self._poll(None, 0)
+        register(poller, interests)
+        self._wait(poller, deadline, False)
+
+    def own_stream(self) -> "Any":
+        """`OwnStream`."""
+        from mailfront_io.drivers.streams import own_stream
+
+        return own_stream(self._input, self._output)
+
+    def take_over(self) -> tuple[int, int] | None:
+        """`TakeOver`."""
+        return (self._input, self._output) if self._alone else None
+
+    def recv_line(self, deadline: float | None, idle: bool) -> bytes:
+        """`RecvLine`: a socket is looked at first, from anything else one byte is taken."""
+        if self._peek is None:
+            self._peek = self._make_peek()
+        try:
+            if not self._eof and (deadline is None or deadline > self.clock.monotonic()):
+                self._wait(self._readable, deadline, idle)
+                self._size = self._peek()
+            return self.recv(deadline, idle)
+        finally:
+            self._size = RECEIVE_SIZE
+
+    def _make_peek(self) -> "Callable[[], int]":
+        if not S_ISSOCK(os.fstat(self._input).st_mode):
+            return lambda: 1
+        import _socket
+
+        self._peeked = peeked = _socket.socket(fileno=self._input)
+
+        def peek() -> int:
+            try:
+                data = peeked.recv(RECEIVE_SIZE, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+            except OSError:
+                return 1  # whoever reads will see it too
+            return data.find(b"\n") + 1 or len(data) or 1
+
+        return peek
+
     def close(self) -> None:
         """Let go of the descriptors, which stay open, and read away what the peer of a socket has sent but
         nobody read: closing over it would send a reset, which can destroy our last reply on its way."""
+        if self._peeked is not None:
+            self._peeked.detach()
         if self._socket is None:
             return
         self._socket.detach()
@@ -284,3 +337,12 @@ class DescriptorWorld(World):
     def _lost(self, error: OSError) -> ConnectionLost:
         self._broken = error.strerror or str(error)
         return ConnectionLost(self._broken)
+
+
+def register(poller: select.poll, interests: "Sequence[Interest]") -> None:
+    """Let `poller` poll `interests`; a descriptor that is there twice for both."""
+    events: dict[int, int] = {}
+    for fd, what in interests:
+        events[fd] = events.get(fd, 0) | what
+    for fd, both in events.items():
+        poller.register(fd, both)

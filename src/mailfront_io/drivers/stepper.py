@@ -11,6 +11,9 @@ for all drivers that may block; asyncio and trio step in their own way but keep 
   interrupts it, and all of it ends `CLEANUP_SECONDS` later. The operation in hand then gets
   `DeadlineExceeded`; a coroutine that still asks for more is closed. So to swallow `Cancelled` gains nothing.
 * What is no operation gets a TypeError that names it and who awaited it.
+* The operations of `mailfront_io.peers` and `mailfront_io.children` are done by a layer around the coroutine as well
+  (`drivers.operations`), the first time one is awaited. All that it asks of a driver are `Ready`, `OwnStream` and
+  `TakeOver`, below. It stands inside of TLS: `tls_layer` puts it there if TLS came first.
 
 This module is on the start-up path of the one-shot programs: it imports nothing but the operations.
 """
@@ -19,15 +22,28 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from typing import Any
 
-from mailfront_io.ops import CLEANUP_SECONDS, Cancelled, DeadlineExceeded, Recv, Send, Sleep, StartTLS, Thread
+from mailfront_io.ops import (
+    CLEANUP_SECONDS,
+    Cancelled,
+    DeadlineExceeded,
+    Operation,
+    Recv,
+    RecvLine,
+    Send,
+    Sleep,
+    StartTLS,
+    Thread,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
-    from typing import Any, TypeVar
+    from collections.abc import Coroutine, Generator, Sequence
+    from typing import TypeVar
 
-    from mailfront_io.ops import Clock, Operation
+    from mailfront_io.drivers.doors import Doors
+    from mailfront_io.ops import Clock
 
     T = TypeVar("T")
     Steps = Coroutine[Operation[Any], Any, T] | Generator[Operation[Any], Any, T]
@@ -42,6 +58,42 @@ class SystemClock:
 
 
 CLOCK = SystemClock()
+
+
+READ, WRITE = 1, 4  # POLLIN, POLLOUT
+
+Interest = tuple[Any, int]
+"""A descriptor (the scripted driver has objects) and what to wait for: `READ`, `WRITE` or both."""
+
+
+class Ready(Operation[None]):
+    """Wait until one of `interests` is ready, at least as far as `poll` can tell. For drivers' layers only."""
+
+    __slots__ = ("interests",)
+
+    def __init__(self, interests: Sequence[Interest], deadline: float | None) -> None:
+        self.interests = interests
+        self.deadline = deadline
+
+
+class OwnStream(Operation["Any"]):
+    """The session's stream as a `streams.Stream`, for as long as the session itself neither receives nor sends.
+    For drivers' layers only."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.deadline = None
+
+
+class TakeOver(Operation["tuple[int, int] | None"]):
+    """The session's descriptors, if this process serves nothing else and a program may take its place; else None.
+    For drivers' layers only."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.deadline = None
 
 
 class World(ABC):
@@ -69,6 +121,26 @@ class World(ABC):
     @abstractmethod
     def thread(self, operation: Thread[Any]) -> Any:
         """`Thread`: the call's result."""
+
+    @abstractmethod
+    def wait(self, interests: Sequence[Interest], deadline: float | None) -> None:
+        """`Ready`; raises DeadlineExceeded when nothing is ready by `deadline`."""
+
+    @abstractmethod
+    def own_stream(self) -> Any:
+        """`OwnStream`."""
+
+    def take_over(self) -> tuple[int, int] | None:
+        """`TakeOver`."""
+        return None
+
+    def recv_line(self, deadline: float | None, idle: bool) -> bytes:
+        """`RecvLine`; a `Recv` where nothing read is ever lost."""
+        return self.recv(deadline, idle)
+
+    def doors(self) -> Doors | None:
+        """What takes the place of the system in a test; None: the system."""
+        return None
 
 
 def run(session: Steps[T], world: World) -> T:
@@ -103,13 +175,28 @@ def run(session: Steps[T], world: World) -> T:
             elif kind is StartTLS:
                 from mailfront_io.drivers.tls import tls_layer  # ssl costs 25 ms to import
 
-                session = tls_layer(session, operation, world.clock)
+                session = tls_layer(session, operation, world.clock, world.doors())
             elif kind is Sleep:
                 world.sleep(operation.seconds, deadline)
             elif kind is Thread:
                 answer = world.thread(operation)
                 if deadline is not None and not operation.commit and deadline <= world.clock.monotonic():
                     raise DeadlineExceeded  # it was called here, so the wait was not cut short
+            elif kind is Ready:
+                world.wait(operation.interests, deadline)
+            elif kind is RecvLine:
+                if operation.output:
+                    world.send(operation.output, deadline)
+                    operation.output = b""
+                answer = world.recv_line(deadline, operation.idle)
+            elif kind is OwnStream:
+                answer = world.own_stream()
+            elif kind is TakeOver:
+                answer = world.take_over()
+            elif isinstance(operation, Operation):
+                from mailfront_io.drivers.operations import operations_layer
+
+                session = operations_layer(session, operation, world.clock, world.doors())
             else:
                 error = not_an_operation(operation, session)
         except Exception as caught:

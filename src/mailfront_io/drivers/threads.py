@@ -6,12 +6,14 @@ hanging functions cannot take every thread unnoticed. A commit is waited for by 
 and sessions by the server, so being a daemon loses none.
 """
 
+import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
-from mailfront_io.ops import DeadlineExceeded
+from mailfront_io.drivers.stepper import READ, Ready
+from mailfront_io.ops import DeadlineExceeded, Operation
 
 MAX_THREADS = 40
 """Threads at once (trio's number): enough that fsyncs on one disk share its flushes. More calls queue."""
@@ -79,12 +81,13 @@ class Call:
                 return
         self._done(result, error)
 
-    def abandon(self) -> None:
-        """Stop waiting: `done` will not be called, if it was not yet."""
+    def abandon(self) -> bool:
+        """Stop waiting. Returns whether `done` will never be called; else it was called, or is just now."""
         with self._lock:
             if not self._finished and not self._abandoned:
                 self._abandoned = True
                 ABANDONED.change(1)
+            return self._abandoned
 
 
 class ThreadPool:
@@ -131,3 +134,31 @@ class ThreadPool:
 
 POOL = ThreadPool()
 """The threads of this process."""
+
+
+def call(
+    function: Callable[..., Any], arguments: tuple[Any, ...], deadline: float | None
+) -> Generator[Operation[Any], Any, Any]:
+    """Call a function in a thread, under any driver: what is waited for is a pipe that the thread closes."""
+
+    def done(result: Any, error: BaseException | None) -> None:  # in the worker thread
+        outcomes.append((result, error))
+        os.close(closed_when_done)
+
+    outcomes: list[tuple[Any, BaseException | None]] = []
+    end, closed_when_done = os.pipe()
+    call = Call(function, arguments, done)
+    try:
+        try:
+            POOL.start(call)
+            while not outcomes:
+                yield Ready(((end, READ),), deadline)
+        finally:
+            if call.abandon():
+                os.close(closed_when_done)
+    finally:
+        os.close(end)
+    result, error = outcomes[0]
+    if error is not None:
+        raise error
+    return result

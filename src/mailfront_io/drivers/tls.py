@@ -10,13 +10,18 @@ The layer owns the coroutine: what the driver throws in (deadline, reset, cancel
 session at the operation that it awaits. Once TLS has failed every later `Recv` and `Send` fails too: nothing
 is ever read or sent in plain text on a stream for which TLS was asked.
 
+The operations on other peers and on programs (`drivers.operations`) go between the session and this layer, so that
+what they do with the session's stream (`OwnStream`) is done inside TLS. Peers that we connect to have TLS from here
+as well (`start_tls`).
+
 No driver imports this module before the first `StartTLS`: `ssl` is expensive to import.
 """
 
 import ssl
-from collections.abc import Coroutine, Generator
-from typing import Any, TypeVar
+from collections.abc import Coroutine, Generator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from mailfront_io.drivers.stepper import Interest, OwnStream, Ready, TakeOver
 from mailfront_io.ops import (
     CLEANUP_SECONDS,
     RECEIVE_SIZE,
@@ -26,12 +31,19 @@ from mailfront_io.ops import (
     DeadlineExceeded,
     Operation,
     Recv,
+    RecvLine,
     Send,
+    Sleep,
     StartTLS,
+    Thread,
     TLSFacts,
     TLSFailed,
 )
 from mailfront_proto.client_hello import NO_APPLICATION_PROTOCOL, offered_protocols
+
+if TYPE_CHECKING:
+    from mailfront_io.drivers.doors import Doors
+    from mailfront_io.drivers.streams import Stream
 
 T = TypeVar("T")
 Steps = Generator[Operation[Any], Any, T]
@@ -40,8 +52,11 @@ RECORD_SIZE = 16 * 1024
 """The plain text of one TLS record at most (RFC 8446 5.1): one `read` of it empties a record."""
 
 
-def tls_layer(session: Coroutine[Operation[Any], Any, T] | Steps[T], start: StartTLS, clock: Clock) -> Steps[T]:
-    """Do the handshake that `session` asks for with `start`, then step it inside TLS to its end."""
+def tls_layer(
+    session: Coroutine[Operation[Any], Any, T] | Steps[T], start: StartTLS, clock: Clock, doors: "Doors | None" = None
+) -> Steps[T]:
+    """Do the handshake that `session` asks for with `start`, then step it inside TLS to its end. `doors`: for
+    `operations_layer`."""
     tls: _TLS | None = None
     answer: Any = None
     error: BaseException | None = None
@@ -78,10 +93,24 @@ def tls_layer(session: Coroutine[Operation[Any], Any, T] | Steps[T], start: Star
                 yield from tls.send(operation.data, operation.deadline)
             elif kind is StartTLS:
                 error = RuntimeError("StartTLS inside TLS: a session may start TLS once")
-            elif kind is Recv or kind is Send:
+            elif kind is RecvLine and tls is not None:  # what is ahead of it is ours in any case
+                inside = Recv(operation.deadline, operation.idle, operation.output)
+                try:
+                    answer = yield from tls.recv(inside)
+                finally:
+                    operation.output = inside.output
+            elif kind is OwnStream and tls is not None:
+                answer = TLSStream(tls, (yield operation), own=True)
+            elif kind is TakeOver:
+                answer = None
+            elif kind in (Recv, RecvLine, Send, OwnStream):
                 error = TLSFailed("TLS could not be set up")
-            else:
+            elif kind in (Thread, Sleep, Ready) or not isinstance(operation, Operation):
                 answer = yield operation
+            else:
+                from mailfront_io.drivers.operations import operations_layer
+
+                session = operations_layer(session, operation, clock, doors)
         except GeneratorExit:
             session.close()
             raise
@@ -115,7 +144,7 @@ class _TLS:
         while (offered := offered_protocols(hello)) is None:
             data = yield Recv(deadline)
             if not data:
-                raise self._fail("the peer closed the connection during the TLS handshake")
+                raise self.fail("the peer closed the connection during the TLS handshake")
             hello += data
         self._incoming.write(hello)
         if offered and not {name.encode() for name in spoken}.intersection(offered):
@@ -124,7 +153,7 @@ class _TLS:
                 yield Send(NO_APPLICATION_PROTOCOL, deadline)
             except (DeadlineExceeded, ConnectionLost):
                 pass  # that it cannot be told changes nothing
-            raise self._fail(f"the client wants to speak {names}, which is not served here")
+            raise self.fail(f"the client wants to speak {names}, which is not served here")
 
     def handshake(self, deadline: float | None) -> Generator[Operation[Any], Any, TLSFacts]:
         """Shake hands before `deadline`, with every exception that a raw operation may throw."""
@@ -137,10 +166,10 @@ class _TLS:
                 yield from self._flush(deadline)
                 data = yield Recv(deadline)
                 if not data:
-                    raise self._fail("the peer closed the connection during the TLS handshake") from None
+                    raise self.fail("the peer closed the connection during the TLS handshake") from None
                 self._incoming.write(data)
             except ssl.SSLError as error:
-                failed = self._fail(_reason(error))
+                failed = self.fail(_reason(error))
                 yield from self._send_alert(deadline)
                 raise failed from error
         yield from self._flush(deadline)  # our Finished, and in TLS 1.3 the session tickets
@@ -165,59 +194,86 @@ class _TLS:
         if operation.output:
             yield from self.send(operation.output, operation.deadline)
             operation.output = b""
-        while not self._eof:
-            if self._failure is not None:
-                raise TLSFailed(self._failure)
-            plain: list[bytes] = []
-            room = RECEIVE_SIZE
+        while True:
             try:
-                while room > 0 and (data := self._object.read(min(room, RECORD_SIZE))):
-                    plain.append(data)
-                    room -= len(data)
-                    if not self._incoming.pending:
-                        break  # spares the exception that says so; what is left inside comes next time
-                else:
-                    self._eof = room > 0  # close_notify
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLZeroReturnError:
-                self._eof = True
-            except ssl.SSLError as error:
-                failed = self._fail(_reason(error))
-                if not plain:
-                    yield from self._send_alert(operation.deadline)
-                    raise failed from error
+                plain = self.decrypt()
+            except TLSFailed:
+                yield from self._send_alert(operation.deadline)
+                raise
             if self._outgoing.pending:  # a key update wants its answer
                 yield from self._flush(operation.deadline)
-            if plain:
-                return plain[0] if len(plain) == 1 else b"".join(plain)
-            if not self._eof:
-                if data := (yield operation):
-                    self._incoming.write(data)
-                else:
-                    self._eof = True  # OpenSSL is not told: it would answer with an alert and refuse to write
-        return b""
+            if plain is not None:
+                return plain
+            self.feed((yield operation))
+
+    def decrypt(self) -> bytes | None:
+        """All plain text that is there, at most `RECEIVE_SIZE` bytes; None: more ciphertext is needed; ``b""``: the
+        end. Raises TLSFailed; what OpenSSL wants to say to that is pending."""
+        if self._eof:
+            return b""
+        if self._failure is not None:
+            raise TLSFailed(self._failure)
+        plain: list[bytes] = []
+        room = RECEIVE_SIZE
+        try:
+            while room > 0 and (data := self._object.read(min(room, RECORD_SIZE))):
+                plain.append(data)
+                room -= len(data)
+                if not self._incoming.pending:
+                    break  # spares the exception that says so; what is left inside comes next time
+            else:
+                self._eof = room > 0  # close_notify
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self._eof = True
+        except ssl.SSLError as error:
+            failed = self.fail(_reason(error))
+            if not plain:
+                raise failed from error
+        if plain:
+            return plain[0] if len(plain) == 1 else b"".join(plain)
+        return b"" if self._eof else None
+
+    def feed(self, ciphertext: bytes) -> None:
+        """Take what the peer has sent; ``b""``: the end of its stream."""
+        if ciphertext:
+            self._incoming.write(ciphertext)
+        else:
+            self._eof = True  # OpenSSL is not told: it would answer with an alert and refuse to write
 
     def send(self, data: bytes, deadline: float | None) -> Generator[Operation[Any], Any, None]:
         """Encrypt and send all of `data`."""
+        self.encrypt(memoryview(data))
+        yield from self._flush(deadline)
+
+    def encrypt(self, view: memoryview) -> None:
+        """Encrypt all of `view`. Raises TLSFailed."""
         if self._failure is not None:
             raise TLSFailed(self._failure)
-        view = memoryview(data)
         try:
             while view:
                 view = view[self._object.write(view) :]  # one record at a time
         except ssl.SSLError as error:
-            raise self._fail(_reason(error)) from error
-        yield from self._flush(deadline)
+            raise self.fail(_reason(error)) from error
+
+    def pending(self) -> bytes:
+        """The ciphertext that OpenSSL has produced and that was not sent."""
+        return self._outgoing.read()
+
+    def say_close(self) -> None:
+        """Produce close_notify; what the peer still says can be read all the same."""
+        if self._failure is None:
+            try:
+                self._object.unwrap()
+            except ssl.SSLError:
+                pass  # "want read", for the peer's close_notify
 
     def close(self, clock: Clock) -> Generator[Operation[Any], Any, None]:
         """Send close_notify; the peer's is not waited for (RFC 8446 6.1 lets us close at once)."""
         if self._failure is not None:
             return
-        try:
-            self._object.unwrap()
-        except ssl.SSLError:
-            pass  # "want read", for the peer's close_notify
+        self.say_close()
         try:
             yield from self._flush(clock.monotonic() + CLEANUP_SECONDS)
         except (DeadlineExceeded, ConnectionLost, Cancelled):
@@ -238,9 +294,112 @@ class _TLS:
         except (DeadlineExceeded, ConnectionLost):
             pass
 
-    def _fail(self, reason: str) -> TLSFailed:
+    def fail(self, reason: str) -> TLSFailed:
+        """Read and send nothing more."""
         self._failure = reason
         return TLSFailed(reason)
+
+
+class TLSStream:
+    """A `streams.Stream` inside TLS, around another. `own`: the session's; it goes on when this object is closed."""
+
+    def __init__(self, tls: _TLS, raw: "Stream", own: bool = False) -> None:
+        self._tls = tls
+        self._raw = raw
+        self._own = own
+        self._held = memoryview(b"")  # ciphertext
+        self._finishing = self._finished = False
+
+    def read(self) -> bytes | None:
+        """See `Stream`."""
+        while True:
+            try:
+                plain = self._tls.decrypt()
+            finally:
+                self.flush()  # an alert, a key update
+            if plain is not None:
+                return plain
+            data = self._raw.read()
+            if data is None:
+                return None
+            self._tls.feed(data)
+
+    def write(self, data: memoryview) -> int:
+        """See `Stream`."""
+        if not self.flush():
+            return 0
+        data = data[:RECEIVE_SIZE]
+        self._tls.encrypt(data)
+        self.flush()
+        return len(data)
+
+    def finish(self) -> None:
+        """See `Stream`."""
+        if not self._finishing:
+            self._tls.say_close()
+            self._finishing = True
+            self.flush()
+
+    def flush(self) -> bool:
+        """See `Stream`."""
+        while self._held or (pending := self._tls.pending()):
+            self._held = self._held or memoryview(pending)
+            written = self._raw.write(self._held)
+            if not written:
+                return False
+            self._held = self._held[written:]
+        if self._finishing and not self._finished:
+            self._finished = True
+            self._raw.finish()
+        return self._raw.flush()
+
+    def reading(self) -> Sequence[Interest]:
+        """See `Stream`."""
+        return [*self._raw.reading(), *self._raw.writing()] if self._held else self._raw.reading()
+
+    def writing(self) -> Sequence[Interest]:
+        """See `Stream`."""
+        return self._raw.writing()
+
+    def gone(self) -> bool:
+        """See `Stream`."""
+        return self._raw.gone()
+
+    def close(self) -> None:
+        """See `Stream`."""
+        try:
+            if not self._own:
+                self.finish()
+            elif not self.flush():
+                self._tls.fail("sending was broken off inside a TLS record")
+        except (ConnectionLost, TLSFailed):
+            pass
+        self._raw.close()
+
+
+def start_tls(
+    raw: "Stream", context: ssl.SSLContext, server_hostname: str | None, deadline: float | None
+) -> Generator[Operation[Any], Any, tuple[TLSFacts, TLSStream]]:
+    """Do the handshake as a client on a stream that is not the session's; what may be thrown: see `StartTLS`."""
+    from mailfront_io.drivers.doors import receive, transmit
+
+    tls = _TLS(StartTLS(context, False, server_hostname, deadline))
+    handshake = tls.handshake(deadline)
+    answer: bytes | None = None
+    error: BaseException | None = None
+    while True:
+        try:
+            operation = handshake.send(answer) if error is None else handshake.throw(error)
+        except StopIteration as end:
+            return end.value, TLSStream(tls, raw)
+        answer = error = None
+        try:
+            if isinstance(operation, Send):
+                yield from transmit(raw, operation.data, deadline)
+            else:
+                answer = yield from receive(raw, deadline)
+        except (ConnectionLost, DeadlineExceeded) as failed:
+            error = failed
 
 
 def _reason(error: ssl.SSLError) -> str:

@@ -38,7 +38,7 @@ from mailfront_io.drivers.listener import (
     report_to_stderr,
     tell,
 )
-from mailfront_io.drivers.stepper import not_an_operation
+from mailfront_io.drivers.stepper import READ, WRITE, OwnStream, Ready, TakeOver, not_an_operation
 from mailfront_io.drivers.threads import POOL, Call
 from mailfront_io.ops import (
     CLEANUP_SECONDS,
@@ -49,6 +49,7 @@ from mailfront_io.ops import (
     DeadlineExceeded,
     Operation,
     Recv,
+    RecvLine,
     Send,
     SessionFactory,
     Sleep,
@@ -351,7 +352,7 @@ class _SessionTask(Generic[T]):
                     raise Cancelled
                 deadline = self._limit if deadline is None else min(deadline, self._limit)
         try:
-            if kind is Recv:
+            if kind is Recv or kind is RecvLine:
                 if operation.output:
                     operation.output = self._send_at_once(operation.output)
                     if operation.output:
@@ -386,6 +387,18 @@ class _SessionTask(Generic[T]):
                 return None, None
             if kind is Thread:
                 return await self._thread(operation), None
+            if kind is Ready:
+                await self._ready(operation)
+                return None, None
+            if kind is OwnStream:
+                return self._own_stream(), None
+            if kind is TakeOver:
+                return None, None
+            if isinstance(operation, Operation):
+                from mailfront_io.drivers.operations import operations_layer
+
+                self._session = operations_layer(self._session, operation, self._clock)
+                return None, None
             return None, not_an_operation(operation, self._session)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             cause = error.__cause__
@@ -427,12 +440,44 @@ class _SessionTask(Generic[T]):
             raise error
         return result
 
+    async def _ready(self, operation: Ready) -> None:
+        waits = [
+            (wait, fd)
+            for what, wait in ((READ, trio.lowlevel.wait_readable), (WRITE, trio.lowlevel.wait_writable))
+            for fd in {fd for fd, both in operation.interests if both & what}
+        ]
+        if not waits:
+            await trio.sleep_forever()
+        if len(waits) == 1:
+            await waits[0][0](waits[0][1])
+            return
+
+        async def first(wait: Any, fd: int) -> None:
+            await wait(fd)
+            nursery.cancel_scope.cancel()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                for wait, fd in waits:
+                    nursery.start_soon(first, wait, fd)
+        except BaseExceptionGroup:
+            await trio.lowlevel.checkpoint_if_cancelled()  # one Cancelled in place of a group of them
+            raise
+
+    def _own_stream(self) -> Any:
+        from mailfront_io.drivers.streams import own_stream
+
+        if not isinstance(self._stream, _SocketStream | trio.SocketStream):
+            raise RuntimeError(f"{type(self._stream).__name__} is no socket: it cannot be relayed")
+        fd = self._stream.socket.fileno()
+        return own_stream(fd, fd)
+
     def _reason(self, operation: Any) -> BaseException | None:
         """Why `operation` was interrupted; None when that was meant for an earlier one."""
         if self._limit is None:
             if self._cancelled:
                 return self._begin_cleanup()
-            if self._stopping and type(operation) is Recv and operation.idle:
+            if self._stopping and isinstance(operation, Recv) and operation.idle:
                 return Stopping()
         limits = [at for at in (operation.deadline, self._limit) if at is not None]
         return DeadlineExceeded() if limits and min(limits) <= self._now() else None
