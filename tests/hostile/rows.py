@@ -13,6 +13,7 @@ H87, H88 SCRAM, CRAM-MD5                               test_auth.py
 H52-H59  addresses, parameters, what is done with them test_addresses.py
 H60-H62  what leaves: replies, logs                    test_output.py
 H64      the client role's arguments                   test_output.py
+H63, H64 what an upstream server does to us            test_upstream.py
 H67      plugins that hang or raise                    test_plugin_faults.py
 H82, H90 disks that fail, modes of files               test_files.py
 H84, H85 TLS settings, the client role                 test_system.py
