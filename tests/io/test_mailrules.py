@@ -175,6 +175,14 @@ def test_faults_are_told_with_their_places(tmp_path: Path, text: str, reply: str
     assert compat.log[0] == reply  # and nothing in front of it, as in the original
 
 
+def test_the_log_is_not_flooded_with_errors(tmp_path: Path) -> None:
+    rules = Rules(tmp_path, ":x\n" * 100, MAILFRONT_PROFILE="default")
+    rules.front.say(HELO)
+    told = [line for line in rules.front.log if line.startswith("mailrules: ")]
+    assert len(told) == 6
+    assert told[-1] == f"mailrules: 95 more errors: run mailfront rules check {rules.file}"
+
+
 @pytest.mark.parametrize("name", ["none", "", ".", "a\0b"])
 def test_a_file_that_cannot_be_opened(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

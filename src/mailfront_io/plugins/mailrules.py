@@ -18,6 +18,9 @@ NOT_OPENED = Response(421, "4.3.0 Could not open $MAILRULES file")
 SYNTAX_ERROR = Response(421, "4.3.0 Syntax error in $MAILRULES")
 LIST_NOT_OPENED = Response(421, "4.3.0 Error opening file referenced from $MAILRULES")
 
+LOGGED_ERRORS = 5
+"""Errors of a file that each connection writes to the log."""
+
 _RESPONSES = {
     Code.ACCEPT: (250, "", False),
     Code.FINISH: (250, "", True),
@@ -60,10 +63,13 @@ class MailRules(Plugin):
 
     def use(self, rules: RuleFile) -> Response | None:
         """Takes these rules; the refusal where they have errors."""
-        for problem in rules.errors:
+        errors = rules.errors
+        for problem in errors[:LOGGED_ERRORS]:
             self._log(f"{rules.path}:{problem}")
-        if rules.errors:
-            return SYNTAX_ERROR if rules.errors[0].severity is Severity.SYNTAX else LIST_NOT_OPENED
+        if len(errors) > LOGGED_ERRORS:
+            self._log(f"{len(errors) - LOGGED_ERRORS} more errors: run mailfront rules check {rules.path}")
+        if errors:
+            return SYNTAX_ERROR if errors[0].severity is Severity.SYNTAX else LIST_NOT_OPENED
         self._rules = rules
         return None
 
