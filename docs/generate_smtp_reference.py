@@ -15,8 +15,9 @@ from typing import Any
 from mailfront_proto.pull import MAX_HELD_INPUT, MAX_PENDING_OUTPUT
 from mailfront_proto.sasl import requests
 from mailfront_proto.smtp import addresses, answers, client_events, events, profile, reply_reader, server
-from mailfront_proto.smtp.client import SMTPClient
-from mailfront_proto.smtp.client_session import MAX_PIPELINED
+from mailfront_proto.smtp import parameters as options
+from mailfront_proto.smtp.client import CHUNK_SIZE, SMTPClient
+from mailfront_proto.smtp.client_order import MAX_CHUNKS, MAX_PIPELINED
 from mailfront_proto.smtp.replies import Reply
 
 PAGE = Path(__file__).with_name("smtp-reference.md")
@@ -62,13 +63,21 @@ event. In brief:
 
 1. `Greeting` comes by itself. Call `hello()`.
 2. `HelloDone` says what the server offers. Call `starttls()`, `authenticate()` or `send_message()`.
-3. `send_message()` does MAIL, RCPT and DATA by itself. At `ReadyForBody` call `send_body()` for each piece and
-   `end_of_body()`; `MessageDone` has one result for each recipient.
+3. `send_message()` does MAIL, RCPT, DATA or BDAT by itself, with what the server offers. At `ReadyForBody` call
+   `send_body()` for each piece and `end_of_body()`; `MessageDone` has one result for each recipient.
 4. `quit()`; `ConnectionClosed` is the last event.
 
 A server that breaks the protocol is a `RemoteProtocolError` from `next_event()`. Replies are bounded:
 {reply_reader.MAX_REPLY_LINE} bytes a line, {reply_reader.MAX_REPLY_LINES} lines a reply. At most
-{MAX_PIPELINED} commands are unanswered at a time.
+{MAX_PIPELINED} commands are unanswered at a time, and {MAX_CHUNKS} chunks of a message, which have {CHUNK_SIZE} octets
+if you choose no other size.
+"""
+
+OPTIONS_HEAD = """\
+# Options of MAIL and RCPT
+
+What ESMTP parameters say, as values. The server role reads them (`options` of `Mail` and `Recipient`), the client role
+prints them; what it prints, the server reads as the same value.
 """
 
 
@@ -186,6 +195,8 @@ def client_methods() -> list[str]:
         if not name.startswith("_"):
             signature = str(inspect.signature(method)).replace("(self, ", "(").replace("(self)", "()")
             signature = re.sub(r" -> None$", "", re.sub(r"[\w.]+\.(\w+)", r"\1", signature))
+            for nothing in (options.NO_MAIL_OPTIONS, options.NO_RECIPIENT_OPTIONS):
+                signature = signature.replace(repr(nothing), f"{type(nothing).__name__}()")
             lines += [f"### {name}", "", f"`{name}{signature}`", "", markdown(method.__doc__), ""]
     return lines
 
@@ -209,6 +220,10 @@ def page() -> str:
     parts += [*field_table(profile.Limits, profile.DEFAULT.limits, profile.COMPAT.limits), ""]
     parts += ["## LineEnds", "", markdown(profile.LineEnds.__doc__), "", *enum_list(profile.LineEnds), ""]
     parts += ["## AddressSyntax", "", markdown(addresses.AddressSyntax.__doc__), "", *address_flags(), "", PENDING]
+    parts += [OPTIONS_HEAD]
+    for kind in members(options, lambda kind: not issubclass(kind, Exception)):
+        parts += ["## " + kind.__name__, "", markdown(kind.__doc__), ""]
+        parts += [*enum_list(kind), ""] if issubclass(kind, Enum) else []
     parts += [CLIENT_HEAD, "## Commands", "", markdown(SMTPClient.__doc__), "", *client_methods()]
     parts += ["## Events of the client", "", markdown(client_events.__doc__), ""]
     for kind in members(client_events, lambda kind: not issubclass(kind, Enum)):
