@@ -14,7 +14,7 @@ from mailfront_proto.smtp.profile import DEFAULT, Profile
 if TYPE_CHECKING:
     import ssl
 
-    from mailfront_io.auth.store import CredentialStore
+    from mailfront_io.auth.store import CredentialStore, Identity
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DIGITS = re.compile(r"[0-9]{1,19}\Z", re.ASCII)  # what fits 63 bits: int() alone takes far too much
@@ -81,7 +81,7 @@ class Session:
     ) -> None:
         self.connection = connection
         self.clock = connection.clock
-        self.environment = environment
+        self.environment = self._settings = environment
         self._facts: Mapping[str, str] = facts if facts is not None else {}
         self.profile = profile
         self.log = log
@@ -99,8 +99,12 @@ class Session:
         """Server settings for TLS; None: it cannot be had."""
         self.tls_key_type = "RSA"
         """The kind of our certificate's key, ``RSA`` or ``ECDSA``, for the log."""
+        self.tls_server_end_point = b""
+        """The hash of our certificate (RFC 5929 section 4), which SCRAM can bind to; empty where TLS is not ours."""
         self.credentials: CredentialStore | None = None
         """Where AUTH looks users up."""
+        self.identity: Identity | None = None
+        """Who has logged in."""
         self.protocol_name = "SMTP"
         """For the trace header: SMTP, ESMTP, LMTP, …"""
         self.added_lines: list[bytes] = []
@@ -191,6 +195,32 @@ class Session:
     def authenticated(self) -> bool:
         """Whether the client has authenticated."""
         return bool(self.numbers.get("authenticated"))
+
+    def log_in(self, identity: "Identity") -> None:
+        """The client is `identity`: its facts become the strings ``auth_…``, numbers, and settings."""
+        self.log_out()
+        self.identity = identity
+        self.numbers["authenticated"] = 1
+        strings = {
+            "auth_user": identity.username,
+            "auth_domain": identity.domain,
+            "auth_mailbox": identity.mailbox,
+            "auth_realname": identity.real_name,
+            "auth_system_user": identity.system_username,
+        }
+        self.strings.update({name: value for name, value in strings.items() if value})
+        numbers = {"auth_uid": identity.uid, "auth_gid": identity.gid}
+        self.numbers.update({name: number for name, number in numbers.items() if number is not None})
+        self.environment = {**self._settings, **identity.environment()}
+
+    def log_out(self) -> None:
+        """Nobody has logged in (any more)."""
+        self.identity = None
+        for name in [name for name in self.strings if name.startswith("auth_")]:
+            del self.strings[name]
+        for name in ("authenticated", "auth_uid", "auth_gid"):
+            self.numbers.pop(name, None)
+        self.environment = self._settings
 
     def add_lines(self, lines: bytes) -> None:
         """Put complete header lines (LF line ends) in front of the message. Only in ``data_start``."""

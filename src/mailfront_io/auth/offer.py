@@ -1,0 +1,63 @@
+"""Which SASL mechanisms a session offers: those that its store can serve, and that expose no password."""
+
+from mailfront_io.plugin import Kind, Setting
+from mailfront_io.session import Session, parse_number
+
+EXPOSE_NOTHING = frozenset(("SCRAM-SHA-1", "SCRAM-SHA-256"))
+"""Mechanisms that may be used without TLS. (Who listens to CRAM-MD5 can try passwords fast.)"""
+
+ONLY_IF_LISTED = frozenset(("CRAM-MD5", "SCRAM-SHA-1", "ANONYMOUS"))
+"""Weaker than what there is besides: offered where ``$AUTH_MECHANISMS`` says so."""
+
+SETTINGS = (
+    Setting("AUTH_REQUIRES_TLS", Kind.NUMBER, "0: take passwords without TLS, too", "1 (compat: 0)"),
+    Setting(
+        "AUTH_MECHANISMS",
+        Kind.LIST,
+        "the SASL mechanisms to offer, of those that the store can serve",
+        "all but CRAM-MD5 and SCRAM-SHA-1",
+    ),
+    Setting("AUTH_FAILURE_DELAY", Kind.NUMBER, "seconds before a failed login is answered", "1 (compat: 0)"),
+)
+
+
+def may_expose_passwords(session: Session) -> bool:
+    """Whether passwords may travel as they are: inside TLS, or where ``$AUTH_REQUIRES_TLS`` allows it. There must be a
+    store that verifies passwords. This decides on POP3's USER and IMAP's LOGIN, too."""
+    store = session.credentials
+    return store is not None and "PLAIN" in store.mechanisms and _is_private(session)
+
+
+def offered_mechanisms(session: Session) -> list[str]:
+    """The names, in the store's order; a ``-PLUS`` in front of its mechanism where the channel can be bound."""
+    store = session.credentials
+    if store is None:
+        return []
+    private = _is_private(session)
+    listed = session.getenv("AUTH_MECHANISMS")
+    wanted = None if not listed else {name for name in listed.upper().split(":") if name}
+    names: list[str] = []
+    for name in store.mechanisms:
+        if not private and name not in EXPOSE_NOTHING:
+            continue
+        plus = f"{name}-PLUS"
+        if name.startswith("SCRAM-") and channel_bindings(session) and (wanted is None or plus in wanted):
+            names.append(plus)
+        if name not in ONLY_IF_LISTED if wanted is None else name in wanted:
+            names.append(name)
+    return names
+
+
+def channel_bindings(session: Session) -> dict[str, bytes]:
+    """What SCRAM can bind to, inside TLS that is ours."""
+    if session.tls is None or not session.tls_server_end_point:
+        return {}
+    return {"tls-server-end-point": session.tls_server_end_point}
+
+
+def _is_private(session: Session) -> bool:
+    if session.tls is not None:
+        return True
+    wanted = session.getenv("AUTH_REQUIRES_TLS")
+    # In the original it is enough that the variable is set.
+    return wanted is None if session.profile.name == "compat" and wanted != "0" else parse_number(wanted) == 0

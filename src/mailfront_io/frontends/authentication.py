@@ -1,0 +1,187 @@
+"""The login of a session, as every front end does it: what is offered, and the answers to what an exchange asks.
+
+A front end does four things::
+
+    machine.sasl = offer(session)                       # at the start, and again behind a TLS handshake
+    verdict = await answer(machine, event, session)     # for each `Request` that the machine hands out
+    await exchange_failed(session, mechanism, cause)    # for a `Refused` of an exchange that has failed by itself
+    session.log_out()                                   # where all is forgotten: TLS begins, another client
+
+and says the rest in the protocol's own words: ``machine.accept()`` for `Verdict.ACCEPTED`, a permanent error for
+`Verdict.REFUSED`, a temporary one for `Verdict.UNAVAILABLE`, nothing at all for `Verdict.GOES_ON`. Attempts are counted
+by the machines.
+"""
+
+import os
+from collections.abc import Iterable
+from enum import Enum
+from traceback import extract_tb
+from typing import TYPE_CHECKING, Protocol
+
+from mailfront_io.auth.offer import channel_bindings, offered_mechanisms
+from mailfront_io.auth.store import Asker, CredentialStore, Identity, StoreUnavailable
+from mailfront_io.ops import DeadlineExceeded, Sleep
+from mailfront_io.session import Session, parse_number
+from mailfront_proto.sasl.options import NOTHING_OFFERED, ServerOptions
+from mailfront_proto.sasl.requests import Authorize, FindKeys, Request, VerifyPassword, VerifyResponse, VerifyToken
+
+if TYPE_CHECKING:
+    from mailfront_proto.sasl.scram_keys import ScramKeys
+
+STORE_SECONDS = 90.0
+"""How long a store may take to answer. Modules that are asked by UDP may take 30 seconds each; clients wait longer."""
+
+FAILURE_SECONDS = 1
+"""How long a failed login waits for its answer in the default profile, unless ``$AUTH_FAILURE_DELAY`` says otherwise:
+guessing by one connection is slow."""
+
+
+class Verdict(Enum):
+    """What came of a request."""
+
+    ACCEPTED = "accepted"
+    """It is the user: ``session.identity`` has the facts. Say so with ``machine.accept()``."""
+    REFUSED = "refused"
+    """Nobody has logged in, for good. It is logged, and the delay is over."""
+    UNAVAILABLE = "unavailable"
+    """The store cannot say now. It is logged."""
+    GOES_ON = "goes on"
+    """The exchange goes on; the machine has what it asked for."""
+
+
+class TakesKeys(Protocol):
+    """What `answer` needs of a machine."""
+
+    def supply_keys(self, keys: "ScramKeys | None") -> None:
+        """Answer `FindKeys`."""
+        ...
+
+
+def offer(session: Session) -> ServerOptions:
+    """The mechanisms that the session's store can serve now, and what they need."""
+    return server_options(session, offered_mechanisms(session))
+
+
+def server_options(session: Session, names: Iterable[str]) -> ServerOptions:
+    """The mechanisms `names`, with what those of them need that `session` and its store have."""
+    names = tuple(names)
+    if not names:
+        return NOTHING_OFFERED
+    if names == ("LOGIN", "PLAIN"):  # what most offer: a one-shot program has no time to lose
+        return ServerOptions(names)
+    store = session.credentials
+    hostname = session.local_host or "unknown"
+    return ServerOptions(
+        names,
+        nonce_source=os.urandom,
+        salt_secret=store.salt_secret if store is not None else None,
+        iterations=store.iterations if store is not None else CredentialStore.iterations,
+        channel_bindings=channel_bindings(session),
+        # nothing in it is of the process or the clock
+        challenge_source=lambda: b"<%s@%s>" % (os.urandom(16).hex().encode(), hostname.encode()),
+    )
+
+
+async def answer(machine: TakesKeys, event: Request, session: Session) -> Verdict:
+    """Ask the session's store what `event` asks, log what came of it, and let a failure wait.
+
+    An unknown user, a wrong password and a user whose id is the superuser's get the same answer. A store that raises is
+    one that cannot say now.
+    """
+    command = is_command(event)
+    try:
+        identity = await _ask(machine, event, session)
+    except StoreUnavailable as error:
+        return _unavailable(event, session, str(error))
+    except DeadlineExceeded:
+        return _unavailable(event, session, "it did not answer in time")
+    except Exception as error:  # a store of somebody's own; its text may hold anything
+        at = extract_tb(error.__traceback__)[-1]
+        return _unavailable(event, session, f"{type(error).__name__} in {at.filename}, line {at.lineno}")
+    if isinstance(event, FindKeys):
+        return Verdict.GOES_ON
+    if identity is None or not _may_in(event, identity):
+        if not command:
+            session.log(f"SASL AUTH {event.sent_mechanism} failed")
+        await failure_delay(session)
+        return Verdict.REFUSED
+    log_in(event, session, identity)
+    return Verdict.ACCEPTED
+
+
+def log_in(event: Request, session: Session, identity: Identity) -> None:
+    """Note and log that the client is `identity`."""
+    session.log_in(identity)
+    if not is_command(event):
+        system = f" sys_username={identity.system_username}" if identity.system_username else ""
+        domain = f" domain={identity.domain}" if identity.domain else ""
+        session.log(f"SASL AUTH {event.sent_mechanism} username={identity.username}{system}{domain}")
+
+
+def is_command(event: Request) -> bool:
+    """Whether a command beside SASL asks: POP3's PASS, IMAP's LOGIN."""
+    return event.sent_mechanism in ("", "USER")
+
+
+async def exchange_failed(session: Session, mechanism: str, cause: str) -> None:
+    """An exchange has failed by itself: log it, and let a failed attempt wait, as one that the store refuses does.
+    `mechanism`, `cause`: of the machine's event."""
+    if cause in ("aborted", "bad response", "bad initial response"):
+        session.log(f"SASL AUTH {mechanism} failed: {cause.replace('initial ', '')}")
+    if cause != "bad initial response":
+        session.log(f"SASL AUTH {mechanism} failed")
+    if cause not in ("aborted", "no such mechanism"):
+        await failure_delay(session)
+
+
+async def failure_delay(session: Session) -> None:
+    """Wait before a failed login is answered: ``$AUTH_FAILURE_DELAY`` seconds."""
+    seconds = parse_number(session.getenv("AUTH_FAILURE_DELAY"))
+    if seconds is None and session.profile.name != "compat":
+        seconds = FAILURE_SECONDS
+    if seconds:
+        await Sleep(seconds)
+
+
+async def _ask(machine: TakesKeys, event: Request, session: Session) -> Identity | None:
+    store = session.credentials
+    if store is None:
+        raise StoreUnavailable("none is configured")
+    asker = asker_for(session, default_domain=(session.local_host or "unknown") if is_command(event) else "")
+    match event:
+        case FindKeys():
+            machine.supply_keys(await store.find_keys(event.username, event.hash_name, asker))
+            return None
+        case VerifyPassword():
+            return await store.verify_password(event.username, event.password, asker)
+        case VerifyResponse():
+            return await store.verify_response(event.username, event.challenge, event.digest, asker)
+        case VerifyToken():
+            return await store.verify_token(event.username, event.token, event.properties, asker)
+        case Authorize(username=""):  # ANONYMOUS: no store knows nobody
+            return None
+        case Authorize():
+            return await store.look_up(event.username, asker)
+    raise TypeError(f"{type(event).__name__} is no request that a store can answer")
+
+
+def asker_for(session: Session, default_domain: str = "") -> Asker:
+    """The `Asker` that stands for `session`."""
+    return Asker(session.clock.monotonic() + STORE_SECONDS, session.exported_env(), default_domain)
+
+
+def _may_in(event: Request, identity: Identity) -> bool:
+    if identity.uid == 0:  # the superuser logs in nowhere, in no profile
+        return False
+    if isinstance(event, VerifyToken):
+        return event.username in ("", identity.username)
+    # Who may act for whom no store says: a plugin's ``auth`` hook may.
+    return getattr(event, "authorization_identity", "") in ("", event.username)
+
+
+def _unavailable(event: Request, session: Session, why: str) -> Verdict:
+    if not is_command(event):
+        session.log(f"SASL AUTH {event.sent_mechanism} failed")
+    if session.profile.name != "compat":
+        session.log(f"credential store: {why}")
+    return Verdict.UNAVAILABLE
