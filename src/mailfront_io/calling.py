@@ -58,6 +58,8 @@ class Plan:
         last = len(plugins)
         self.commands = [at for at in (*reversed(range(last)), last) if kinds[at].commands is not Hooks.commands]
         """Who may have commands; whose win is last."""
+        self.parameters = [at for at, kind in enumerate(kinds) if kind.parameters is not Hooks.parameters]
+        """Who may have ESMTP parameters."""
         self.mechanisms = [at for at, kind in enumerate(kinds) if kind.mechanisms is not Hooks.mechanisms]
         """Who may have SASL mechanisms."""
         self.disconnects = [at for at, kind in enumerate(kinds) if hasattr(kind, "disconnect")]

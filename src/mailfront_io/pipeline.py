@@ -11,8 +11,8 @@ from types import CoroutineType
 from typing import Any
 
 from mailfront_io.calling import INTERNAL_ERROR, Answer, Caller, make_plan
-from mailfront_io.plugin import Command, Hooks, Response
-from mailfront_io.session import Envelope, Path, Session
+from mailfront_io.plugin import Backend, Command, Hooks, Lines, Parameter, Response
+from mailfront_io.session import Envelope, ForwardPath, Path, ReversePath, Session
 from mailfront_io.spool import Spool
 from mailfront_proto.sasl.options import NOTHING_OFFERED, ServerOptions
 from mailfront_proto.smtp.events import VerifyPassword
@@ -35,6 +35,8 @@ class Pipeline:
         "_backend_hooks",
         "_caller",
         "_chains",
+        "_crlf",
+        "_data_ended",
         "_data_error",
         "_everyone",
         "_plan",
@@ -44,10 +46,11 @@ class Pipeline:
         "session",
     )
 
-    def __init__(self, session: Session, plugins: Iterable[Hooks], backend: Hooks) -> None:
+    def __init__(self, session: Session, plugins: Iterable[Hooks], backend: Backend) -> None:
         self.session = session
         self.plugins = list(plugins)
         self.backend = backend
+        self._crlf = backend.lines is Lines.CRLF
         self._caller = Caller(session, session.getenv("MSG_DEBUG") not in (None, "0"))
         self._everyone = (*self.plugins, backend)
         self._plan = plan = make_plan(tuple([type(hooks) for hooks in self._everyone]))
@@ -55,6 +58,7 @@ class Pipeline:
         self._backend_hooks = plan.backend_hooks(backend)
         self._spool: Spool | None = None
         self._data_error: Response | None = None
+        self._data_ended = False
 
     # -- hooks, in the order of a session ----------------------------------------------------------------
 
@@ -85,6 +89,17 @@ class Pipeline:
                 self._caller.failed(hooks, error)
         return found
 
+    def parameters(self) -> list[Parameter]:
+        """All ESMTP parameters of plugins and backend that are taken now."""
+        found: list[Parameter] = []
+        for at in self._plan.parameters:
+            hooks = self._everyone[at]
+            try:
+                found += hooks.parameters()
+            except Exception as error:
+                self._caller.failed(hooks, error)
+        return found
+
     async def command(self, hooks: Hooks, command: Command, argument: str) -> Response:
         """Run a command of a plugin's own."""
         response = self._caller.call(hooks, command.handler, argument)
@@ -107,7 +122,7 @@ class Pipeline:
                 return response
         return None
 
-    async def sender(self, path: Path) -> Response:
+    async def sender(self, path: ReversePath) -> Response:
         """The answer to MAIL."""
         response = await self._verdict("sender", path, NO_SENDER)
         if not response.refuses:
@@ -115,7 +130,7 @@ class Pipeline:
             return response if response.text else Response(response.code, SENDER_ACCEPTED)
         return response
 
-    async def recipient(self, path: Path) -> Response:
+    async def recipient(self, path: ForwardPath) -> Response:
         """The answer to RCPT."""
         response = await self._verdict("recipient", path, NO_RECIPIENT)
         if not response.refuses:
@@ -127,6 +142,7 @@ class Pipeline:
         """Before the message: the backend, then the plugins. The error, or None; an error resets."""
         self._close_spool()
         self._data_error = None
+        self._data_ended = False
         self.session.added_lines.clear()
         if self._plan.spools:
             directory = self._spool_directory()
@@ -148,16 +164,18 @@ class Pipeline:
             return response
         for lines in self.session.added_lines:
             if self._data_error is None:
-                await self._to_backend_and_spool(lines)
+                await self._to_backend_and_spool(lines.replace(b"\n", b"\r\n") if self._crlf else lines)
         self.session.added_lines.clear()
         return None
 
     async def data_block(self, data: bytes) -> None:
-        """A slice of the message. The first error is kept for `message_end`; what follows is dropped."""
+        """A slice of the message, in the form that the backend wants. The first error is kept for `message_end`; what
+        follows is dropped."""
         if self._data_error is not None:
             return
         if self._chains["data_block"].calls:
-            response = self._caller.run(self._chains["data_block"], data)
+            lines = data.replace(b"\r\n", b"\n") if self._crlf else data
+            response = self._caller.run(self._chains["data_block"], lines)
             if response is not None and type(response) is not Response:
                 response = await response
             if response is not None and response.refuses:
@@ -165,17 +183,25 @@ class Pipeline:
                 return
         await self._to_backend_and_spool(data)
 
+    async def data_end(self) -> None:
+        """That was the last slice. Where the envelope follows the message, call this in between; else `message_end`
+        does."""
+        if self._data_ended or self._data_error is not None:
+            return
+        self._data_ended = True
+        response = self._backend("data_end")
+        if response is not None and type(response) is not Response:
+            response = await response
+        if response is not None and response.refuses:
+            await self._fail_data(response)
+
     async def message_end(self) -> list[Response]:
         """The plugins, then the backend: one response, or the backend's for each recipient."""
         try:
+            if not self._data_ended:
+                await self.data_end()
             if self._data_error is not None:
                 return [self._data_error]
-            response = self._backend("data_end")
-            if response is not None and type(response) is not Response:
-                response = await response
-            if response is not None and response.refuses:
-                await self.reset()
-                return [response]
             response = self._caller.run(self._chains["message_end"], self._spool)
             if response is not None and type(response) is not Response:
                 response = await response

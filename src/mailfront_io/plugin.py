@@ -13,6 +13,7 @@ from typing import Any, ClassVar, final
 from mailfront_io.session import Session
 from mailfront_proto.record import record
 
+_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*\Z", re.ASCII)
 _BAD_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 
 
@@ -101,7 +102,37 @@ class Command:
             raise ValueError(f"a command's parameter is required, forbidden or optional, not {self.parameter!r}")
 
 
+@record(frozen=True)
+class Parameter:
+    """An ESMTP parameter of a plugin's own: it is in ``path.options.others`` then.
+
+    `verb`: ``MAIL`` or ``RCPT``. `keyword`: its name. `check`: whether a value is good (None: there was no ``=``).
+    `capability`: the keyword of a line of the EHLO list without which it is refused; see ``helo``.
+    """
+
+    verb: str
+    keyword: str
+    check: Callable[[str | None], bool] | None = None
+    capability: str = ""
+
+    def __post_init__(self) -> None:
+        if self.verb not in ("MAIL", "RCPT") or not _KEYWORD.match(self.keyword):
+            raise ValueError(
+                f"a parameter is of MAIL or RCPT, and its keyword letters, digits and hyphens, not {self.verb!r} and "
+                f"{self.keyword!r}"
+            )
+
+
 Hook = Callable[..., Any]
+
+
+class Lines(Enum):
+    """How lines end in the messages that a backend gets."""
+
+    LF = "lf"
+    """As in files."""
+    CRLF = "crlf"
+    """As on the wire. What is no line (a BINARYMIME message) is left alone."""
 
 
 class Hooks:
@@ -135,6 +166,10 @@ class Hooks:
         """The SMTP commands offered now; asked at the start, at HELO, and after TLS start and AUTH."""
         return ()
 
+    def parameters(self) -> Iterable[Parameter]:
+        """The ESMTP parameters taken now; asked when `commands` is."""
+        return ()
+
     def mechanisms(self) -> Sequence[str]:
         """The SASL mechanisms offered now; asked at the start, at HELO, and after TLS start and AUTH."""
         return ()
@@ -150,3 +185,11 @@ class Backend(Hooks):
     ``message_end`` answers once the message is durable, with one `Response`, or with a list of one for
     each recipient of ``session.envelope``.
     """
+
+    lines: ClassVar[Lines] = Lines.LF
+    """The form in which this backend and the spool get the message."""
+
+    extensions: ClassVar[frozenset[str]] = frozenset()
+    """What this backend keeps of what SMTP extensions promise, as capability keywords: ``DSN`` (it sends the reports
+    of RFC 3461, or hands ``path.options`` on), ``REQUIRETLS`` (it keeps RFC 8689), ``BINARYMIME`` (messages without
+    lines, RFC 3030; needs `Lines.CRLF`). They are offered to clients then."""

@@ -10,7 +10,7 @@ from mailfront_io.frontends.smtp import SMTPFrontend
 from mailfront_io.ops import Connection, Send
 from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.pipeline import Pipeline
-from mailfront_io.plugin import Hooks, Kind, Setting
+from mailfront_io.plugin import Backend, Hooks, Kind, Setting
 from mailfront_io.registry import CannotLoad, load_backend, load_plugin, parse_plugin_list
 from mailfront_io.session import Session, parse_number
 from mailfront_io.tls import TLSSettingError, key_type, server_context
@@ -20,10 +20,12 @@ from mailfront_proto.smtp.server import SMTPServer
 
 if TYPE_CHECKING:
     import ssl
+    from ipaddress import IPv4Network, IPv6Network
 
     from mailfront_io.auth.store import CredentialStore
 
-PROTOCOLS = ("smtp", "lmtp")
+PROTOCOLS = ("smtp", "lmtp", "qmtp", "qmqp")
+PACKAGE_PROTOCOLS = ("qmtp", "qmqp")
 
 SETTINGS = (
     Setting("MAILFRONT_PROFILE", Kind.TEXT, "default, or compat for the original's tolerances", "default"),
@@ -36,6 +38,8 @@ SETTINGS = (
     Setting("AUTH_FAILURE_DELAY", Kind.NUMBER, "seconds before a failed authentication is answered", "1 (compat: 0)"),
     Setting("MAX_MESSAGE_SIZE", Kind.NUMBER, "bytes in a message, in all services", "52428800 (compat: none)"),
     Setting("BARE_LINE_ENDS", Kind.TEXT, "normalize, reject or accept a CR or LF that stands alone", "normalize"),
+    Setting("EHLO_DISCARD", Kind.LIST, "extensions that are not offered, CHUNKING:SMTPUTF8 for instance"),
+    Setting("XCLIENT_HOSTS", Kind.TEXT, "addresses and networks of proxies that may say XCLIENT, with commas", "none"),
     Setting("GREETING_DELAY", Kind.NUMBER, "seconds to wait for clients that talk before the greeting", "0"),
     Setting("MSG_DEBUG", Kind.NUMBER, "log every call of a plugin's hook", "0"),
 )
@@ -84,6 +88,11 @@ class Service:
         if credentials is None and any(s.variable == "AUTH_STORE" for h in hooks for s in h.settings):
             self.credentials = open_store(environment)
         self._tls_context, self._tls_key_type = self._load_tls()
+        if protocol in PACKAGE_PROTOCOLS:
+            from mailfront_io.frontends.qmtp import package_profile
+
+            self._package_profile = package_profile(self.profile)
+        self._proxies = networks_from("XCLIENT_HOSTS", environment)
 
     def _load_tls(self) -> "tuple[ssl.SSLContext | None, str]":
         getenv = self.environment.get
@@ -118,12 +127,6 @@ class Service:
         session.tls_context = self._tls_context
         session.tls_key_type = self._tls_key_type
         session.credentials = self.credentials
-        machine = SMTPServer(
-            session.local_host or "unknown",
-            self.profile,
-            lmtp=self.protocol == "lmtp",
-            greeting=session.getenv("SMTPGREETING"),
-        )
         made: list[Hooks] = []
         for kind in (*self._plugins, self._backend):
             try:
@@ -133,16 +136,50 @@ class Service:
                 self.log(f"Error: {what} {name}: {type(error).__name__}: {error}")
                 return self._refuse(CannotLoad(what, name, "it raised an error"))
         *plugins, backend = made
+        assert isinstance(backend, Backend)
         pipeline = Pipeline(session, plugins, backend)
+        if self.protocol in PACKAGE_PROTOCOLS:
+            from mailfront_io.frontends.qmtp import package_session
+
+            return package_session(self.protocol, session, pipeline, self._package_profile)
+        machine = SMTPServer(
+            session.local_host or "unknown",
+            self.profile,
+            lmtp=self.protocol == "lmtp",
+            greeting=session.getenv("SMTPGREETING"),
+        )
+        machine.offers_xclient = self._speaks_for_others(session.remote_ip)
         return SMTPFrontend(session, pipeline, machine).run()
+
+    def _speaks_for_others(self, address: str | None) -> bool:
+        """Whether ``$XCLIENT_HOSTS`` lists the peer."""
+        if not self._proxies or address is None:
+            return False
+        from ipaddress import ip_address
+
+        try:
+            peer = ip_address(address)
+        except ValueError:
+            return False
+        mapped = getattr(peer, "ipv4_mapped", None)  # ::ffff:192.0.2.1 is 192.0.2.1
+        return any((mapped or peer) in network for network in self._proxies)
 
     async def _refuse(self, error: CannotLoad) -> int:
         reply = Reply(451, f"4.3.0 {error}".replace("\n", " "))
         self.log(str(reply))
-        data = reply.encode(None)
+        data = encoded(self.protocol, reply)
         await Send(data)
         self.log(f"bytes in: 0 bytes out: {len(data)}")
         return 1
+
+
+def encoded(protocol: str, reply: Reply) -> bytes:
+    """`reply` as a client of `protocol` reads it."""
+    if protocol not in PACKAGE_PROTOCOLS:
+        return reply.encode(None)
+    from mailfront_proto.qmtp.responses import encode_response
+
+    return encode_response(reply)
 
 
 def service_from_line(
@@ -170,7 +207,8 @@ def profile_from(environment: Mapping[str, str]) -> Profile:
     limits = profile.limits
     number = {variable: parse_number(environment.get(variable)) or 0 for variable in _LIMIT_VARIABLES}
     line_ends = environment.get("BARE_LINE_ENDS")
-    if not line_ends and not any(number.values()):
+    discarded = environment.get("EHLO_DISCARD")
+    if not line_ends and not discarded and not any(number.values()):
         return profile
     from dataclasses import replace  # costs a one-shot program 10 ms that most need not spend
 
@@ -182,6 +220,13 @@ def profile_from(environment: Mapping[str, str]) -> Profile:
             message_size=number["MAX_MESSAGE_SIZE"] or limits.message_size,
         )
         profile = replace(profile, limits=limits)
+    if discarded:
+        words = {word.upper() for word in discarded.split(":") if word}
+        if not words <= DEFAULT.extensions:
+            raise ConfigurationError(
+                f"$EHLO_DISCARD: {min(words - DEFAULT.extensions)} is none of {', '.join(sorted(DEFAULT.extensions))}"
+            )
+        profile = replace(profile, extensions=profile.extensions - words)
     if line_ends:
         try:
             profile = replace(profile, line_ends=LineEnds(line_ends))
@@ -190,6 +235,21 @@ def profile_from(environment: Mapping[str, str]) -> Profile:
                 f"$BARE_LINE_ENDS is {line_ends!r}: set it to normalize, reject or accept, or unset it"
             ) from None
     return profile
+
+
+def networks_from(variable: str, environment: Mapping[str, str]) -> "list[IPv4Network | IPv6Network]":
+    """The addresses and networks that a setting lists, separated by commas or blanks."""
+    words = (environment.get(variable) or "").replace(",", " ").split()
+    if not words:
+        return []
+    from ipaddress import ip_network
+
+    try:
+        return [ip_network(word) for word in words]
+    except ValueError as error:
+        raise ConfigurationError(
+            f"${variable}: {error}: write addresses and networks such as 192.0.2.1, 2001:db8::/32"
+        ) from None
 
 
 _LIMIT_VARIABLES = ("MAXNOTIMPL", "MAXAUTHFAIL", "MAX_MESSAGE_SIZE")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mailfront_io.ops import Connection, TLSFacts
+from mailfront_proto.smtp.parameters import NO_MAIL_OPTIONS, NO_RECIPIENT_OPTIONS, MailOptions, RecipientOptions
 from mailfront_proto.smtp.profile import DEFAULT, Profile
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Path:
     """A reverse-path or forward-path on its way through the chain.
 
     `address`: the address; a plugin may assign another, which later plugins and the backend see.
-    `parameters`: the ESMTP parameters, as they came.
+    `parameters`: the ESMTP parameters, as they came. What they say is in `ReversePath` and `ForwardPath`.
     """
 
     __slots__ = ("address", "parameters")
@@ -55,14 +56,36 @@ class Path:
         return f"Path({self.address!r}, {self.parameters!r})"
 
 
+class ReversePath(Path):
+    """The sender. `options`: what the parameters of MAIL say (nothing, in the compat profile)."""
+
+    __slots__ = ("options",)
+
+    def __init__(self, address: str, parameters: list[str], options: MailOptions = NO_MAIL_OPTIONS) -> None:
+        self.address = address
+        self.parameters = parameters
+        self.options = options
+
+
+class ForwardPath(Path):
+    """A recipient. `options`: what the parameters of RCPT say (nothing, in the compat profile)."""
+
+    __slots__ = ("options",)
+
+    def __init__(self, address: str, parameters: list[str], options: RecipientOptions = NO_RECIPIENT_OPTIONS) -> None:
+        self.address = address
+        self.parameters = parameters
+        self.options = options
+
+
 class Envelope:
     """Sender and recipients accepted so far. `sender` is None before MAIL and once a message is done."""
 
     __slots__ = ("recipients", "sender")
 
     def __init__(self) -> None:
-        self.sender: Path | None = None
-        self.recipients: list[Path] = []
+        self.sender: ReversePath | None = None
+        self.recipients: list[ForwardPath] = []
 
 
 class Session:
@@ -150,6 +173,15 @@ class Session:
         # Where a server hands in the facts, a variable of its own environment is none.
         value = (self._facts or self.environment).get(self.link + name)
         return value if value and not _CONTROL.search(value) else None
+
+    def assume(self, facts: Mapping[str, str]) -> None:
+        """Take `facts`, named ``REMOTEIP``, ``LOCALHOST`` and so on, for those of this connection from now on: a proxy
+        speaks for another client. An empty one is unknown. The settings that were assigned are dropped."""
+        known = self._facts or {name: v for name, v in self.environment.items() if name.startswith(self.link)}
+        self._facts = {**known, **{self.link + name: value for name, value in facts.items()}}
+        for name in ("local_ip", "local_host", "remote_ip", "remote_host", "remote_info"):
+            self.__dict__.pop(name, None)
+        self.reset_env()
 
     # -- settings ----------------------------------------------------------------------------------------
 

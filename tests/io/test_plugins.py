@@ -67,18 +67,18 @@ def test_accept_domains(domains: str, recipient: str, code: int) -> None:
     ("env", "reply"),
     [
         ({}, "250 2.1.0 Sender accepted."),
-        ({"REJECT": "later please"}, "451 4.0.0 later please"),
-        ({"REJECT": "-go away"}, "553 5.0.0 go away"),
-        ({"REJECT": ""}, "451 4.0.0 You are not allowed to use this mail server."),
-        ({"REJECT": "-"}, "553 5.0.0 You are not allowed to use this mail server."),
-        ({"REJECT": "--x"}, "553 5.0.0 -x"),
-        ({"SMTPREJECT": "-smtp", "REJECT": "other"}, "553 5.0.0 smtp"),
-        ({"SMTPREJECT": "", "REJECT": "other"}, "451 4.0.0 You are not allowed to use this mail server."),
+        ({"REJECT": "later please"}, "451 4.3.0 later please"),
+        ({"REJECT": "-go away"}, "553 5.1.0 go away"),
+        ({"REJECT": ""}, "451 4.3.0 You are not allowed to use this mail server."),
+        ({"REJECT": "-"}, "553 5.1.0 You are not allowed to use this mail server."),
+        ({"REJECT": "--x"}, "553 5.1.0 -x"),
+        ({"SMTPREJECT": "-smtp", "REJECT": "other"}, "553 5.1.0 smtp"),
+        ({"SMTPREJECT": "", "REJECT": "other"}, "451 4.3.0 You are not allowed to use this mail server."),
         ({"REJECT": "two\nlines"}, "451 lines"),
     ],
 )
 def test_reject(env: dict[str, str], reply: str) -> None:
-    assert replies(Front("reject", "accept", env=env).say(HELO + MAIL))[-1].replace("4.0.0 lines", "lines") == reply
+    assert replies(Front("reject", "accept", env=env).say(HELO + MAIL))[-1].replace("4.3.0 lines", "lines") == reply
 
 
 def test_require_auth() -> None:

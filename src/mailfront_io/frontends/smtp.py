@@ -21,8 +21,8 @@ from mailfront_io.ops import (
     TLSFailed,
 )
 from mailfront_io.pipeline import Pipeline, fold
-from mailfront_io.plugin import Command, Hooks, Response
-from mailfront_io.session import Path, Session, parse_number
+from mailfront_io.plugin import Command, Hooks, Lines, Parameter, Response
+from mailfront_io.session import ForwardPath, ReversePath, Session, parse_number
 from mailfront_io.tls import gnutls_names
 from mailfront_proto.pull import NEED_DATA, PAUSED
 from mailfront_proto.record import record
@@ -39,7 +39,7 @@ otherwise: guessing by one connection is slow."""
 IDLE_TIMEOUT = Reply(421, "4.4.2 Timed out, closing connection")
 SHUTTING_DOWN = Reply(421, "4.3.2 The server is shutting down, closing connection")
 
-_BODY = State.BODY  # bound once: an attribute of an Enum costs a descriptor call each time
+_MESSAGE_STATES = frozenset((State.BODY, State.CHUNK, State.CHUNKS))
 
 _BEFORE_SECRETS = frozenset(("AUTH", "PASS", "PLAIN", "LOGIN", "CRAM-MD5"))
 """Words behind which a mistyped or misplaced command has a password."""
@@ -72,8 +72,8 @@ class Deadlines:
 
 
 class SMTPFrontend:
-    """One connection: `run` is the session coroutine. `machine` is new; it is told to give bodies with LF line
-    ends, as plugins and backends have them."""
+    """One connection: `run` is the session coroutine. `machine` is new; it is told to give messages with the line ends
+    that the backend wants, and to offer what the backend keeps."""
 
     __slots__ = (
         "_command_end",
@@ -86,6 +86,7 @@ class SMTPFrontend:
         "_message_start",
         "_now",
         "_over",
+        "_parameters",
         "_recv",
         "_restarts",
         "_session_end",
@@ -99,10 +100,14 @@ class SMTPFrontend:
         self.session = session
         self.pipeline = pipeline
         self.machine = machine
-        machine.lf_bodies = True
+        backend = pipeline.backend
+        machine.lf_bodies = backend.lines is Lines.LF
+        promises = backend.extensions & session.profile.extensions
+        machine.extensions |= promises - {"BINARYMIME"} if machine.lf_bodies else promises
         self.deadlines = Deadlines.from_session(session)
         self._now = session.clock.monotonic
         self._commands: dict[str, tuple[Hooks, Command]] = {}
+        self._parameters: list[Parameter] = []
         self._command_seconds = self.deadlines.command
         self._restarts = self.deadlines.restarts
         started = self._now()
@@ -156,11 +161,11 @@ class SMTPFrontend:
             self.session.bytes_out += len(output)
             self._command_end = now + self._command_seconds
         state = machine.state
-        in_message = state is _BODY
+        in_message = state in _MESSAGE_STATES
         deadline = self._command_end
         if in_message:
             deadline = min(
-                now + self.deadlines.block,
+                deadline if state is State.CHUNKS else now + self.deadlines.block,
                 self._message_start + self.deadlines.message + self._message_bytes / 2000,
             )
         elif self._restarts:
@@ -261,6 +266,11 @@ class SMTPFrontend:
         self._commands = self.pipeline.commands()
         for verb, (_, command) in self._commands.items():
             self.machine.register_command(verb, command.parameter)
+        for old in self._parameters:
+            self.machine.unregister_parameter(old.verb, old.keyword)
+        self._parameters = self.pipeline.parameters()
+        for new in self._parameters:
+            self.machine.register_parameter(new.verb, new.keyword, new.check, new.capability)
         self.machine.sasl = self.pipeline.mechanisms()
         self.machine.offers_starttls = self.session.tls_context is not None and self.session.tls is None
 
@@ -283,13 +293,13 @@ class SMTPFrontend:
         self.session.log(f"MAIL {event.argument}")
         response = await self.pipeline.reset()
         if response is None:
-            self._reply(await self.pipeline.sender(Path(str(event.address), event.parameters)))
+            self._reply(await self.pipeline.sender(ReversePath(str(event.address), event.parameters, event.options)))
         else:
             await self._end_by_reset(response)
 
     async def _recipient(self, event: events.Recipient) -> None:
         self.session.log(f"RCPT {event.argument}")
-        self._reply(await self.pipeline.recipient(Path(str(event.address), event.parameters)))
+        self._reply(await self.pipeline.recipient(ForwardPath(str(event.address), event.parameters, event.options)))
 
     async def _reset(self, event: events.Reset) -> None:
         response = await self.pipeline.reset()
@@ -440,6 +450,11 @@ class SMTPFrontend:
             self._exit_code = 1
             self._over = True
             return
+        await self._forget_client()
+        self._offer()
+
+    async def _forget_client(self) -> None:
+        """What was known of the client holds no more."""
         await self.pipeline.reset()
         session = self.session
         for name in [name for name in session.strings if name == "helo_domain" or name.startswith("auth_")]:
@@ -447,7 +462,29 @@ class SMTPFrontend:
         for name in ("authenticated", "auth_uid", "auth_gid"):
             session.numbers.pop(name, None)
         session.protocol_name = "SMTP"
-        self._offer()
+
+    async def _xclient(self, event: events.Xclient) -> None:
+        """A proxy speaks for another client: the machine begins anew, and the plugins meet that client."""
+        await self._forget_client()
+        session = self.session
+        given = {
+            "REMOTEHOST": event.name,
+            "REMOTEIP": event.addr,
+            "REMOTEPORT": event.port,
+            "LOCALIP": event.destaddr,
+            "LOCALPORT": event.destport,
+        }
+        facts = {name: str(v) if isinstance(v, str | int) else "" for name, v in given.items() if v is not None}
+        if event.addr is not None:
+            facts = {"REMOTEHOST": "", "REMOTEINFO": "", **facts}  # those of the proxy, else
+        session.assume(facts)
+        session.log(f"XCLIENT {session.remote_host or 'unknown'} [{session.remote_ip or 'unknown'}]")
+        if isinstance(event.helo, str):
+            session.strings["helo_domain"] = event.helo
+        if isinstance(event.login, str):
+            session.numbers["authenticated"] = 1
+            session.strings["auth_user"] = event.login
+        self.machine.accept()
 
     async def _handshake(self) -> bool:
         session = self.session
@@ -487,6 +524,7 @@ _HANDLERS: dict[type, Callable[[SMTPFrontend, Any], Coroutine[Operation[Any], An
     events.StartTLS: SMTPFrontend._start_tls,
     events.VerifyPassword: SMTPFrontend._verify_password,
     events.VendorCommand: SMTPFrontend._vendor_command,
+    events.Xclient: SMTPFrontend._xclient,
     events.Refused: SMTPFrontend._refused,
     events.ConnectionClosed: SMTPFrontend._closed,
 }

@@ -32,7 +32,10 @@ class AddReceived(Plugin):
         session.add_lines(lines.encode("utf-8", "surrogateescape"))
 
     def _ip(self, address: str) -> str:
-        return "IPv6:" + address if self.session.link.upper() == "TCP6" else address
+        is_ipv6 = self.session.link.upper() == "TCP6"
+        if self.session.profile.name != "compat":
+            is_ipv6 = ":" in address
+        return "IPv6:" + address if is_ipv6 else address
 
     def _fixup(self, date: str) -> str:
         session = self.session
@@ -63,8 +66,12 @@ class AddReceived(Plugin):
         )
 
     def _protocol(self) -> str:
-        """RFC 3848: S for TLS and A for authentication, but not in the compat profile."""
+        """RFC 3848: S for TLS and A for authentication; RFC 6531 section 4.3: UTF8SMTP for ESMTP. But not in the compat
+        profile."""
         name = self.session.protocol_name
         if self.session.profile.name == "compat" or name == "SMTP":
             return name
+        sender = self.session.envelope.sender
+        if sender is not None and sender.options.smtputf8:
+            name = "UTF8LMTP" if name == "LMTP" else "UTF8SMTP"
         return name + ("S" if self.session.tls else "") + ("A" if self.session.authenticated else "")

@@ -61,12 +61,21 @@ class Counters(Plugin):
         numbers["maxhops"] = smallest("MAXHOPS") or DEFAULT_HOPS
 
     def helo(self, host: str, capabilities: list[str]) -> None:
-        """SIZE (RFC 1870). Where the machine has a limit of its own, the smaller one is told."""
+        """SIZE (RFC 1870) and LIMITS (RFC 9422). Where the machine has a limit of its own, the smaller one is told."""
         if self.session.profile.name != "compat":
             self._read_limits()  # the original tells 0 once mailrules, behind it in the list, has had its reset
         limit = self._limit_in_octets()
         if limit or self.session.profile.limits.message_size is None:
             capabilities.append(f"SIZE {limit}")
+        if "LIMITS" in self.session.profile.extensions:
+            self._add_limits(capabilities)
+
+    def _add_limits(self, capabilities: list[str]) -> None:
+        numbers, own = self.session.numbers, self.session.profile.limits.recipients
+        told = {"RCPTMAX": min(filter(None, (numbers["maxrcpts"], own)), default=0), "MAILMAX": numbers["maxmsgs"]}
+        words = [f"{name}={limit}" for name, limit in told.items() if 0 < limit < 1_000_000]  # at most 6 digits
+        if words:
+            capabilities.append(" ".join(["LIMITS", *words]))
 
     def _limit_in_octets(self) -> int:
         limit = self.session.numbers.get("maxdatabytes", 0)

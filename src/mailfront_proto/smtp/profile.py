@@ -5,9 +5,15 @@ values: change one field with ``dataclasses.replace(DEFAULT, helo_required=False
 """
 
 from enum import Enum
+from typing import Final
 
 from mailfront_proto.record import record
 from mailfront_proto.smtp.addresses import ORIGINAL, TOLERANT, AddressSyntax
+
+
+PROMISES: Final = frozenset(("BINARYMIME", "DSN", "REQUIRETLS"))
+"""Extensions that promise something of what becomes of the message behind the machine: that it is kept octet by
+octet, that reports are sent or asked for, that it goes on through verified TLS only."""
 
 
 class LineEnds(Enum):
@@ -88,11 +94,11 @@ class Profile:
     helo_argument_required: bool = True
     """HELO and EHLO without a name, or with more than a word, are 501 (RFC 5321 section 4.1.1.1)."""
 
-    extensions: frozenset[str] = frozenset(
-        ("SIZE", "8BITMIME", "CHUNKING", "ENHANCEDSTATUSCODES", "LIMITS", "PIPELINING", "SMTPUTF8")
-    )
-    """Capability keywords that a new machine offers; see ``machine.extensions``. What is done with the message
-    decides on ``BINARYMIME``, ``DSN`` and ``REQUIRETLS``, so they are left to the application."""
+    extensions: frozenset[str] = PROMISES | {
+        *("SIZE", "8BITMIME", "CHUNKING", "ENHANCEDSTATUSCODES", "LIMITS", "PIPELINING", "SMTPUTF8")
+    }
+    """Capability keywords that may be offered. `PROMISES` among them are offered only once the application has put
+    them into ``machine.extensions``."""
 
     knows_expn: bool = False
     """EXPN is handed on as `Verify`. Otherwise it is an unknown command, as in the original."""

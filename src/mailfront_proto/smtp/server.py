@@ -116,9 +116,10 @@ class SMTPServer(ServerMessage):
     - `sasl`: the mechanisms that AUTH offers now, and what they need: a `ServerOptions`, such as
       ``ServerOptions(["PLAIN", "LOGIN"])`` (without mechanisms, as at first, AUTH is an unknown command);
     - `message_size`: the largest message taken, in octets as RFC 1870 counts; None: no limit;
-    - `extensions`: the capability keywords that are offered, at first those of the profile. Add ``DSN`` (RFC 3461) and
-      ``REQUIRETLS`` (RFC 8689; offered inside TLS only) if what they promise is kept behind you, ``BINARYMIME`` (RFC
-      3030) if messages without lines can be stored. A keyword that is not in it is neither offered nor taken;
+    - `extensions`: the capability keywords that are offered, at first those of the profile without `PROMISES`. Add
+      ``DSN`` (RFC 3461) and ``REQUIRETLS`` (RFC 8689; offered inside TLS only) if what they promise is kept behind you,
+      ``BINARYMIME`` (RFC 3030) if messages without lines can be stored. A keyword that is not in it is neither offered
+      nor taken;
     - `offers_xclient`: this client is a proxy of ours, and may say for whom it speaks (XCLIENT).
 
     Commands, capabilities and parameters of your own: `register_command`, `register_capability`,

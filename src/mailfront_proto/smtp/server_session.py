@@ -23,7 +23,7 @@ from mailfront_proto.smtp.events import (
     Refused,
 )
 from mailfront_proto.smtp.parameters import Registered
-from mailfront_proto.smtp.profile import LineEnds, Profile
+from mailfront_proto.smtp.profile import PROMISES, LineEnds, Profile
 from mailfront_proto.smtp.replies import Reply, encode_reply
 from mailfront_proto.smtp.states import (
     TRANSACTION_STATES,
@@ -134,7 +134,7 @@ class ServerSession(ServerMachine[Event]):
         self.greeting = greeting if greeting is not None else f"{hostname} mailfront"
         self.offers_starttls = False
         self.offers_xclient = False
-        self.extensions = profile.extensions
+        self.extensions = profile.extensions - PROMISES
         self.sasl = NOTHING_OFFERED
         self.message_size = profile.limits.message_size
         self.in_tls = False
