@@ -70,6 +70,12 @@ class Server:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
 
+    @property
+    def pid(self) -> int:
+        """The process; of a one-shot program, the last."""
+        assert self._process is not None
+        return self._process.pid
+
     def wait(self) -> int:
         """Wait for its end; returns the exit code."""
         assert self._process is not None
@@ -123,13 +129,14 @@ def play(
     script: Sequence[Action],
     stop: Callable[[], object] | None = None,
     cancel: Callable[[], object] | None = None,
+    seconds: float = SECONDS,
 ) -> bytes:
-    """Do what `script` says, read to the end, close; returns all that came."""
+    """Do what `script` says, read to the end, close; returns all that came. `seconds`: for each step."""
     output = bytearray()
     waited_for = 0
     stalled = False
     stream = connection
-    stream.settimeout(SECONDS)
+    stream.settimeout(seconds)
     try:
         for action in script:
             if isinstance(action, bytes):

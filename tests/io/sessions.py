@@ -1,5 +1,6 @@
 """Sessions made of operations alone, for the tests of drivers. `note` takes a line for the test to read."""
 
+import json
 import ssl
 import time
 import zlib
@@ -7,12 +8,14 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+from mailfront_io.children import HandOff
 from mailfront_io.ops import (
     Cancelled,
     Connection,
     ConnectionLost,
     DeadlineExceeded,
     Recv,
+    RecvLine,
     Send,
     Sleep,
     StartTLS,
@@ -20,6 +23,7 @@ from mailfront_io.ops import (
     Thread,
     TLSFailed,
 )
+from mailfront_io.peers import Connect, Relay
 
 Note = Callable[[str], None]
 
@@ -45,6 +49,7 @@ class Commands:
         self._note = note
         self._certificate = certificate
         self._buffer = b""
+        self._recv = Recv
 
     async def run(self) -> int:
         """The session."""
@@ -203,6 +208,44 @@ class Commands:
         await self._send(b"waiting\r\n")
         await Thread(self._pause, 0.4)
 
+    async def do_op(self, name: str, helpers: str, *words: str) -> None:
+        """One of `tests.io.op_sessions`."""
+        from tests.io.op_sessions import Case
+
+        self._case = Case(self._clock, json.loads(helpers), self._note)
+        result = await getattr(self._case, name)(*words)
+        await self._send(json.dumps(result).encode() + b"\r\n")
+
+    async def do_count(self) -> None:
+        from tests.io.op_sessions import descriptors
+
+        await self._send(json.dumps(descriptors()).encode() + b"\r\n")
+
+    async def do_lines(self) -> None:
+        """Read no further than a line from now on."""
+        self._recv = RecvLine
+
+    async def do_relay(self, host: str, port: str, idle: str = "9") -> None:
+        """Be spliced with somebody."""
+        peer = await Connect([(host, int(port))], self._in(PATIENCE))
+        first, self._buffer = self._buffer, b""
+        try:
+            relayed = await Relay(peer, first, idle=float(idle))
+            self._note(f"relayed {relayed.sent} {relayed.received}")
+        except DeadlineExceeded:
+            self._note("idle")
+            raise
+
+    async def do_handoff(self, *script: str) -> None:
+        from mailfront_io.drivers import operations
+
+        operations.LAST_SECONDS = 0.3
+        first, self._buffer = self._buffer, b""
+        environment = {"PATH": "/usr/bin:/bin", "MARK": "mailfront-test"}
+        self._note("handing off")
+        code = await HandOff(["sh", "-c", " ".join(script)], environment, first=first, idle=9.0, directory="/")
+        self._note(f"program returned {code}")
+
     async def do_starttls(self) -> None:
         await self._send(b"220 go\r\n")
         self._buffer = b""
@@ -214,7 +257,7 @@ class Commands:
 
     async def _line(self, idle: bool) -> bytes:
         while b"\n" not in self._buffer:
-            data = await Recv(self._in(PATIENCE), idle=idle)
+            data = await self._recv(self._in(PATIENCE), idle=idle)
             if not data:
                 return b""
             self._buffer += data

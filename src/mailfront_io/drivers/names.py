@@ -12,7 +12,6 @@ asked twice, and a fresh socket has a fresh random port each time.
 import os
 import re
 import socket
-import sys
 import threading
 import time
 from collections import OrderedDict
@@ -41,6 +40,7 @@ RESOLV_CONF = "/etc/resolv.conf"
 MAX_SERVERS = 3
 
 MESSAGES = "mailfront_io.drivers.dns_messages"
+_loaded: Any = None
 
 
 class Cache:
@@ -92,17 +92,18 @@ def resolve(name: str, kind: str, deadline: float | None, clock: Clock) -> Steps
 
 
 def _messages(deadline: float | None) -> Steps:
-    """The module that knows dnspython."""
-    if MESSAGES not in sys.modules:
+    """The module that knows dnspython. (While it is being loaded it is in `sys.modules` already.)"""
+    global _loaded  # noqa: PLW0603
+    if _loaded is None:
         try:
-            yield from call(import_module, (MESSAGES,), deadline)
+            _loaded = yield from call(import_module, (MESSAGES,), deadline)
         except ModuleNotFoundError as error:
             if error.name is None or error.name.partition(".")[0] != "dns":
                 raise
             raise ModuleNotFoundError(
                 "DNS lookups need dnspython, which is not installed: pip install 'mailfront[dns]'", name="dns"
             ) from None
-    return sys.modules[MESSAGES]
+    return _loaded
 
 
 def _ask_all(messages: Any, question: Any, what: str, deadline: float | None, clock: Clock) -> Steps:

@@ -351,7 +351,11 @@ class Performer:
 
     def sleep(self, operation: Sleep) -> Steps[None]:
         """`Sleep`, as part of a `Gather`."""
-        yield from self.pause(self.clock.monotonic() + max(operation.seconds, 0))
+        end = self.clock.monotonic() + max(operation.seconds, 0)
+        if operation.deadline is not None and operation.deadline < end:
+            yield from self.pause(operation.deadline)
+            raise DeadlineExceeded
+        yield from self.pause(end)
 
     def thread(self, operation: Thread[T]) -> Steps[T]:
         """`Thread`, as part of a `Gather`."""

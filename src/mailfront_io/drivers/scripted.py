@@ -121,12 +121,13 @@ class Late:
 @dataclass(slots=True, frozen=True)
 class Program:
     """A program: what it does at each of its descriptors that are pipes, at its `socket`, and its exit `code` (minus
-    the signal's number) once it has done all of that. Descriptors that the session writes are read to their ends
-    unless there is a script. `failure`: it cannot be started."""
+    the signal's number) once it has done all of that and `seconds` have passed. Descriptors that the session writes
+    are read to their ends unless there is a script. `failure`: it cannot be started."""
 
     pipes: Mapping[int, Script] = field(default_factory=dict)
     socket: Script = (UNTIL_EOF,)
     code: int = 0
+    seconds: float = 0.0
     failure: Exception | None = None
 
 
@@ -173,7 +174,18 @@ class Party:
 
     def next_time(self) -> float | None:
         """When it will act by itself, if it waits for time."""
-        return self._when if self.script and self._when > self._world.clock.monotonic() else None
+        return self._when if self._when > self._world.clock.monotonic() else None
+
+    @property
+    def done(self) -> bool:
+        """Whether it will do nothing more."""
+        return not self.script and self._when <= self._world.clock.monotonic()
+
+    def die(self) -> None:
+        """Do nothing more, and be gone."""
+        self.script.clear()
+        self._when = self._world.clock.monotonic()
+        self.reset = True
 
     def play(self) -> None:
         """Act until it must wait: for time, for output, or for the session to receive."""
@@ -199,7 +211,7 @@ class Party:
             else:
                 self._do(action)
             self.script.popleft()
-        if self._ends and not self.script:
+        if self._ends and self.done:
             self.eof = True
 
     def _do(self, mark: Mark) -> None:
@@ -480,7 +492,7 @@ class ScriptedProcess:
 
     def is_ready(self, what: int) -> bool:
         """Whether it has ended."""
-        return self._ran.killed or not any(party.script for party in self._parties)
+        return all(party.done for party in self._parties)
 
     def poll(self) -> int | None:
         """See `Process`."""
@@ -498,8 +510,7 @@ class ScriptedProcess:
         if not self._reaped and not self.is_ready(READ):
             self._ran.killed = True
             for party in self._parties:
-                party.script.clear()
-                party.reset = True
+                party.die()
 
     def abandon(self) -> None:
         """See `Process`."""
@@ -589,8 +600,9 @@ class ScriptedDoors:
         everybody = parties if stream is None else {**parties, 0: stream.party}
         ran = Ran(operation, {fd: party.received for fd, party in everybody.items()})
         self._world.programs.append(ran)
+        life = self._world.add(Party(self._world, [Advance(program.seconds)]))
         pid = 1000 + len(self._world.programs)
-        return ScriptedProcess(pid, program, list(everybody.values()), ran), streams, stream
+        return ScriptedProcess(pid, program, [*everybody.values(), life], ran), streams, stream
 
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], deadline: float | None) -> Steps:
         """See `Doors`."""
