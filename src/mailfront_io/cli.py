@@ -16,7 +16,7 @@ usage: mailfront PROTOCOL BACKEND [PLUGINS...]     one session on standard input
        mailfront send [OPTIONS] HOST[:PORT]        send one message
        mailfront rules check|test FILE [OPTIONS]   check mail rules, see what they do
 
-PROTOCOL  smtp or lmtp
+PROTOCOL  smtp, lmtp, qmtp or qmqp
 BACKEND   where mail goes: echo, discard, maildir, queuedir, or module:Class
 PLUGINS   what decides, in order, each a name or a colon-separated list: +name puts one in front,
           -name takes one out, -* all; without one that accepts, everything is refused
@@ -72,7 +72,8 @@ def one_shot(words: list[str]) -> int:
             sys.stderr.write(USAGE)
         return EX_USAGE
     from mailfront_io.drivers.oneshot import run_descriptors
-    from mailfront_io.service import PROTOCOLS, ConfigurationError, NoImmediateTLS, service_from_line
+    from mailfront_io.service import PROTOCOLS, ConfigurationError, NoImmediateTLS, encoded, service_from_line
+    from mailfront_proto.smtp.replies import Reply
 
     if words[0] not in PROTOCOLS:
         log(f"Fatal: 4.3.0 Error loading protocol {words[0]}: no such protocol")
@@ -83,7 +84,7 @@ def one_shot(words: list[str]) -> int:
         return 1
     except ConfigurationError as error:
         log(f"Fatal: {error}")
-        os.write(1, b"421 4.3.0 This server is not configured correctly\r\n")
+        os.write(1, encoded(words[0], Reply(421, "4.3.0 This server is not configured correctly")))
         return EX_CONFIG
     return run_descriptors(service.session)
 

@@ -18,7 +18,8 @@ from mailfront_io.drivers.listener import Listener
 from mailfront_io.log import line_log
 from mailfront_io.ops import Connection
 from mailfront_io.ops import Session as SessionCoroutine
-from mailfront_io.service import ConfigurationError, Service, service_from_line
+from mailfront_io.service import ConfigurationError, Service, encoded, service_from_line
+from mailfront_proto.smtp.replies import Reply
 
 if TYPE_CHECKING:
     from mailfront_io.pop3_service import POP3Service
@@ -28,7 +29,7 @@ EX_CONFIG = 78
 DRIVERS = ("asyncio", "trio", "blocking", "fork")
 LOOPS = ("auto", "asyncio", "uvloop")
 Loop = Literal["auto", "asyncio", "uvloop"]
-DEVELOPMENT_PORTS = {"smtp": 2525, "lmtp": 2524, "pop3": 2110}
+DEVELOPMENT_PORTS = {"smtp": 2525, "lmtp": 2524, "qmtp": 2209, "qmqp": 2628, "pop3": 2110}
 
 MAX_CONNECTIONS = 1000
 MAX_PER_CLIENT = 20
@@ -79,17 +80,17 @@ class Admission:
         with self._lock:
             if self._count >= self._total:
                 reason = f"{self._total} connections are open"
-                text = b"Too many connections, try again later\r\n"
+                text = "Too many connections, try again later"
             elif client and self._clients.get(client, 0) >= self._per_client:
                 reason = f"it has {self._per_client} open"
-                text = b"Too many connections from your network, try again later\r\n"
+                text = "Too many connections from your network, try again later"
             else:
                 self._count += 1
                 if client:
                     self._clients[client] = self._clients.get(client, 0) + 1
                 return None
         self._log(f"Refused a connection from {client or 'this host'}: {reason}")
-        return (b"-ERR [SYS/TEMP] " if protocol == "pop3" else b"421 4.7.0 ") + text
+        return _refusal(protocol, text)
 
     def release(self, remote: tuple[str, int] | None) -> None:
         """An admitted connection has ended."""
@@ -102,6 +103,12 @@ class Admission:
                     self._clients[client] = left
                 else:
                     self._clients.pop(client, None)
+
+
+def _refusal(protocol: str, text: str) -> bytes:
+    if protocol == "pop3":
+        return f"-ERR [SYS/TEMP] {text}\r\n".encode()
+    return encoded(protocol, Reply(421, f"4.7.0 {text}"))
 
 
 def _client(remote: tuple[str, int] | None) -> str:

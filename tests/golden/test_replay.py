@@ -28,12 +28,12 @@ SELECTED = (
     "patterns-",
     "qmail-validate",
     "pop3-",
+    "qmtp-",
+    "qmqp-",
 )
 NOT_YET = {
     "pop3-auth-": "needs pop3front-auth and CVM",
     "imap-": "needs imapfront-auth",
-    "qmtp-": "needs the QMTP front end",
-    "qmqp-": "needs the QMQP front end",
     "auth-": "needs cvm-authenticate",
     "cvm-validate": "needs cvm-validate",
     "lua": "needs lua",

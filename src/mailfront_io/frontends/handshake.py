@@ -1,0 +1,30 @@
+"""The TLS handshake of a server session, as every front end does it: the operation, the facts, the log lines."""
+
+from mailfront_io.ops import ConnectionLost, DeadlineExceeded, StartTLS, TLSFailed
+from mailfront_io.session import Session
+from mailfront_io.tls import gnutls_names
+
+HANDSHAKE_SECONDS = 30.0
+
+
+async def handshake(session: Session, deadline: float, alpn: tuple[str, ...] = ()) -> bool:
+    """Do the handshake by `deadline`, the end of the session, and within `HANDSHAKE_SECONDS`; whether it went well.
+
+    `alpn`: see `mailfront_io.ops.StartTLS`. What was agreed is in the session then, and its bytes are counted anew.
+    """
+    assert session.tls_context is not None
+    session.log("Starting TLS handshake")
+    deadline = min(session.clock.monotonic() + HANDSHAKE_SECONDS, deadline)
+    try:
+        facts = await StartTLS(session.tls_context, server_side=True, deadline=deadline, alpn=alpn)
+    except (TLSFailed, ConnectionLost, DeadlineExceeded) as error:
+        why = "timed out" if isinstance(error, DeadlineExceeded) else str(error) or "connection lost"
+        session.log(f"TLS handshake failed: {why}")
+        return False
+    session.tls = facts
+    session.numbers["tls_state"] = 1
+    session.strings["tls_protocol"] = facts.protocol
+    session.strings["tls_cipher"] = facts.cipher
+    session.bytes_in = session.bytes_out = 0
+    session.log(f"TLS handshake: {gnutls_names(facts, session.tls_key_type)}")
+    return True

@@ -1,0 +1,321 @@
+"""The QMTP and QMQP front end: packages into the pipeline, its verdicts back. Written once for all drivers.
+
+One package's way: `MessageStart` → reset and ``data_start``; `Body` slices → pipeline → backend; then the envelope:
+`Sender`, `Recipient`; `MessageEnd` → the backend's answer → `Send`. So backends and plugins meet the message before
+its sender here.
+"""
+
+from collections.abc import Callable, Coroutine
+from math import inf
+from typing import Any
+
+from mailfront_io.frontends.handshake import handshake
+from mailfront_io.ops import ConnectionLost, DeadlineExceeded, Operation, Recv, Send, Stopping, TLSFailed
+from mailfront_io.pipeline import Pipeline, fold
+from mailfront_io.plugin import Lines, Response
+from mailfront_io.session import ForwardPath, ReversePath, Session, parse_number
+from mailfront_proto.pull import NEED_DATA, PAUSED
+from mailfront_proto.qmqp.server import QMQPServer
+from mailfront_proto.qmtp import events
+from mailfront_proto.qmtp.package import PackageServer, State
+from mailfront_proto.qmtp.profile import COMPAT, DEFAULT, Profile
+from mailfront_proto.qmtp.server import QMTPServer
+from mailfront_proto.record import record
+from mailfront_proto.smtp import profile as smtp
+from mailfront_proto.smtp.replies import Reply
+
+PROTOCOL_ERROR = 111
+"""The exit code behind a package that was not understood, or not complete: the original's."""
+
+TIMED_OUT = Reply(451, "4.4.2 Timed out, closing connection")
+
+_BETWEEN = frozenset((State.WRAPPER, State.MESSAGE))
+"""States in which nothing of a package is here."""
+
+
+@record(frozen=True)
+class Deadlines:
+    """Seconds. `idle`: between two packages; `block`: between two reads in one; `message`: for the whole of a package,
+    and a second more for each 2,000 bytes of it; `session`: in all."""
+
+    idle: float = 300.0
+    block: float = 180.0
+    message: float = 600.0
+    session: float = 3600.0
+
+    @classmethod
+    def from_session(cls, session: Session) -> "Deadlines":
+        """From ``$TIMEOUT`` and ``$SESSION_TIMEOUT``. The original has an hour in all, and nothing else."""
+        if session.profile.name == "compat":
+            return cls(inf, inf, inf)
+        idle = parse_number(session.getenv("TIMEOUT")) or 300.0
+        whole = parse_number(session.getenv("SESSION_TIMEOUT")) or 3600.0
+        return cls(idle, min(idle, 180.0), session=whole)
+
+
+class PackageFrontend:
+    """One connection: `run` is the session coroutine. `machine` is new; it is told to give messages with the line ends
+    that the backend wants."""
+
+    __slots__ = (
+        "_end",
+        "_exit_code",
+        "_lost",
+        "_now",
+        "_one_response",
+        "_package_bytes",
+        "_package_start",
+        "_recipients",
+        "_recv",
+        "_refusals",
+        "_refused",
+        "_session_end",
+        "_size",
+        "deadlines",
+        "machine",
+        "pipeline",
+        "session",
+    )
+
+    def __init__(self, session: Session, pipeline: Pipeline, machine: PackageServer) -> None:
+        self.session = session
+        self.pipeline = pipeline
+        self.machine = machine
+        machine.lf_bodies = pipeline.backend.lines is Lines.LF
+        self.deadlines = Deadlines.from_session(session)
+        self._now = session.clock.monotonic
+        self._end = self._now() + self.deadlines.idle
+        """When the next package must have begun; counted from the last response."""
+        self._session_end = self._now() + self.deadlines.session
+        self._one_response = not (isinstance(machine, QMTPServer) and machine.profile.response_per_recipient)
+        self._recv = Recv()
+        self._package_start = 0.0
+        self._package_bytes = 0
+        self._size = 0
+        self._recipients = 0
+        self._refused = False
+        """The package as a whole is refused."""
+        self._refusals = 0
+        """Recipients of this package whose refusals are logged."""
+        self._exit_code = 0
+        self._lost = False
+        """A write has failed: the peer is gone, or does not read."""
+
+    async def run(self) -> int:
+        """The session, from its first byte to its last; the exit code of a one-shot program."""
+        session = self.session
+        try:
+            immediate = session.tls_context is not None and session.getenv("TLS_IMMEDIATE") is not None
+            if immediate and not await handshake(session, self._session_end):
+                return 1
+            refusal = await self.pipeline.connect()
+            if refusal is not None:
+                self._exit_code = 1
+                self._say_last(Reply(refusal.code, refusal.text))
+            await self._converse()
+        finally:
+            await self.pipeline.disconnect()
+            session.log(f"bytes in: {session.bytes_in} bytes out: {session.bytes_out}")
+        return self._exit_code
+
+    async def _converse(self) -> None:
+        next_event = self.machine.next_event
+        while True:
+            event = next_event()
+            if event is NEED_DATA:
+                await self._exchange()
+            elif event is PAUSED:
+                await self._flush()
+            elif isinstance(event, events.ConnectionClosed):
+                self._closed(event)
+                await self._flush()
+                return
+            else:
+                await _HANDLERS[type(event)](self, event)
+
+    # -- bytes -------------------------------------------------------------------------------------------
+
+    async def _exchange(self) -> None:
+        """Write what is to be written, then read: one operation."""
+        machine = self.machine
+        recv = self._recv
+        recv.output = output = machine.data_to_send()
+        if self._lost:
+            return
+        now = self._now()
+        if output:
+            self.session.bytes_out += len(output)
+            self._end = now + self.deadlines.idle
+        between = machine.state in _BETWEEN
+        if between:
+            deadline = self._end
+        else:
+            whole = self._package_start + self.deadlines.message + self._package_bytes / 2000
+            deadline = min(now + self.deadlines.block, whole)
+        recv.deadline = deadline if deadline < self._session_end else self._session_end
+        recv.idle = between
+        try:
+            data = await recv
+        except Stopping:
+            machine.abort()  # nothing is owed, so that nothing can be said
+        except (ConnectionLost, TLSFailed, DeadlineExceeded) as error:
+            if recv.output:
+                self._lose()
+            elif isinstance(error, DeadlineExceeded):
+                self._timed_out(between)
+            else:
+                machine.receive_eof()
+        else:
+            if data:
+                self.session.bytes_in += len(data)
+                machine.receive_data(data)
+            else:
+                machine.receive_eof()
+
+    async def _flush(self) -> None:
+        """Write what is to be written."""
+        data = self.machine.data_to_send()
+        if data and not self._lost:
+            self.session.bytes_out += len(data)
+            now = self._now()
+            self._end = now + self.deadlines.idle
+            try:
+                await Send(data, min(self._end, self._session_end))
+            except (ConnectionLost, TLSFailed, DeadlineExceeded):
+                self._lose()
+
+    def _lose(self) -> None:
+        """A write has failed. What is here already is still done; nothing more is read, nor written."""
+        self._lost = True
+        self.machine.receive_eof()
+
+    def _timed_out(self, between: bool) -> None:
+        if between or self.session.profile.name == "compat":
+            self.machine.abort()
+        else:
+            self._exit_code = PROTOCOL_ERROR
+            self._say_last(TIMED_OUT)
+
+    def _say_last(self, reply: Reply) -> None:
+        self._log_reply(reply)
+        self.machine.abort(reply)
+
+    def _closed(self, event: events.ConnectionClosed) -> None:
+        if event.reply is not None and event.reason != "aborted":
+            self._log_reply(event.reply)
+            self._exit_code = PROTOCOL_ERROR
+
+    # -- answers -----------------------------------------------------------------------------------------
+
+    def _log_reply(self, reply: Reply) -> None:
+        for line in reply.lines:
+            self.session.log(f"{reply.code} {line}")
+
+    async def _message_start(self, event: events.MessageStart) -> None:
+        self._package_start = self._now()
+        self._package_bytes = self._recipients = self._refusals = 0
+        self._size = event.size
+        self._refused = event.refusal is not None
+        response = await self.pipeline.reset()
+        if event.refusal is None:
+            if response is None:
+                response = await self.pipeline.data_start()
+            self._answer_whole(response)
+
+    def _answer_whole(self, response: Response | None) -> None:
+        """Answer for the whole package."""
+        if response is not None and response.code >= 400:
+            self._refused = True
+            self.machine.reply(response.code, response.text)
+        else:
+            self.machine.accept()
+
+    async def _body(self, event: events.Body) -> None:
+        self._package_bytes += len(event.data)
+        await self.pipeline.data_block(event.data)
+        if self._package_bytes == self._size:  # otherwise line ends were repaired, and the sender tells the end
+            await self.pipeline.data_end()
+
+    async def _sender(self, event: events.Sender) -> None:
+        if not self._refused and self._package_bytes != self._size:
+            await self.pipeline.data_end()
+        address = str(event.address)
+        self.session.log(f"sender <{address}>")
+        if event.refusal is None:
+            self._answer_whole(await self.pipeline.sender(ReversePath(address, [])))
+        else:
+            self._refused = True
+
+    async def _recipient(self, event: events.Recipient) -> None:
+        limit = self.machine.profile.limits.recipients
+        self._recipients += 1
+        if limit is None or self._recipients <= limit + 1:  # those behind are refused alike, and would fill the log
+            address = str(event.address)
+            self.session.log(f"recipient <{address}>")
+            refusal = event.refusal
+            if refusal is None:
+                response = await self.pipeline.recipient(ForwardPath(address, []))
+                self.machine.reply(response.code, response.text)
+                if response.code < 400:
+                    return
+                refusal = Reply(response.code, response.text)
+            if not self._refused and not self._one_response:
+                self._refusals += 1
+                self._log_reply(refusal)
+
+    async def _message_refused(self, event: events.MessageRefused) -> None:
+        if not self._refusals:
+            self._log_reply(event.reply)
+        await self._drop()
+
+    async def _message_end(self, event: events.MessageEnd) -> None:
+        machine = self.machine
+        responses = await self.pipeline.message_end()
+        if len(responses) == 1 or self._one_response:
+            response = fold(responses)
+            if response.code >= 400:
+                self._log_reply(Reply(response.code, response.text))
+                await self._drop()
+            machine.reply(response.code, response.text)
+            return
+        replies = [Reply(response.code, response.text) for response in responses]
+        for reply in replies:
+            if reply.code >= 400:
+                self._log_reply(reply)
+        assert isinstance(machine, QMTPServer)
+        machine.reply_each(replies)
+
+    async def _drop(self) -> None:
+        """Leave nothing behind of a message that nobody takes: it came before its envelope did. The original does not
+        before the next package, or the end."""
+        if self.session.profile.name != "compat":
+            await self.pipeline.reset()
+
+
+_HANDLERS: dict[type, Callable[[PackageFrontend, Any], Coroutine[Operation[Any], Any, None]]] = {
+    events.MessageStart: PackageFrontend._message_start,
+    events.Body: PackageFrontend._body,
+    events.Sender: PackageFrontend._sender,
+    events.Recipient: PackageFrontend._recipient,
+    events.MessageEnd: PackageFrontend._message_end,
+    events.MessageRefused: PackageFrontend._message_refused,
+}
+
+
+def package_session(
+    protocol: str, session: Session, pipeline: Pipeline, profile: Profile
+) -> Coroutine[Operation[Any], Any, int]:
+    """The session coroutine of `protocol`, ``qmtp`` or ``qmqp``."""
+    session.protocol_name = protocol.upper()
+    server = QMTPServer if protocol == "qmtp" else QMQPServer
+    return PackageFrontend(session, pipeline, server(profile)).run()
+
+
+def package_profile(profile: smtp.Profile) -> Profile:
+    """What `profile`, which is SMTP's, means for packages."""
+    found = COMPAT if profile.name == "compat" else DEFAULT
+    if profile.limits.message_size == found.limits.message_size:
+        return found
+    from dataclasses import replace  # costs a one-shot program 10 ms that most need not spend
+
+    return replace(found, limits=replace(found.limits, message_size=profile.limits.message_size))
