@@ -173,7 +173,8 @@ class Case:
     async def tls(self) -> Any:
         context = ssl.create_default_context(cafile=self.help["ca"])
         peer = await Connect([self.at("tls")], self.within(), tls=context, server_hostname="mx.example.org")
-        answers = [await self.line(peer), await self.line(peer, b"bye\n"), (await peer.recv(self.within())).decode()]
+        answers: list[Any] = [await self.line(peer)]
+        answers += [await self.line(peer, b"bye\n"), (await peer.recv(self.within())).decode()]
         wrong = Connect([self.at("tls")], self.within(), tls=context, server_hostname="other.example.org")
         answers.append(await self.caught(wrong))
         late = await Connect([self.at("starttls")], self.within())
