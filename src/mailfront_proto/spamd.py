@@ -480,9 +480,9 @@ class SpamdServer(ServerMachine[Event]):
         self._left -= len(data)
         if data:
             return Body(data)
-        if len(self._buffer):
+        if len(self._buffer) or (self._eof and self._left and request.size is not None):
             return self._say(74, "EX_IOERR")
-        if self._left if request.size is not None else not self._eof:
-            return self._say(74, "EX_IOERR") if self._eof else NEED_DATA
+        if not self._eof:
+            return NEED_DATA
         self._pending = RequestEnd()
         return self._pending

@@ -315,6 +315,8 @@ EMPTY = b"SPAMD/1.1 0 EX_OK\r\nContent-length: 0\r\nSpam: False ; 0.0 / 5.0\r\n\
          [Request("PROCESS", "1.0", "", None), Body(b"hello"), RequestEnd(), DONE]),
         (b"CHECK SPAMC/1.5\r\nContent-length: 5\r\n\r\nhell", b"SPAMD/1.1 74 EX_IOERR\r\n",
          [Request("CHECK", "1.5", "", 5), Body(b"hell"), ConnectionClosed("EX_IOERR", answered=False)]),
+        (b"CHECK SPAMC/1.5\r\nContent-length: 5\r\n\r\nhello!", b"SPAMD/1.1 74 EX_IOERR\r\n",
+         [Request("CHECK", "1.5", "", 5), Body(b"hello"), ConnectionClosed("EX_IOERR", answered=False)]),
         (b"CHECK SPAMC/1.5\r\nContent-length: 1001\r\n\r\n", b"SPAMD/1.1 74 EX_IOERR\r\n",
          [ConnectionClosed("EX_IOERR", answered=False)]),
         (b"CHECK SPAMC/1.5\r\nContent-length: x\r\n\r\n", b"SPAMD/1.1 76 Bad header line\r\n",
@@ -367,6 +369,8 @@ def test_what_is_asked_and_answered_arrives(
     client.end_of_body()
     pair.settle()
     assert client.request_complete
+    pair.server.end()  # what a driver does then: it closes the sending side
+    pair.settle()
     asked = pair.server.outcome
     assert asked.events[0] == Request(method, "1.5", user, len(message))
     assert b"".join(asked.bodies()) == message
