@@ -74,8 +74,8 @@ def test_session(driver: Driver, session: Session) -> None:
 
 
 def _can_be_cut(session: Session) -> bool:
-    """Whether the session ends by QUIT, or its client, and not before: otherwise the rest may meet a closed connection. And
-    what plugins do has nothing to do with how bytes arrive."""
+    """Whether the session ends by QUIT, or behind its packages, and not before: otherwise the rest may meet a closed
+    connection. And what plugins do has nothing to do with how bytes arrive."""
     sent = b"".join(step.data for step in session.steps if isinstance(step, Send))
     ends_by_quit = sent.endswith(b"QUIT\r\n") and session.outcome.output.endswith(GOODBYES)
     is_package = session.words[0] in ("qmtp", "qmqp") and session.outcome.result == "0" and Act.RST not in session.steps

@@ -167,6 +167,9 @@ class PackageFrontend:
                 machine.receive_eof()
         else:
             if data:
+                if between:
+                    self._package_start = self._now()
+                    self._package_bytes = 0
                 self.session.bytes_in += len(data)
                 machine.receive_data(data)
             else:
