@@ -24,6 +24,7 @@ from mailfront_proto.smtp import (
     State,
     VendorCommand,
 )
+from mailfront_proto.smtp.profile import PROMISES
 from mailfront_proto.testing import Player
 
 LIMITS = Limits(command_line=300, auth_line=400, message_size=200, recipients=4, refused_recipients=5, idle_commands=20)
@@ -73,6 +74,9 @@ def new_player(choice: int, seed: int) -> Player[SMTPServer]:
     if choice & 128:
         machine.register_command("XVENDOR")
         machine.register_command("XNEEDS", "required")
+        machine.register_parameter("MAIL", "XTAG", lambda value: value != "bad")
+        machine.extensions |= PROMISES & machine.profile.extensions
+        machine.offers_xclient = True
     return Player(machine, new_application(seed))
 
 
