@@ -1,7 +1,7 @@
 """The development server: what ``mailfront serve`` does without a line, on defaults that are all embedded.
 
 Everything it makes lives in one directory: the password of the one user, a self-signed certificate, and
-that user's maildir. It takes mail for any address at ``localhost`` and relays nothing.
+that user's maildir. It takes mail for any address at ``localhost`` and relays nothing; over POP3 it gives it back.
 """
 
 import os
@@ -11,12 +11,15 @@ import sys
 from collections.abc import Callable, Mapping
 
 from mailfront_io.auth.static import StaticStore
+from mailfront_io.pop3_service import POP3Service
 from mailfront_io.server import Endpoint, parse_address
 from mailfront_io.service import ConfigurationError, Service
 from mailfront_proto.secret import Secret
 
 USER = "demo"
 SMTP_PORT, SMTPS_PORT, SUBMISSION_PORT = 2525, 2465, 2587
+POP3_PORT, POP3S_PORT = 2110, 2995
+QMTP_PORT, QMQP_PORT = 2209, 2628
 
 
 class Demo:
@@ -44,6 +47,7 @@ class Demo:
             **environment,
             "ACCEPT_DOMAINS": "localhost",
             "MAILDIR_PATH": self._maildir,
+            "MAILDIR_ROOT": os.path.dirname(self._maildir),
             "TLS_CERTFILE": self._certificate,
         }
         self._environment.pop("TLS_KEYFILE", None)
@@ -61,7 +65,7 @@ class Demo:
             return password
 
     def endpoints(self, listen: str | None) -> list[Endpoint]:
-        """The three listeners; `listen`: HOST, or HOST:0 for any free ports."""
+        """The listeners; `listen`: HOST, or HOST:0 for any free ports."""
         host, port = parse_address(listen or "127.0.0.1", SMTP_PORT)
         if port not in (0, SMTP_PORT):
             raise ConfigurationError(
@@ -82,11 +86,15 @@ class Demo:
                 host,
                 port and SUBMISSION_PORT,
             ),
+            Endpoint(Service("qmtp", "maildir", receive, self._environment, self._log), host, port and QMTP_PORT),
+            Endpoint(Service("qmqp", "maildir", receive, self._environment, self._log), host, port and QMQP_PORT),
+            Endpoint(POP3Service(self._environment, self._log, credentials=store), host, port and POP3_PORT),
+            Endpoint(POP3Service(in_tls, self._log, credentials=store), host, port and POP3S_PORT),
         ]
 
     def announce(self, names: list[str]) -> None:
         """Print what is served and what to try."""
-        smtp, smtps, submission = names
+        smtp, smtps, submission, qmtp, qmqp, pop3, pop3s = names
         program = sys.argv[0] if os.access(sys.argv[0], os.X_OK) else "mailfront"
         if program == shutil.which("mailfront"):
             program = "mailfront"
@@ -99,6 +107,9 @@ mailfront is listening; Ctrl-C stops it.
   SMTP         {smtp}  mail for any address at localhost, STARTTLS
   SMTP in TLS  {smtps}  for users, AUTH
   submission   {submission}  for users, STARTTLS and AUTH
+  QMTP, QMQP   {qmtp}, {qmqp}  mail for any address at localhost
+  POP3         {pop3}  for users, STLS
+  POP3 in TLS  {pop3s}
 
   user {USER}, password {self._password}   (kept in {self._password_file})
   mail arrives in {self._maildir}/new
@@ -109,6 +120,7 @@ Try, in another terminal:
   {program} send {submission} --to demo@localhost --starttls --no-verify \\
       --user {USER} --password-file {self._password_file}
   cat {self._maildir}/new/*
+  curl --insecure --user {USER} pop3s://{pop3s}/1
 
 """
         )
