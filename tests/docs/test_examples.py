@@ -17,7 +17,7 @@ EXAMPLES = ROOT / "docs" / "examples"
 MESSAGE = "Subject: hello\r\n\r\n.Hello.\r\n"
 
 
-@pytest.mark.parametrize("name", ["embed_blocking_socket.py", "embed_asyncio_protocol.py"])
+@pytest.mark.parametrize("name", ["embed_blocking_socket.py", "embed_asyncio_protocol.py", "embed_trio_stream.py"])
 def test_an_embedded_server_takes_a_message(name: str) -> None:
     with subprocess.Popen(
         [sys.executable, str(EXAMPLES / name), "0"],
@@ -76,6 +76,18 @@ def test_the_profiles_see_another_end_of_the_message(tmp_path: Path) -> None:
 
 def test_the_replay_says_how_it_is_used() -> None:
     assert replay().returncode == 2
+
+
+def test_the_handler_that_has_migrated() -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "migrate_from_aiosmtpd.py")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "a@example.net to b@example.com: hello\n5.7.1 not relaying to that domain\n"
 
 
 def test_the_plugin_and_its_test() -> None:
