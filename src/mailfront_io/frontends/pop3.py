@@ -10,7 +10,15 @@ from errno import EACCES, ELOOP, ENOENT, ENOTDIR
 from math import inf
 from typing import Any
 
-from mailfront_io.auth.store import Identity, StoreUnavailable
+from mailfront_io.frontends.authentication import (
+    Verdict,
+    answer,
+    exchange_failed,
+    is_command,
+    may_expose_passwords,
+    offer,
+)
+from mailfront_io.frontends.handshake import handshake
 from mailfront_io.mailboxes.location import Location, user_location
 from mailfront_io.mailboxes.maildir import CannotOpen, MaildirMailbox
 from mailfront_io.ops import (
@@ -20,27 +28,18 @@ from mailfront_io.ops import (
     Recv,
     RecvLine,
     Send,
-    Sleep,
-    StartTLS,
     Stopping,
     Thread,
     TLSFailed,
 )
 from mailfront_io.session import Session, parse_number
-from mailfront_io.tls import gnutls_names
 from mailfront_proto.pop3 import answers, events
 from mailfront_proto.pop3.replies import Reply
 from mailfront_proto.pop3.server import POP3Server
 from mailfront_proto.pop3.states import LOGIN_STATES, Mode, State
 from mailfront_proto.pull import NEED_DATA, PAUSED
 from mailfront_proto.record import record
-from mailfront_proto.sasl.options import NOTHING_OFFERED, ServerOptions
-from mailfront_proto.sasl.requests import Request, VerifyPassword
-
-HANDSHAKE_SECONDS = 30.0
-AUTH_FAILURE_SECONDS = 1
-"""How long a failed login waits for its answer in the default profile, unless ``$AUTH_FAILURE_DELAY`` says otherwise:
-guessing by one connection is slow."""
+from mailfront_proto.sasl.requests import Authorize, FindKeys, Request, VerifyPassword, VerifyResponse, VerifyToken
 
 SHUTTING_DOWN = Reply("-ERR", "The server is shutting down", "SYS/TEMP")
 SASL_UNAVAILABLE = Reply("-ERR", "Internal error.", "SYS/TEMP")
@@ -52,9 +51,9 @@ _LASTING = (EACCES, ELOOP, ENOENT, ENOTDIR)
 _LISTS = frozenset(("CAPA", "AUTH", "LANG", "LIST", "UIDL"))
 """Commands whose answer has many lines, when they have no argument."""
 
-HandOff = Callable[[Identity, bytes], Awaitable[int]]
-"""What follows a login in `Mode.LOGIN`: gets who has logged in and what came behind the login, takes the connection,
-and gives the exit code."""
+HandOff = Callable[[Session, bytes], Awaitable[int]]
+"""What follows a login in `Mode.LOGIN`: gets the session, whose `identity` says who has logged in, and what came behind
+the login; takes the connection, and gives the exit code. What it says to the client itself it sends and logs."""
 
 
 @record(frozen=True)
@@ -97,7 +96,6 @@ class POP3Frontend:
         "_command_end",
         "_exit_code",
         "_hand_off",
-        "_identity",
         "_lost",
         "_mailbox",
         "_mailbox_location",
@@ -135,7 +133,6 @@ class POP3Frontend:
         self._mailbox_location = mailbox
         self._mailbox: MaildirMailbox | None = None
         self._hand_off = hand_off
-        self._identity = Identity("")
         self._exit_code = 0
         self._over = False
         self._lost = False
@@ -270,17 +267,10 @@ class POP3Frontend:
     async def _refused(self, event: events.Refused) -> None:
         self.session.log(event.line)
         if event.mechanism:
-            self._log_auth_failure(event.mechanism, event.cause)
+            await exchange_failed(self.session, event.mechanism, event.cause)
             self.session.log(event.reply.text)
         else:
             self._log_reply(event.reply)
-
-    def _log_auth_failure(self, mechanism: str, cause: str) -> None:
-        log = self.session.log
-        if cause in ("aborted", "bad response", "bad initial response"):
-            log(f"SASL AUTH {mechanism} failed: {cause.replace('initial ', '')}")
-        if cause != "bad initial response":
-            log(f"SASL AUTH {mechanism} failed")
 
     # -- the beginning -----------------------------------------------------------------------------------
 
@@ -292,17 +282,12 @@ class POP3Frontend:
             self._accept()
 
     def _offer(self) -> None:
-        """Tell the machine what can be had now. Passwords are not taken without TLS, unless a setting says so."""
+        """Tell the machine what can be had now."""
         machine = self.machine
-        session = self.session
-        if machine.mode is Mode.MAILBOX:
-            return
-        machine.offers_stls = session.tls_context is not None
-        wanted = parse_number(session.getenv("AUTH_REQUIRES_TLS"))
-        in_clear = self.compat if wanted is None else wanted == 0
-        open_to_passwords = session.credentials is not None and (session.tls is not None or in_clear)
-        machine.offers_user = open_to_passwords
-        machine.sasl = ServerOptions(("LOGIN", "PLAIN")) if open_to_passwords else NOTHING_OFFERED
+        if machine.mode is not Mode.MAILBOX:
+            machine.offers_stls = self.session.tls_context is not None
+            machine.offers_user = may_expose_passwords(self.session)
+            machine.sasl = offer(self.session)
 
     async def _start_tls(self, event: events.StartTLS) -> None:
         self.session.log(self.machine.last_line)
@@ -319,65 +304,34 @@ class POP3Frontend:
         self._offer()
 
     async def _handshake(self) -> bool:
-        session = self.session
-        assert session.tls_context is not None
-        session.log("Starting TLS handshake")
-        deadline = self._within_session(self._now() + HANDSHAKE_SECONDS)
-        try:
-            facts = await StartTLS(session.tls_context, server_side=True, deadline=deadline, alpn=("pop3",))
-        except (TLSFailed, ConnectionLost, DeadlineExceeded) as error:
-            why = "timed out" if isinstance(error, DeadlineExceeded) else str(error) or "connection lost"
-            session.log(f"TLS handshake failed: {why}")
+        if not await handshake(self.session, self._session_end, ("pop3",)):
             return False
-        session.tls = facts
-        session.numbers["tls_state"] = 1
-        session.strings["tls_protocol"] = facts.protocol
-        session.strings["tls_cipher"] = facts.cipher
-        session.bytes_in = session.bytes_out = 0
         self.machine.tls_established()
         self._command_end = self._now() + self._idle
-        session.log(f"TLS handshake: {gnutls_names(facts, session.tls_key_type)}")
         return True
 
     # -- the login ---------------------------------------------------------------------------------------
 
-    async def _verify_password(self, event: VerifyPassword) -> None:
-        session = self.session
-        session.log(self.machine.last_line)
-        assert session.credentials is not None
-        try:
-            identity = await session.credentials.verify_password(event.username, event.password)
-        except StoreUnavailable as error:
-            session.log(f"credential store: {error}")
-            self._login_refused(event, answers.INTERNAL_ERROR if event.mechanism == "USER" else SASL_UNAVAILABLE)
-            return
-        if identity is not None and identity.uid != 0:
-            self._identity = identity
-            if event.mechanism != "USER":
-                domain = f" domain={identity.domain}" if identity.domain else ""
-                session.log(f"SASL AUTH {event.sent_mechanism} username={identity.username}{domain}")
+    async def _login(self, event: Request) -> None:
+        if not isinstance(event, Authorize):  # that is no new command
+            self.session.log(self.machine.last_line)
+        verdict = await answer(self.machine, event, self.session)
+        if verdict is Verdict.ACCEPTED:
             self.machine.accept()
-            return
-        delay = parse_number(session.getenv("AUTH_FAILURE_DELAY"))
-        if delay is None and not self.compat:
-            delay = AUTH_FAILURE_SECONDS
-        if delay:
-            await Sleep(delay)
-        self._login_refused(event, answers.AUTH_FAILED if event.mechanism == "USER" else answers.SASL_FAILED)
-
-    def _login_refused(self, event: Request, reply: Reply) -> None:
-        if event.mechanism == "USER":
-            self._refuse(reply)
-        else:
-            self.session.log(f"SASL AUTH {event.sent_mechanism} failed")
-            self.session.log(reply.text)
-            self.machine.reply(reply.status, reply.text, reply.code)
+        elif verdict is not Verdict.GOES_ON:
+            unavailable = verdict is Verdict.UNAVAILABLE
+            if is_command(event):
+                self._refuse(answers.INTERNAL_ERROR if unavailable else answers.AUTH_FAILED)
+            else:
+                reply = SASL_UNAVAILABLE if unavailable else answers.SASL_FAILED
+                self.session.log(reply.text)
+                self.machine.reply(reply.status, reply.text, reply.code)
 
     async def _handed_over(self, event: events.HandOver) -> None:
         assert self._hand_off is not None
         await self._flush()
         if not self._lost:
-            self._exit_code = await self._hand_off(self._identity, self.machine.trailing_data)
+            self._exit_code = await self._hand_off(self.session, self.machine.trailing_data)
         self._over = True
 
     # -- the mailbox -------------------------------------------------------------------------------------
@@ -410,8 +364,8 @@ class POP3Frontend:
         getenv = self.session.getenv
         location = self._mailbox_location
         if self.machine.mode is not Mode.MAILBOX:
-            identity = self._identity
-            location = user_location(getenv("MAILDIR_ROOT"), identity.username, identity.mailbox)
+            identity = self.session.identity
+            location = user_location(getenv("MAILDIR_ROOT"), identity.username, identity.mailbox) if identity else None
         if location is None:
             return None
         return MaildirMailbox(
@@ -436,7 +390,7 @@ class POP3Frontend:
     def _cannot_open(self, error: Exception) -> None:
         """Say so to the client, and why to the log."""
         if not isinstance(error, CannotOpen):
-            self.session.log(f"maildir: {self._mailbox_location or self._identity.username}: timed out")
+            self.session.log(f"maildir: {self._mailbox_location or self.machine.username}: timed out")
             self._refuse(answers.INTERNAL_ERROR)
             return
         if not self.compat:
@@ -499,5 +453,5 @@ _HANDLERS: dict[type, Callable[[POP3Frontend, Any], Coroutine[Operation[Any], An
     events.Refused: POP3Frontend._refused,
     events.HandOver: POP3Frontend._handed_over,
     events.ConnectionClosed: POP3Frontend._closed,
-    VerifyPassword: POP3Frontend._verify_password,
+    **dict.fromkeys((VerifyPassword, VerifyResponse, VerifyToken, FindKeys, Authorize), POP3Frontend._login),
 }

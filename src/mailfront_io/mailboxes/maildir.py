@@ -30,7 +30,8 @@ class CannotOpen(Exception):
     log."""
 
     def __init__(self, answer: str, location: Location, cause: OSError) -> None:
-        super().__init__(f"maildir: {location}: {cause.strerror}")
+        part = f"/{cause.filename}" if cause.filename in ("cur", "new") else ""
+        super().__init__(f"maildir: {location}{part}: {cause.strerror}")
         self.answer = answer
         self.cause = cause
 
