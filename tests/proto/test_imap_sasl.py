@@ -132,6 +132,34 @@ def test_a_store_that_cannot_be_asked() -> None:
     assert machine.state is State.CLEAR
 
 
+@pytest.mark.parametrize("profile", [DEFAULT, COMPAT], ids=["default", "compat"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"a AUTHENTICATE PLAIN", b"*"],  # RFC 9051 section 6.2.2: these MUST get BAD
+        [b"a AUTHENTICATE PLAIN", b"!"],
+        [b"a AUTHENTICATE PLAIN !"],
+        [b"a AUTHENTICATE CRAM-MD5 eA=="],  # RFC 4959 section 3: this too
+    ],
+)
+def test_what_is_answered_with_bad(lines: list[bytes], profile: Profile) -> None:
+    machine = IMAPServer(profile)
+    machine.sasl = OPTIONS
+    Player(machine, application).step()
+    for line in lines:
+        said(machine, line)
+    status = b"BAD" if profile is DEFAULT else b"NO"
+    assert machine.data_to_send().splitlines()[-1].startswith(b"a " + status + b" AUTHENTICATE failed: ")
+
+
+@pytest.mark.parametrize("line", [b'a AUTHENTICATE "PLAIN"', b'a AUTHENTICATE PLAIN "AGpvZQBzZWNyZXQ="'])
+def test_mechanism_and_initial_response_are_no_strings(line: bytes) -> None:
+    """RFC 9051 section 9 has an atom for the one, RFC 4959 section 7 bare base64 for the other."""
+    machine = server()
+    said(machine, line)
+    assert machine.data_to_send() == b"a BAD AUTHENTICATE command requires only one or two arguments\r\n"
+
+
 def test_a_refused_token_is_told_why_before_the_answer() -> None:
     machine = server()
     asked = said(machine, BEARER.replace(b"AUTH ", b"a AUTHENTICATE "))

@@ -103,6 +103,15 @@ def test_every_mechanism_with_a_wrong_secret(name: str, profile: Profile) -> Non
     assert pair.server.machine.state is State.CLOSED
 
 
+def test_the_mechanisms_are_told_in_both_states() -> None:
+    """RFC 2449 section 5: what is there before the login is announced behind it, too. The original had it otherwise."""
+    for profile in (DEFAULT, COMPAT):
+        machine = POP3Server(profile)
+        machine.sasl = ServerOptions(["PLAIN"])
+        outcome = Player(machine, serve).play([[b"CAPA\r\nAUTH PLAIN AGpvZQBzZWNyZXQ=\r\nCAPA\r\n"]]).outcome
+        assert outcome.output.count(b"\r\nSASL PLAIN\r\n") == (2 if profile is DEFAULT else 1)
+
+
 # -- the server alone ------------------------------------------------------------------------------------
 
 

@@ -6,12 +6,12 @@ connection goes to its next owner, along with what the server has sent behind it
 
     client = IMAPClient()
     # pull Greeting; client.capability(); pull CapabilityDone; client.login("joe", Secret(b"…"))
-    while not isinstance(event := client.next_event(), Authenticated):
+    while not isinstance(event := client.next_event(), Authenticated | AuthenticationFailed | ConnectionClosed):
         if event is NEED_DATA:
             sock.sendall(client.data_to_send())
             data = sock.recv(65536)
             client.receive_data(data) if data else client.receive_eof()
-    first_bytes = client.hand_over()
+    first_bytes = client.hand_over()  # behind Authenticated alone
 """
 
 import re

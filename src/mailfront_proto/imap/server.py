@@ -175,10 +175,12 @@ class IMAPServer(ServerAuth):
         if self.profile.refuses_http and self._tag in _HTTP_VERBS and _looks_like_http(command):
             return self._end_with(answers.NOT_IMAP)
         if command.error is not None:
-            if name == "LOGIN":
+            if name:
                 self._secrets = Secrets.ANYTHING
             return self._refuse(command.error)
         if not known:
+            if self._secrets is Secrets.NONE and command.arguments:
+                self._secrets = Secrets.WORDS  # it may have been AUTHENTICATE, mistyped
             return self._refuse(answers.UNIMPLEMENTED)
         self._secrets = Secrets.NONE
         row = self._table[self._state, name]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 from mailfront_proto.buffer import OVERSIZED
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.imap import answers
-from mailfront_proto.imap.command_reader import Argument
-from mailfront_proto.imap.replies import Reply
+from mailfront_proto.imap.command_reader import Argument, Atom
+from mailfront_proto.imap.replies import Reply, Status
 from mailfront_proto.imap.server_session import Secrets, ServerSession
 from mailfront_proto.imap.states import State
 from mailfront_proto.pull import NEED_DATA, Event, NeedData
@@ -24,6 +24,10 @@ _CODES: Final = {
     "NO_SUCH_MECHANISM": "CANNOT",
 }
 """The response codes (RFC 5530 section 3) for the causes that have one."""
+
+_BAD: Final = ("ABORTED", "BAD_INITIAL_RESPONSE", "BAD_RESPONSE", "INITIAL_RESPONSE")
+"""The causes that are answered with BAD: a cancelled exchange, what is no base64 (RFC 9051 section 6.2.2), an initial
+response where the server speaks first (RFC 4959 section 3)."""
 
 
 class ServerAuth(ServerSession):
@@ -67,9 +71,11 @@ class ServerAuth(ServerSession):
     # -- AUTHENTICATE ------------------------------------------------------------------------------------
 
     def _authenticate(self, arguments: list[Argument], next_state: State) -> None:
+        self._secrets = Secrets.WORDS  # until it is under way
         if not arguments:
             return self._refuse(answers.NEEDS_ARGUMENTS)
-        if len(arguments) > 2 or not all(isinstance(argument, bytes) for argument in arguments):
+        wanted = Atom if self.profile.strict_grammar else bytes
+        if len(arguments) > 2 or not all(isinstance(argument, wanted) for argument in arguments):
             return self._refuse(answers.AUTHENTICATE_ARGUMENTS)
         from mailfront_proto.sasl.exchange import ServerExchange
 
@@ -116,7 +122,8 @@ class ServerAuth(ServerSession):
             self._login_failed(held)
             return
         cause = failed.cause
-        reply = Reply("NO", answers.AUTHENTICATE_FAILED + cause.text, _CODES.get(cause.name, ""))
+        status: Status = "BAD" if self.profile.strict_grammar and cause.name in _BAD else "NO"
+        reply = Reply(status, answers.AUTHENTICATE_FAILED + cause.text, _CODES.get(cause.name, ""))
         if cause.is_attempt:
             self._login_failed(reply, exchange.mechanism, cause.words)
         else:

@@ -8,13 +8,14 @@ answer to no command is a `RemoteProtocolError`::
     # pull Greeting; client.capa(); pull CapaDone; client.login("joe", Secret(b"…")); pull Authenticated
     client.retr(1)
     message = b""
-    while not isinstance(event := client.next_event(), ReplyReceived):
+    while not isinstance(event := client.next_event(), ReplyReceived | ConnectionClosed):
         if event is NEED_DATA:
             sock.sendall(client.data_to_send())
             data = sock.recv(65536)
             client.receive_data(data) if data else client.receive_eof()
         elif isinstance(event, MessageData):
             message += event.data
+    # a ReplyReceived with a positive reply: the message is complete
 """
 
 import re

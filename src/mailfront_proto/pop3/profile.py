@@ -52,7 +52,8 @@ class Profile:
     """A refusal begins with its response code, such as ``[AUTH]``, where it has one (RFC 2449 section 8, RFC 3206)."""
 
     extensions: bool = True
-    """LANG (RFC 6856) is known, UTF8 where it is offered, and CAPA tells more than the original's four lines."""
+    """LANG (RFC 6856) is known, UTF8 where it is offered, and CAPA tells more than the original's four lines, SASL
+    behind the login as well."""
 
     spaces_in_password: bool = True
     """What follows ``PASS`` and one space is the password, spaces at its beginning included (RFC 1939 section 7);

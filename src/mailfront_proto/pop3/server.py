@@ -229,8 +229,9 @@ class POP3Server(ServerMailbox):
         """What CAPA tells now (RFC 2449 section 5), line by line."""
         login = self._state is not _TRANSACTION
         lines = []
-        if login and self.sasl.mechanisms:
-            lines.append("SASL " + " ".join(self.sasl.mechanisms))  # RFC 5034 section 3
+        if self.sasl.mechanisms and (login or self.profile.extensions):
+            # RFC 5034 section 3, in both states: a client may ask once (RFC 2449 section 5)
+            lines.append("SASL " + " ".join(self.sasl.mechanisms))
         lines += ["PIPELINING", "TOP", "UIDL"]
         if self.offers_user:
             lines.append("USER")

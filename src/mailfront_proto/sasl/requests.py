@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class Request(Event):
     """Base class of the requests.
 
-    `mechanism`: the name of the SASL mechanism in upper case, `sent_mechanism` as the client wrote it. For a command
-    that stands beside SASL (POP3's PASS, IMAP's LOGIN) both are the command's name. `username`: who the client is, or
-    says that it is.
+    `mechanism`: the name of the SASL mechanism in upper case, `sent_mechanism` as the client wrote it. Two logins stand
+    beside SASL: POP3's USER and PASS, where both are ``USER``, and IMAP's LOGIN command, where they are ``LOGIN`` and
+    empty. `username`: who the client is, or says that it is.
     """
 
     mechanism: str
