@@ -6,7 +6,8 @@ interpreter's own C code on the same bytes:
 
 - a command (MAIL, RCPT: fed, event taken, accepted, reply drained) against one
   precompiled `re.match` and one `bytes.partition` of the line;
-- the body path against `chunk.replace(b"\r\n", b"\n")`, in chunks of 64 KiB;
+- the body path against `chunk.replace(b"\r\n", b"\n")`, in pieces of 64 KiB: of DATA and of one BDAT, the lines
+  given on with LF, as files have them, and with CRLF, as they came;
 - a session fed byte by byte against the same, eight times as long: calls are
   counted, which is exact, and timed, which also sees what one call does.
 
@@ -68,9 +69,9 @@ class Unexpected(Exception):
     """The machine did something else than the benchmark is about."""
 
 
-def _ready() -> SMTPServer:
-    """A machine that has greeted and answered EHLO."""
-    machine = SMTPServer("server.example")
+def _ready(lf: bool = False) -> SMTPServer:
+    """A machine that has greeted and answered EHLO; `lf`: it gives lines with LF."""
+    machine = SMTPServer("server.example", lf_bodies=lf)
     event = machine.next_event()
     if not isinstance(event, Connected):
         raise Unexpected(f"{event!r} instead of Connected")
@@ -82,10 +83,10 @@ def _ready() -> SMTPServer:
     return machine
 
 
-def _in_message() -> SMTPServer:
-    """A machine that has answered DATA with 354."""
-    machine = _ready()
-    for line, kind in ((_MAIL, Mail), (_RCPT, Recipient), (b"DATA\r\n", Data)):
+def _in_message(begin: bytes, lf: bool) -> SMTPServer:
+    """A machine that waits for a message: it has taken `begin`, DATA or BDAT."""
+    machine = _ready(lf)
+    for line, kind in ((_MAIL, Mail), (_RCPT, Recipient), (begin, Data)):
         _command(machine, line, kind)
     return machine
 
@@ -162,14 +163,17 @@ def _parse_only(line: bytes) -> Callable[[], None]:
     return work
 
 
-def _body_speed(message: bytes, seconds: float) -> float:
+def _body_speed(message: bytes, seconds: float, *, bdat: bool = False, lf: bool = False) -> float:
     """Speed of the body path as a multiple of the speed of `replace`."""
-    whole = message + b".\r\n"
+    whole = message if bdat else message + b".\r\n"
+    begin = b"BDAT %d LAST\r\n" % len(message) if bdat else b"DATA\r\n"
     chunks = [whole[start : start + _CHUNK] for start in range(0, len(whole), _CHUNK)]
-    expected = len(message) - message.count(b"\r\n..")
+    expected = len(message) - (0 if bdat else message.count(b"\r\n.."))
+    if lf:
+        expected -= message.count(b"\r\n")
 
     def prepare() -> Callable[[], None]:
-        machine = _in_message()
+        machine = _in_message(begin, lf)
 
         def work() -> None:
             received = _drain(machine, chunks)
@@ -216,14 +220,15 @@ def _drain(machine: SMTPServer, chunks: Sequence[bytes]) -> int:
 def _drip(size: int) -> None:
     """A session of three parts of `size` bytes each, byte by byte: where a buffer could be gone over again.
 
-    A command line far over its limit; a message; and a message that comes while
-    the answer to DATA is still owed, so that all of it has to be held.
+    A command line far over its limit; a message; a message in chunks of 8 octets; and a
+    message that comes while the answer to DATA is still owed, so that all of it has to be held.
     """
     machine = _ready()
     _feed(machine, b"x" * size + b"\r\n")
     message = (b"..line\r\n" * (size // 8)) + b".\r\n"
     _feed(machine, _MAIL + _RCPT + b"DATA\r\n")
     _feed(machine, message)
+    _feed(machine, _MAIL + _RCPT + b"BDAT 8\r\n..line\r\n" * (size // 8) + b"BDAT 0 LAST\r\n")
     _feed(machine, _MAIL + _RCPT)
     _feed(machine, b"DATA\r\n", answer_data=False)
     _feed(machine, message, answer_data=False)
@@ -277,17 +282,23 @@ def measure(seconds: float) -> list[CoreResult]:
     calls, growth = _growth()
     longer = f"of a byte in a session {_LONGER} times as long, fed byte by byte"
     reference = "re.match and partition of the line"
+    large = scripts.large()
     return [
         CoreResult(f"time of a MAIL / {reference}", _mail_ratio(seconds), CORE_COMMAND_TARGET, upper=True),
         CoreResult(f"time of a RCPT / {reference}", _rcpt_ratio(seconds), CORE_COMMAND_TARGET, upper=True),
-        CoreResult(
-            "speed of the body path / of replace(CRLF, LF)",
-            _body_speed(scripts.large(), seconds),
-            CORE_BODY_TARGET,
-            upper=False,
+        *(
+            CoreResult(
+                "speed of the body path / of replace(CRLF, LF): "
+                f"{'BDAT' if bdat else 'DATA'}, {'LF' if lf else 'CRLF'}",
+                _body_speed(large, seconds, bdat=bdat, lf=lf),
+                CORE_BODY_TARGET,
+                upper=False,
+            )
+            for bdat in (False, True)
+            for lf in (False, True)
         ),
         CoreResult(
-            "the same, every line dot-stuffed and short",
+            "the same: DATA, CRLF, every line dot-stuffed and short",
             _body_speed(scripts.large_dotted(), seconds),
             CORE_BODY_DOTS_TARGET,
             upper=False,
