@@ -179,7 +179,8 @@ class Caller:
 
     async def bounded(self, hooks: Hooks, answer: Any, deadline: float | None) -> Any:
         """`answer`, awaited where it is a coroutine, each of its operations held to `deadline`."""
-        return await _Bounded(hooks, answer, deadline) if isinstance(answer, CoroutineType) else answer
+        name = hooks.name or type(hooks).__name__
+        return await Bounded(name, answer, deadline) if isinstance(answer, CoroutineType) else answer
 
     def failed(self, hooks: Hooks, error: Exception) -> Response:
         """A hook that raised: the client learns nothing, the log all, under an id."""
@@ -189,13 +190,14 @@ class Caller:
         return INTERNAL_ERROR
 
 
-class _Bounded(Awaitable[Any]):
-    """Awaits a hook's coroutine, and holds each of its operations to the hook's deadline."""
+class Bounded(Awaitable[Any]):
+    """Awaits a coroutine that somebody else has written (a hook, a store), and holds each of its operations to a
+    deadline. `name`: whose it is, for errors."""
 
-    __slots__ = ("_coroutine", "_deadline", "_hooks")
+    __slots__ = ("_coroutine", "_deadline", "_name")
 
-    def __init__(self, hooks: Hooks, coroutine: "CoroutineType[Any, Any, Any]", deadline: float | None) -> None:
-        self._hooks = hooks
+    def __init__(self, name: str, coroutine: Coroutine[Any, Any, Any], deadline: float | None) -> None:
+        self._name = name
         self._coroutine = coroutine
         self._deadline = deadline
 
@@ -206,8 +208,8 @@ class _Bounded(Awaitable[Any]):
             while True:
                 if not isinstance(operation, Operation):
                     problem = TypeError(
-                        f"{self._hooks.name or type(self._hooks).__name__} awaited {operation!r}, which is no "
-                        "operation of mailfront_io.ops; no event loop runs here"
+                        f"{self._name} awaited {operation!r}, which is no operation of mailfront_io.ops; no event loop "
+                        "runs here"
                     )
                     operation = coroutine.throw(problem)
                     continue

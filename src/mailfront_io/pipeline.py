@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from types import CoroutineType
 from typing import Any
 
+from mailfront_io.auth.offer import server_options
 from mailfront_io.calling import INTERNAL_ERROR, Answer, Caller, make_plan
 from mailfront_io.plugin import Backend, Command, Hooks, Lines, Parameter, Response
 from mailfront_io.session import Envelope, ForwardPath, Path, ReversePath, Session
 from mailfront_io.spool import Spool
 from mailfront_proto.sasl.options import NOTHING_OFFERED, ServerOptions
-from mailfront_proto.smtp.events import VerifyPassword
+from mailfront_proto.sasl.requests import Request
 
 NO_SENDER = Response(550, "5.1.0 Mail system is not configured to accept that sender")
 NO_RECIPIENT = Response(550, "5.1.0 Mail system is not configured to accept that recipient")
@@ -73,7 +74,7 @@ class Pipeline:
         for at in self._plan.mechanisms:
             hooks = self._everyone[at]
             try:
-                found = ServerOptions([*found.mechanisms, *hooks.mechanisms()])
+                found = server_options(self.session, (*found.mechanisms, *hooks.mechanisms()))
             except Exception as error:
                 self._caller.failed(hooks, error)
         return found
@@ -112,7 +113,7 @@ class Pipeline:
         response = await self._plugins_then_backend("helo", host, capabilities)
         return response if response is not None and response.refuses else None
 
-    async def auth(self, request: VerifyPassword) -> Response | None:
+    async def auth(self, request: Request) -> Response | None:
         """The first response; None when nobody has one."""
         for hooks, hook in self._chains["auth"].calls:
             response = self._caller.call(hooks, hook, request)

@@ -142,7 +142,8 @@ class Hooks:
     ====================================  ===============================================================
     ``connect()``                         the connection is there; an error takes the greeting's place
     ``helo(host, capabilities)``          HELO/EHLO/LHLO; may add to the list of capability lines
-    ``auth(request)``                     AUTH: verify ``request.password``; the first response decides
+    ``auth(request)``                     AUTH: a `Request` other than `FindKeys`; the first response decides,
+                                          otherwise the session's store
     ``sender(path)``                      MAIL; may change ``path.address``
     ``recipient(path)``                   RCPT; may change ``path.address``
     ``data_start(spool)``                 DATA; may call ``session.add_lines()``; spool is None without one

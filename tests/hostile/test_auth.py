@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mailfront_io.auth.static import StaticStore
-from mailfront_io.auth.store import Identity
+from mailfront_io.auth.store import NOBODY, Asker, CredentialStore, Identity
 from mailfront_io.log import line_log
 from mailfront_io.plugin import Plugin, Response
 from mailfront_io.testing import EOF, Action, PeerTLS, WaitFor
@@ -104,8 +104,10 @@ CONTROLS = [b"\r", b"\n", b"\r\n", b"\x00", b"\x1b", b"\x7f", b"\x01", b"\t"]
 def test_h41_control_bytes_in_names_and_passwords_go_nowhere(control: bytes) -> None:
     asked = []
 
-    class Store:
-        async def verify_password(self, username: str, password: Secret) -> Identity | None:
+    class Store(CredentialStore):
+        mechanisms = ("LOGIN", "PLAIN")
+
+        async def verify_password(self, username: str, password: Secret, asker: Asker = NOBODY) -> Identity | None:
             asked.append(username)
             return Identity(username)
 
@@ -211,15 +213,17 @@ def test_h48_no_password_in_any_log_or_answer(name: str, offered: bool, profile:
 
 
 def test_h48_nor_in_an_exception_of_a_store(tmp_path: Path) -> None:
-    class Broken:
-        async def verify_password(self, username: str, password: Secret) -> Identity | None:
+    class Broken(CredentialStore):
+        mechanisms = ("LOGIN", "PLAIN")
+
+        async def verify_password(self, username: str, password: Secret, asker: Asker = NOBODY) -> Identity | None:
             raise RuntimeError(f"no answer for {username} {password} {password!r} {[password]}")
 
     server = Front("authenticate", "accept", credentials=Broken(), env=CLEAR)
     output = server.play([HELLO + GOOD + b"NOOP\r\n", EOF]).output
-    assert codes(output) == [220, 250, 451, 250]
+    assert codes(output) == [220, 250, 454, 250]
     assert not any(SECRET in line for line in server.log)
-    assert sum("RuntimeError: no answer for joe" in line for line in server.log) == 1
+    assert sum("credential store: RuntimeError in " in line for line in server.log) == 1
 
 
 # -- mechanisms that no front end offers yet: the pure machine ---------------------------------------------
@@ -451,8 +455,10 @@ def test_h51_a_login_that_maps_to_the_superuser_is_refused() -> None:
 
 @pytest.mark.parametrize("profile", ["default", "compat"])
 def test_h51_in_every_profile(profile: str) -> None:
-    class Store:
-        async def verify_password(self, username: str, password: Secret) -> Identity | None:
+    class Store(CredentialStore):
+        mechanisms = ("LOGIN", "PLAIN")
+
+        async def verify_password(self, username: str, password: Secret, asker: Asker = NOBODY) -> Identity | None:
             return Identity(username, uid=0 if username == "root" else 500)
 
     server = Front("authenticate", "accept", credentials=Store(), env={**CLEAR, "MAILFRONT_PROFILE": profile})

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mailfront_io.auth.static import StaticStore
-from mailfront_io.auth.store import Identity, StoreUnavailable
+from mailfront_io.auth.store import NOBODY, Asker, CredentialStore, Identity, StoreUnavailable
 from mailfront_io.plugin import Plugin
 from mailfront_io.registry import CannotLoad, backend_names, load_backend, load_plugin, parse_plugin_list, plugin_names
 from mailfront_io.testing import EOF, VirtualClock
@@ -353,8 +353,10 @@ def test_authenticate_offers_at_its_place_and_not_again() -> None:
 
 @pytest.mark.parametrize(("uid", "code"), [(None, 235), (1000, 235), (0, 535)])
 def test_authenticate_refuses_the_superuser(uid: int | None, code: int) -> None:
-    class Store:
-        async def verify_password(self, username: str, password: Secret) -> Identity | None:
+    class Store(CredentialStore):
+        mechanisms = ("LOGIN", "PLAIN")
+
+        async def verify_password(self, username: str, password: Secret, asker: Asker = NOBODY) -> Identity | None:
             return Identity(username, "example.org", "/mail/joe", uid, 100)
 
     seen: list[tuple[dict[str, str], dict[str, int]]] = []
@@ -376,13 +378,15 @@ def test_authenticate_refuses_the_superuser(uid: int | None, code: int) -> None:
 
 
 def test_authenticate_says_when_the_store_cannot() -> None:
-    class Store:
-        async def verify_password(self, username: str, password: Secret) -> Identity | None:
+    class Store(CredentialStore):
+        mechanisms = ("LOGIN", "PLAIN")
+
+        async def verify_password(self, username: str, password: Secret, asker: Asker = NOBODY) -> Identity | None:
             raise StoreUnavailable("the database is away")
 
     front = Front("authenticate", "accept", credentials=Store(), env=CLEAR)
     assert replies(front.say(HELO + LOGIN)) == ["454 4.7.0 Temporary authentication failure"]
-    assert "authenticate: the database is away" in front.log
+    assert "credential store: the database is away" in front.log
 
 
 def test_the_static_store_reads_a_file(tmp_path: Path) -> None:

@@ -1,7 +1,12 @@
 """Which SASL mechanisms a session offers: those that its store can serve, and that expose no password."""
 
+import os
+from collections.abc import Iterable
+
+from mailfront_io.auth.store import CredentialStore
 from mailfront_io.plugin import Kind, Setting
 from mailfront_io.session import Session, parse_number
+from mailfront_proto.sasl.options import NOTHING_OFFERED, ServerOptions
 
 EXPOSE_NOTHING = frozenset(("SCRAM-SHA-1", "SCRAM-SHA-256"))
 """Mechanisms that may be used without TLS. (Who listens to CRAM-MD5 can try passwords fast.)"""
@@ -17,8 +22,32 @@ SETTINGS = (
         "the SASL mechanisms to offer, of those that the store can serve",
         "all but CRAM-MD5 and SCRAM-SHA-1",
     ),
-    Setting("AUTH_FAILURE_DELAY", Kind.NUMBER, "seconds before a failed login is answered", "1 (compat: 0)"),
 )
+
+
+def offer(session: Session) -> ServerOptions:
+    """The mechanisms that the session's store can serve now, and what they need."""
+    return server_options(session, offered_mechanisms(session))
+
+
+def server_options(session: Session, names: Iterable[str]) -> ServerOptions:
+    """The mechanisms `names`, with what those of them need that `session` and its store have."""
+    names = tuple(names)
+    if not names:
+        return NOTHING_OFFERED
+    if names == ("LOGIN", "PLAIN"):  # what most offer: a one-shot program has no time to lose
+        return ServerOptions(names)
+    store = session.credentials
+    hostname = session.local_host or "unknown"
+    return ServerOptions(
+        names,
+        nonce_source=os.urandom,
+        salt_secret=store.salt_secret if store is not None else None,
+        iterations=store.iterations if store is not None else CredentialStore.iterations,
+        channel_bindings=channel_bindings(session),
+        # nothing in it is of the process or the clock
+        challenge_source=lambda: b"<%s@%s>" % (os.urandom(16).hex().encode(), hostname.encode()),
+    )
 
 
 def may_expose_passwords(session: Session) -> bool:

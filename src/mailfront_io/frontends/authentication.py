@@ -12,17 +12,15 @@ and says the rest in the protocol's own words: ``machine.accept()`` for `Verdict
 by the machines.
 """
 
-import os
-from collections.abc import Iterable
 from enum import Enum
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Protocol
 
-from mailfront_io.auth.offer import channel_bindings, offered_mechanisms
-from mailfront_io.auth.store import Asker, CredentialStore, Identity, StoreUnavailable
+from mailfront_io.auth.offer import may_expose_passwords, offer
+from mailfront_io.auth.store import Asker, Identity, StoreUnavailable
+from mailfront_io.calling import Bounded
 from mailfront_io.ops import DeadlineExceeded, Sleep
 from mailfront_io.session import Session, parse_number
-from mailfront_proto.sasl.options import NOTHING_OFFERED, ServerOptions
 from mailfront_proto.sasl.requests import Authorize, FindKeys, Request, VerifyPassword, VerifyResponse, VerifyToken
 
 if TYPE_CHECKING:
@@ -57,31 +55,6 @@ class TakesKeys(Protocol):
         ...
 
 
-def offer(session: Session) -> ServerOptions:
-    """The mechanisms that the session's store can serve now, and what they need."""
-    return server_options(session, offered_mechanisms(session))
-
-
-def server_options(session: Session, names: Iterable[str]) -> ServerOptions:
-    """The mechanisms `names`, with what those of them need that `session` and its store have."""
-    names = tuple(names)
-    if not names:
-        return NOTHING_OFFERED
-    if names == ("LOGIN", "PLAIN"):  # what most offer: a one-shot program has no time to lose
-        return ServerOptions(names)
-    store = session.credentials
-    hostname = session.local_host or "unknown"
-    return ServerOptions(
-        names,
-        nonce_source=os.urandom,
-        salt_secret=store.salt_secret if store is not None else None,
-        iterations=store.iterations if store is not None else CredentialStore.iterations,
-        channel_bindings=channel_bindings(session),
-        # nothing in it is of the process or the clock
-        challenge_source=lambda: b"<%s@%s>" % (os.urandom(16).hex().encode(), hostname.encode()),
-    )
-
-
 async def answer(machine: TakesKeys, event: Request, session: Session) -> Verdict:
     """Ask the session's store what `event` asks, log what came of it, and let a failure wait.
 
@@ -89,8 +62,9 @@ async def answer(machine: TakesKeys, event: Request, session: Session) -> Verdic
     one that cannot say now.
     """
     command = is_command(event)
+    until = session.clock.monotonic() + STORE_SECONDS
     try:
-        identity = await _ask(machine, event, session)
+        identity = await Bounded("the credential store", _ask(machine, event, session), until)
     except StoreUnavailable as error:
         return _unavailable(event, session, str(error))
     except DeadlineExceeded:
@@ -185,3 +159,17 @@ def _unavailable(event: Request, session: Session, why: str) -> Verdict:
     if session.profile.name != "compat":
         session.log(f"credential store: {why}")
     return Verdict.UNAVAILABLE
+
+
+__all__ = [
+    "TakesKeys",
+    "Verdict",
+    "answer",
+    "asker_for",
+    "exchange_failed",
+    "failure_delay",
+    "is_command",
+    "log_in",
+    "may_expose_passwords",
+    "offer",
+]

@@ -9,13 +9,14 @@ from collections.abc import Callable, Coroutine
 from math import inf
 from typing import Any
 
+from mailfront_io.auth.store import Identity
+from mailfront_io.frontends.authentication import Verdict, answer, exchange_failed, failure_delay, log_in
 from mailfront_io.ops import (
     ConnectionLost,
     DeadlineExceeded,
     Operation,
     Recv,
     Send,
-    Sleep,
     StartTLS,
     Stopping,
     TLSFailed,
@@ -26,18 +27,18 @@ from mailfront_io.session import ForwardPath, ReversePath, Session, parse_number
 from mailfront_io.tls import gnutls_names
 from mailfront_proto.pull import NEED_DATA, PAUSED
 from mailfront_proto.record import record
+from mailfront_proto.sasl.requests import Authorize, FindKeys, Request, VerifyPassword, VerifyResponse, VerifyToken
 from mailfront_proto.smtp import events
 from mailfront_proto.smtp.replies import Reply
 from mailfront_proto.smtp.server import SMTPServer
 from mailfront_proto.smtp.states import TRANSACTION_STATES, State
 
 HANDSHAKE_SECONDS = 30.0
-AUTH_FAILURE_SECONDS = 1
-"""How long a failed AUTH waits for its answer in the default profile, unless ``$AUTH_FAILURE_DELAY`` says
-otherwise: guessing by one connection is slow."""
-
 IDLE_TIMEOUT = Reply(421, "4.4.2 Timed out, closing connection")
 SHUTTING_DOWN = Reply(421, "4.3.2 The server is shutting down, closing connection")
+
+AUTH_UNAVAILABLE = Response(454, "4.7.0 Temporary authentication failure")
+COMPAT_AUTH_UNAVAILABLE = Response(451, "Internal error.")
 
 _MESSAGE_STATES = frozenset((State.BODY, State.CHUNK, State.CHUNKS))
 
@@ -379,7 +380,7 @@ class SMTPFrontend:
         elif event.unknown:
             log(f"{self._masked_verb(event.verb)} {self._masked(event)}")
         elif event.mechanism:
-            self._log_auth_failure(event.mechanism, event.cause)
+            await exchange_failed(self.session, event.mechanism, event.cause)
         if event.transaction_dropped:
             await self.pipeline.reset()
         self._log_reply(event.reply)
@@ -406,39 +407,34 @@ class SMTPFrontend:
 
     # -- AUTH and TLS ------------------------------------------------------------------------------------
 
-    def _log_auth_failure(self, mechanism: str, cause: str) -> None:
-        if cause in ("aborted", "bad response", "bad initial response"):
-            self.session.log(f"SASL AUTH {mechanism} failed: {cause.replace('initial ', '')}")
-        if cause != "bad initial response":
-            self.session.log(f"SASL AUTH {mechanism} failed")
-
-    async def _verify_password(self, event: events.VerifyPassword) -> None:
-        response = await self.pipeline.auth(event)
+    async def _authenticate(self, event: Request) -> None:
+        """Plugins are asked first; where none has an answer, the session's store."""
         session = self.session
-        compat = session.profile.name == "compat"
-        if response is None or response.refuses:
+        # The keys of SCRAM come from the store; who has proven to have them is asked for behind that.
+        response = None if isinstance(event, FindKeys) else await self.pipeline.auth(event)
+        if response is None:
+            verdict = await answer(self.machine, event, session)
+        elif response.refuses or session.numbers.get("auth_uid") == 0:  # the superuser logs in nowhere
+            session.log_out()
             session.log(f"SASL AUTH {event.sent_mechanism} failed")
-            delay = parse_number(session.getenv("AUTH_FAILURE_DELAY"))
-            if delay is None and not compat:
-                delay = AUTH_FAILURE_SECONDS
-            if delay:
-                await Sleep(delay)
-            if response is None or response.code >= 500:
-                text = "Authentication failed." if compat else "5.7.8 Authentication failed."
-                response = Response(self.machine.profile.auth_failed_code, text)
-            self._reply(response)
-            return
-        session.numbers["authenticated"] = 1
-        session.strings.pop("helo_domain", None)
-        system_user = session.strings.get("auth_system_user")
-        domain = session.strings.get("auth_domain")
-        session.log(
-            f"SASL AUTH {event.sent_mechanism} username={session.strings.get('auth_user', event.username)}"
-            + (f" sys_username={system_user}" if system_user else "")
-            + (f" domain={domain}" if domain else "")
-        )
-        self.machine.accept()
-        self._offer()
+            await failure_delay(session)
+            verdict = Verdict.REFUSED if response.code >= 500 or not response.refuses else Verdict.UNAVAILABLE
+        else:
+            log_in(event, session, _told_by_plugins(event, session))
+            verdict = Verdict.ACCEPTED
+        if verdict is Verdict.ACCEPTED:
+            session.strings.pop("helo_domain", None)
+            self.machine.accept()
+            self._offer()
+        elif verdict is Verdict.REFUSED:
+            text = "Authentication failed." if self._compat else "5.7.8 Authentication failed."
+            self._reply(Response(self.machine.profile.auth_failed_code, text))
+        elif verdict is Verdict.UNAVAILABLE:
+            self._reply(response or (COMPAT_AUTH_UNAVAILABLE if self._compat else AUTH_UNAVAILABLE))
+
+    @property
+    def _compat(self) -> bool:
+        return self.session.profile.name == "compat"
 
     async def _start_tls(self, event: events.StartTLS) -> None:
         self.machine.accept()
@@ -457,10 +453,8 @@ class SMTPFrontend:
         """What was known of the client holds no more."""
         await self.pipeline.reset()
         session = self.session
-        for name in [name for name in session.strings if name == "helo_domain" or name.startswith("auth_")]:
-            del session.strings[name]
-        for name in ("authenticated", "auth_uid", "auth_gid"):
-            session.numbers.pop(name, None)
+        session.strings.pop("helo_domain", None)
+        session.log_out()
         session.protocol_name = "SMTP"
 
     async def _xclient(self, event: events.Xclient) -> None:
@@ -508,6 +502,20 @@ class SMTPFrontend:
         return True
 
 
+def _told_by_plugins(event: Request, session: Session) -> Identity:
+    """Who has logged in, as the plugin that said so has put it into the session."""
+    strings, numbers = session.strings, session.numbers
+    return Identity(
+        strings.get("auth_user", event.username),
+        strings.get("auth_domain", ""),
+        strings.get("auth_mailbox", ""),
+        numbers.get("auth_uid"),
+        numbers.get("auth_gid"),
+        real_name=strings.get("auth_realname", ""),
+        system_username=strings.get("auth_system_user", ""),
+    )
+
+
 _HANDLERS: dict[type, Callable[[SMTPFrontend, Any], Coroutine[Operation[Any], Any, None]]] = {
     events.Connected: SMTPFrontend._connected,
     events.Helo: SMTPFrontend._helo,
@@ -522,7 +530,11 @@ _HANDLERS: dict[type, Callable[[SMTPFrontend, Any], Coroutine[Operation[Any], An
     events.Help: SMTPFrontend._usual,
     events.Quit: SMTPFrontend._usual,
     events.StartTLS: SMTPFrontend._start_tls,
-    events.VerifyPassword: SMTPFrontend._verify_password,
+    VerifyPassword: SMTPFrontend._authenticate,
+    VerifyResponse: SMTPFrontend._authenticate,
+    VerifyToken: SMTPFrontend._authenticate,
+    FindKeys: SMTPFrontend._authenticate,
+    Authorize: SMTPFrontend._authenticate,
     events.VendorCommand: SMTPFrontend._vendor_command,
     events.Xclient: SMTPFrontend._xclient,
     events.Refused: SMTPFrontend._refused,
