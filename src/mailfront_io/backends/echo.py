@@ -5,7 +5,8 @@ from mailfront_io.session import Path
 from mailfront_io.spool import Spool
 
 _FIRST_BLOCK = 4096
-"""Bytes looked at for the log line, as many as the original handles in one block."""
+_FIRST_BLOCK_OF_PACKAGE = 8192
+"""Bytes looked at for the log line, as many as the original handles in one block, over SMTP and over QMTP and QMQP."""
 
 
 class Echo(Backend):
@@ -37,11 +38,12 @@ class Echo(Backend):
         if self._first is None:
             return
         if self.session.added_lines:
-            self._log_lines(data)
+            self._log_lines(data[:_FIRST_BLOCK])
             self._first = None
             return
-        self._first += data[: _FIRST_BLOCK - len(self._first)]
-        if len(self._first) >= _FIRST_BLOCK:
+        size = _FIRST_BLOCK_OF_PACKAGE if self.session.protocol_name in ("QMTP", "QMQP") else _FIRST_BLOCK
+        self._first += data[: size - len(self._first)]
+        if len(self._first) >= size:
             self._log_lines(self._first)
             self._first = None
 
@@ -54,12 +56,12 @@ class Echo(Backend):
     def message_end(self, spool: Spool | None) -> Response:
         """``Received N bytes.``"""
         if spool is not None:
-            self._log_lines(next(spool.blocks(), b""))
+            self._log_lines(next(spool.blocks(), b"")[:_FIRST_BLOCK])
         return Response(250, f"Received {self._bytes if spool is None else spool.size} bytes.")
 
     def _log_lines(self, block: bytes) -> None:
         """The first two lines, joined without a separator; an unended second line is left out."""
-        lines = block[:_FIRST_BLOCK].split(b"\n", 2)
+        lines = block.split(b"\n", 2)
         shown = lines[0] + (lines[1] if len(lines) > 2 else b"")
         if block:
             self.session.log(shown.decode("utf-8", "surrogateescape"))

@@ -127,7 +127,7 @@ class PackageFrontend:
             elif event is PAUSED:
                 await self._flush()
             elif isinstance(event, events.ConnectionClosed):
-                self._closed(event)
+                await self._closed(event)
                 await self._flush()
                 return
             else:
@@ -203,7 +203,9 @@ class PackageFrontend:
         self._log_reply(reply)
         self.machine.abort(reply)
 
-    def _closed(self, event: events.ConnectionClosed) -> None:
+    async def _closed(self, event: events.ConnectionClosed) -> None:
+        if event.in_message and not self._refused and self.session.profile.name == "compat":
+            await self.pipeline.data_end()  # what has come of a block is handled before the end is noticed
         if event.reply is not None and event.reason != "aborted":
             self._log_reply(event.reply)
             self._exit_code = PROTOCOL_ERROR
