@@ -15,7 +15,9 @@ from tests.peers.original import CONNECTION, Explained, check_explained, compare
 pytestmark = needs_original
 
 _SENDER = st.sampled_from([b"", b"a@b.example", b"bare", b"x@host", b"a b@two.example", b"\xe9@d.example"])
-_RECIPIENT = st.sampled_from([b"c@d.example", b"c@d.example", b"bad", b"u@two.example", b"", b"<e@f.example>", b"x@host"])
+_RECIPIENT = st.sampled_from(
+    [b"c@d.example", b"c@d.example", b"bad", b"u@two.example", b"", b"<e@f.example>", b"x@host"]
+)
 _BODY = st.lists(
     st.sampled_from(
         [
@@ -60,7 +62,9 @@ def package(protocol: str, body: bytes, sender: bytes, recipients: list[bytes]) 
 def _said(draw: st.DrawFn, protocol: str) -> bytes:
     """All that a client sends: packages, perhaps cut short, or with a byte that is wrong. A message begins with a
     whole line, and is not cut in it: one without a line end crashes the original's echo backend."""
-    packages = st.builds(package, st.just(protocol), _BODY.map(lambda body: b"s\n" + body), _SENDER, st.lists(_RECIPIENT, min_size=1, max_size=4))
+    body = _BODY.map(lambda rest: b"s\n" + rest)
+    recipients = st.lists(_RECIPIENT, min_size=1, max_size=4)
+    packages = st.builds(package, st.just(protocol), body, _SENDER, recipients)
     said = b"".join(draw(st.lists(packages, min_size=1, max_size=3 if protocol == "qmtp" else 1)))
     what = draw(st.integers(0, 5))
     if what == 0:
