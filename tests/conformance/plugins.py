@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 from mailfront_io.ops import Sleep, Thread
-from mailfront_io.plugin import Backend, Command, Hooks, Plugin, Response
+from mailfront_io.plugin import Backend, Command, Hooks, Kind, Lines, Plugin, Response, Setting
 from mailfront_io.session import Path
 from mailfront_io.spool import Spool
 from mailfront_proto.smtp.events import VerifyPassword
@@ -246,3 +246,28 @@ class BadBackend(Backend, _Misbehaving):
 
     def reset(self) -> Any:
         return self._answer("reset")
+
+
+class Wire(Backend):
+    """Keeps what SMTP extensions promise: the message octet by octet, and what the parameters say, in ``$WIRE``."""
+
+    name = "wire"
+    lines = Lines.CRLF
+    extensions = frozenset(("BINARYMIME", "DSN", "REQUIRETLS"))
+    spools = True
+    settings = (Setting("WIRE", Kind.TEXT, "the file", required=True),)
+
+    async def message_end(self, spool: Spool | None) -> None:
+        assert spool is not None
+        envelope = self.session.envelope
+        assert envelope.sender is not None
+        words = envelope.sender.options.parameters()
+        for path in envelope.recipients:
+            words += path.options.parameters()
+        await Thread(self._write, " ".join(words).encode(), spool, commit=True)
+
+    def _write(self, words: bytes, spool: Spool) -> None:
+        name = self.session.getenv("WIRE")
+        assert name is not None
+        with open(name, "ab") as file:
+            file.writelines([words, b"\n", *spool.blocks()])
