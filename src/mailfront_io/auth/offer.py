@@ -11,16 +11,13 @@ from mailfront_proto.sasl.options import NOTHING_OFFERED, ServerOptions
 EXPOSE_NOTHING = frozenset(("SCRAM-SHA-1", "SCRAM-SHA-256"))
 """Mechanisms that may be used without TLS. (Who listens to CRAM-MD5 can try passwords fast.)"""
 
-ONLY_IF_LISTED = frozenset(("CRAM-MD5", "SCRAM-SHA-1", "ANONYMOUS"))
-"""Weaker than what there is besides: offered where ``$AUTH_MECHANISMS`` says so."""
-
 SETTINGS = (
     Setting("AUTH_REQUIRES_TLS", Kind.NUMBER, "0: take passwords without TLS, too", "1 (compat: 0)"),
     Setting(
         "AUTH_MECHANISMS",
         Kind.LIST,
         "the SASL mechanisms to offer, of those that the store can serve",
-        "all but CRAM-MD5 and SCRAM-SHA-1",
+        "all but weak ones",
     ),
 )
 
@@ -54,7 +51,7 @@ def may_expose_passwords(session: Session) -> bool:
     """Whether passwords may travel as they are: inside TLS, or where ``$AUTH_REQUIRES_TLS`` allows it. There must be a
     store that verifies passwords. This decides on POP3's USER and IMAP's LOGIN, too."""
     store = session.credentials
-    return store is not None and "PLAIN" in store.mechanisms and _is_private(session)
+    return store is not None and not {"PLAIN", "LOGIN"}.isdisjoint(store.mechanisms) and _is_private(session)
 
 
 def offered_mechanisms(session: Session) -> list[str]:
@@ -66,14 +63,12 @@ def offered_mechanisms(session: Session) -> list[str]:
     listed = session.getenv("AUTH_MECHANISMS")
     wanted = None if not listed else {name for name in listed.upper().split(":") if name}
     names: list[str] = []
-    for name in store.mechanisms:
+    for name in (*store.mechanisms, *(store.weak_mechanisms if wanted is not None else ())):
         if not private and name not in EXPOSE_NOTHING:
             continue
-        plus = f"{name}-PLUS"
-        if name.startswith("SCRAM-") and channel_bindings(session) and (wanted is None or plus in wanted):
-            names.append(plus)
-        if name not in ONLY_IF_LISTED if wanted is None else name in wanted:
-            names.append(name)
+        for offered in (f"{name}-PLUS", name) if name.startswith("SCRAM-") and channel_bindings(session) else (name,):
+            if wanted is None or offered in wanted:
+                names.append(offered)
     return names
 
 

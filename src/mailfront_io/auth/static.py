@@ -15,7 +15,8 @@ class StaticStore(CredentialStore):
     An unknown user costs the same comparison as a known one, with a password that nobody has.
     """
 
-    mechanisms = ("LOGIN", "PLAIN", "CRAM-MD5")
+    mechanisms = ("LOGIN", "PLAIN")
+    weak_mechanisms = ("CRAM-MD5",)
 
     def __init__(self, users: Mapping[str, Secret]) -> None:
         self._users = dict(users)

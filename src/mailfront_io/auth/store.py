@@ -95,6 +95,9 @@ class CredentialStore:
     """The SASL mechanisms that this store can serve, in the order in which they are listed. (A ``…-PLUS`` comes with
     the mechanism itself, wherever the channel can be bound.)"""
 
+    weak_mechanisms: Sequence[str] = ()
+    """Mechanisms that it can serve, too, and that are weaker: offered only where ``$AUTH_MECHANISMS`` names them."""
+
     salt_secret: Secret | None = None
     """SCRAM: makes up the salts of users who do not exist: 16 octets of chance or more, the same in every process."""
 

@@ -1,0 +1,228 @@
+"""Credential validation modules: programs, or servers on a local socket or a UDP port, that say if a login is good.
+
+A list of modules is asked in turn until one knows: it accepts, refuses an account of its own, or cannot say now.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from mailfront_io.auth.store import NOBODY, Asker, CredentialStore, Identity, StoreUnavailable
+from mailfront_io.children import Spawn, SpawnFailed
+from mailfront_io.ops import ConnectionLost, DeadlineExceeded
+from mailfront_io.peers import Connect, Datagram, Exchange, Unreachable
+from mailfront_io.session import parse_number
+from mailfront_proto.cvm import MAX_PACKET, CVMRequest, CVMResponse, Fact, Verdict, split_account
+from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
+from mailfront_proto.record import record
+from mailfront_proto.secret import Secret
+
+if TYPE_CHECKING:
+    from mailfront_io.peers import Address
+
+UDP_WAITS: Final = (2.0, 4.0, 8.0, 16.0)
+"""Seconds to wait for an answer to each try."""
+
+MIN_RANDOM_BYTES: Final = 8
+"""By UDP anybody can send an answer with our server's address on it: with these, only who has seen the question can."""
+
+_PREFIXES: Final = ("cvm-command:", "cvm-local:", "cvm-udp:")
+
+
+@record(frozen=True)
+class Module:
+    """One module. `kind`: ``command``, ``local``, ``udp``; `address`: a program, a socket's path, or host and port."""
+
+    kind: str
+    address: "Address"
+
+    def __str__(self) -> str:
+        place = self.address if isinstance(self.address, str) else f"{self.address[0]}:{self.address[1]}"
+        return f"cvm-{self.kind}:{place}"
+
+
+def parse_modules(text: str) -> list[Module]:
+    """The modules of a comma list. Raises `ValueError`, in words."""
+    modules = []
+    for name in text.split(","):
+        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
+        rest = name.removeprefix(prefix)
+        host, colon, port = rest.rpartition(":")
+        number = parse_number(port)
+        if not rest or "\0" in rest:
+            raise ValueError(f"{text!r} names no module: write cvm-command:PROGRAM, cvm-local:PATH, cvm-udp:HOST:PORT")
+        if prefix == "cvm-udp:":
+            if not host or not colon or number is None or not 1 <= number <= 65535:
+                raise ValueError(f"{name!r} names no module: write cvm-udp:HOST:PORT")
+            modules.append(Module("udp", (host.strip("[]"), number)))
+        else:
+            modules.append(Module("local" if prefix == "cvm-local:" else "command", rest))
+    return modules
+
+
+async def ask_modules(modules: Sequence[Module], request: CVMRequest, asker: Asker) -> CVMResponse | None:
+    """The answer of the first module that knows; `request` without random bytes. None: the account is none of theirs,
+    or of what no packet can carry (a value of more than 255 octets is refused, never cut or wrapped).
+
+    Raises `StoreUnavailable`, naming the module.
+    """
+    packet_request = request
+    if any(module.kind == "udp" for module in modules):
+        wanted = parse_number(asker.environment.get("CVM_RANDOM_BYTES")) or 0
+        packet_request = _with_random_bytes(request, os.urandom(min(max(wanted, MIN_RANDOM_BYTES), 64)))
+    try:
+        packet = packet_request.encode()
+    except LocalProtocolError:
+        return CVMResponse(100)
+    for module in modules:
+        try:
+            response = await _ASK[module.kind](module, packet_request, packet, asker)
+            verdict = response.verdict
+        except (RemoteProtocolError, Unreachable, ConnectionLost, SpawnFailed) as error:
+            raise StoreUnavailable(f"{module}: {error}") from error
+        except DeadlineExceeded as error:
+            raise StoreUnavailable(f"{module}: no answer in time") from error
+        if verdict is Verdict.UNAVAILABLE:
+            raise StoreUnavailable(f"{module}: temporary error {response.code}")
+        if verdict is not Verdict.OUT_OF_SCOPE:
+            return response
+    return None
+
+
+class CVMStore(CredentialStore):
+    """Asks modules. `passwords`, `responses`, `lookups`: which ones, comma lists of names, for passwords, for CRAM-MD5
+    and for users without a password; empty: none. `login_only`: passwords come by LOGIN and not by PLAIN.
+
+    From the asker's settings: ``$CVM_ACCOUNT_SPLIT_CHARS``, ``$CVM_LOOKUP_SECRET``, ``$CVM_RANDOM_BYTES``; modules that
+    are programs get all of its settings. Raises `ValueError` for a name that names nothing.
+    """
+
+    def __init__(
+        self, passwords: str = "", responses: str = "", lookups: str = "", *, login_only: bool = False
+    ) -> None:
+        self._passwords = parse_modules(passwords) if passwords else []
+        self._responses = parse_modules(responses) if responses else []
+        self._lookups = parse_modules(lookups) if lookups else []
+        names = (("LOGIN",) if login_only else ("LOGIN", "PLAIN")) if passwords else ()
+        self.mechanisms = (*names, "CRAM-MD5") if responses else names
+
+    async def verify_password(self, username: str, password: Secret, asker: Asker = NOBODY) -> Identity | None:
+        """Asks with account, domain and password; an empty password is sent as empty."""
+        account, domain = _split(username, asker)
+        request = CVMRequest(account, domain, password, _shared_secret(asker))
+        return await self._identify(self._passwords, request, asker)
+
+    async def verify_response(
+        self, username: str, challenge: bytes, digest: bytes, asker: Asker = NOBODY
+    ) -> Identity | None:
+        """Asks with challenge and digest."""
+        account, domain = _split(username, asker)
+        request = CVMRequest(
+            account, domain, None, _shared_secret(asker), challenge, response=digest, response_type=b"CRAM-MD5"
+        )
+        return await self._identify(self._responses, request, asker)
+
+    async def look_up(self, name: str, asker: Asker = NOBODY) -> Identity | None:
+        """Asks with account and domain, and the secret that client and module share."""
+        account, domain = _split(name, asker)
+        return await self._identify(self._lookups, *lookup(account, domain, asker))
+
+    async def _identify(self, modules: Sequence[Module], request: CVMRequest, asker: Asker) -> Identity | None:
+        if not modules:
+            raise StoreUnavailable("no CVM module is configured for this")
+        response = await ask_modules(modules, request, asker)
+        if response is None or response.verdict is not Verdict.ACCEPTED:
+            return None
+        try:
+            return identity_of(response, request)
+        except RemoteProtocolError as error:
+            raise StoreUnavailable(f"the module's facts: {error}") from error
+
+
+def lookup(account: bytes, domain: bytes, asker: Asker) -> tuple[CVMRequest, Asker]:
+    """The request that asks for an account without a password, and who asks it. Where there is no secret to share, the
+    variable is there and empty: so programs know that they are to look up and not to authenticate."""
+    environment = asker.environment
+    secret = environment.get("CVM_LOOKUP_SECRET", environment.get("LOOKUP_SECRET"))
+    if secret is None:
+        asker = Asker(asker.deadline, {**environment, "CVM_LOOKUP_SECRET": ""}, asker.default_domain)
+    return CVMRequest(account, domain, secret=Secret(secret.encode()) if secret else None), asker
+
+
+def identity_of(response: CVMResponse, request: CVMRequest) -> Identity:
+    """The facts. Raises `RemoteProtocolError` for numbers that are none."""
+
+    def text(fact: Fact) -> str:
+        return response.text(fact) or ""
+
+    return Identity(
+        text(Fact.USERNAME) or request.account.decode("utf-8", "surrogateescape"),
+        text(Fact.DOMAIN),
+        text(Fact.MAILBOX),
+        response.number(Fact.USER_ID),
+        response.number(Fact.GROUP_ID),
+        text(Fact.REAL_NAME),
+        text(Fact.DIRECTORY),
+        text(Fact.SHELL),
+        text(Fact.GROUP_NAME),
+        tuple(response.numbers(Fact.SUPPLEMENTARY_GROUP_ID)),
+        text(Fact.SYSTEM_USERNAME),
+    )
+
+
+# -- one module ------------------------------------------------------------------------------------------------
+
+
+async def _ask_command(module: Module, request: CVMRequest, packet: bytes, asker: Asker) -> CVMResponse:
+    """The request on its standard input, the answer on its standard output, and its exit status."""
+    assert isinstance(module.address, str)
+    deadline = asker.deadline
+    with await Spawn([module.address], asker.environment, writes=[0], reads=[1], deadline=deadline) as child:
+        stdin, stdout = child.pipes[0], child.pipes[1]
+        done = await Exchange({stdin: packet}, {stdout: MAX_PACKET + 1}, deadline)
+        status = await child.wait(deadline)
+    return CVMResponse.of_command(done.received[stdout], status, request)
+
+
+async def _ask_local(module: Module, request: CVMRequest, packet: bytes, asker: Asker) -> CVMResponse:
+    """Written, ended, and read to the end."""
+    with await Connect([module.address], asker.deadline) as peer:
+        done = await Exchange({peer: packet}, {peer: MAX_PACKET + 1}, asker.deadline)
+    return CVMResponse.parse(done.received[peer], request)
+
+
+async def _ask_udp(module: Module, request: CVMRequest, packet: bytes, asker: Asker) -> CVMResponse:
+    """Only what comes from the module's address and repeats the random bytes is its answer."""
+
+    def take(datagram: bytes) -> CVMResponse | None:
+        try:
+            return CVMResponse.parse(datagram, request)
+        except RemoteProtocolError:
+            return None
+
+    return await Datagram(module.address, packet, take, asker.deadline, UDP_WAITS)
+
+
+_ASK: Final = {"command": _ask_command, "local": _ask_local, "udp": _ask_udp}
+
+
+def _split(name: str, asker: Asker) -> tuple[bytes, bytes]:
+    return split_account(name, asker.environment.get("CVM_ACCOUNT_SPLIT_CHARS", "@"), asker.default_domain)
+
+
+def _shared_secret(asker: Asker) -> Secret | None:
+    secret = asker.environment.get("CVM_LOOKUP_SECRET")
+    return Secret(secret.encode()) if secret else None
+
+
+def _with_random_bytes(request: CVMRequest, random_bytes: bytes) -> CVMRequest:
+    return CVMRequest(
+        request.account,
+        request.domain,
+        request.password,
+        request.secret,
+        request.challenge,
+        request.response,
+        request.response_type,
+        random_bytes,
+    )
