@@ -8,10 +8,10 @@ to be closed earlier is closed by ``with`` (in a hook), or by a `Scope` (a trans
         answer = await clamd.recv(deadline)
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 
-from mailfront_io.ops import Operation, TLSFacts
+from mailfront_io.ops import Operation, Recv, RecvLine, Send, StartTLS, TLSFacts
 from mailfront_proto.record import record
 
 if TYPE_CHECKING:
@@ -347,3 +347,55 @@ class Relay(Operation[Relayed]):
         self.first = first
         self.idle = idle
         self.deadline = deadline
+
+
+class Converse(Awaitable[T]):
+    """Runs a client's coroutine on `peer`: one that is written for a stream of its own, as the drivers' `run_client`
+    takes it. Its `Recv`, `Send` and `StartTLS` go to the peer, all else that it awaits to the driver; its result is
+    the answer, and what it raises is raised. Each of its operations keeps its own deadline. The peer stays open.
+
+    So a session that is served can be a client elsewhere meanwhile::
+
+        with await Connect([("mx.example.net", 25)], deadline) as peer:
+            result = await Converse(peer, client)
+    """
+
+    __slots__ = ("_client", "_peer")
+
+    def __init__(self, peer: Peer, client: Coroutine[Operation[Any], Any, T]) -> None:
+        self._peer = peer
+        self._client = client
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        client = self._client
+        step: Callable[[Any], Any] = client.send
+        answer: Any = None
+        while True:
+            try:
+                operation = step(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            try:
+                step, answer = client.send, (yield from self._perform(operation))
+            except GeneratorExit:
+                client.close()
+                raise
+            except BaseException as error:
+                step, answer = client.throw, error
+
+    def _perform(self, operation: Any) -> Generator[Any, Any, Any]:
+        peer, kind = self._peer, type(operation)
+        if kind is Recv or kind is RecvLine:
+            if operation.output:
+                yield from peer.send(operation.output, operation.deadline).__await__()
+                operation.output = b""
+            return (yield from peer.recv(operation.deadline).__await__())
+        if kind is Send:
+            return (yield from peer.send(operation.data, operation.deadline).__await__())
+        if kind is StartTLS:
+            if operation.server_side:
+                raise RuntimeError("StartTLS as a server on a connection that was made from here")
+            facts = peer.start_tls(operation.context, operation.server_hostname, operation.deadline)
+            return (yield from facts.__await__())
+        return (yield operation)

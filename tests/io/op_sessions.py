@@ -375,6 +375,8 @@ class Case:
             waiting = Resolve("lost.example", "A", self.within())
         elif what == "gather":
             waiting = Gather([Resolve("lost.example", "A"), Sleep(PATIENCE), Connect([self.at("silent")])])
+        elif what in ("sleep", "clean-up"):
+            waiting = Gather([Sleep(PATIENCE)])
         elif what == "relay":
             waiting = Relay(await Connect([self.at("silence")], self.within()))
         else:
@@ -384,6 +386,9 @@ class Case:
         try:
             return str(await waiting)
         except Cancelled:
+            if what == "clean-up":
+                self.note(await self.caught(Connect([self.at("silent")])))  # bounded, though it has no deadline
+                raise
             with await Connect([self.at("shout")], self.within()) as peer:  # clean-up
                 answer = await self.line(peer)
             code = None

@@ -63,7 +63,8 @@ async def session(connection):
     await Send(await Recv())
     return 0
 run_descriptors(session)
-heavy = "asyncio trio anyio ssl socket selectors subprocess logging argparse email importlib.metadata".split()
+heavy = "asyncio trio anyio ssl socket selectors subprocess logging argparse email importlib.metadata threading".split()
+heavy += ["mailfront_io." + name for name in ("peers", "children", "drivers.operations", "drivers.streams")]
 print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run(

@@ -18,7 +18,7 @@ PAYLOAD = 1232
 """Bytes of an answer by UDP that we ask for: they arrive unfragmented (DNS flag day 2020)."""
 
 MAX_MESSAGE = 16 * 1024
-"""Bytes of an answer by TCP; more is a failure."""
+"""Bytes of an answer that we read at all: a message full of records takes a while to take apart."""
 
 MAX_RECORDS = 64
 MAX_ANSWER_BYTES = 16 * 1024

@@ -116,7 +116,8 @@ def _ask_all(messages: Any, question: Any, what: str, deadline: float | None, cl
             try:
                 return (yield from _ask(messages, question, server, until, clock))
             except DeadlineExceeded:
-                if deadline is not None and deadline <= clock.monotonic():
+                now = clock.monotonic()
+                if now < until or (deadline is not None and deadline <= now):  # a clean-up's time, or ours, is over
                     raise
                 problem = f"no answer from {server}"
             except (OSError, ConnectionLost, messages.Unusable) as error:
@@ -132,12 +133,13 @@ def _ask(messages: Any, question: Any, server: Place, until: float, clock: Clock
         while True:
             yield Ready(datagrams.receiving(), until)
             data = datagrams.receive()
-            if data is not None:
+            if data is not None and len(data) <= messages.MAX_MESSAGE:
                 try:
                     return messages.read_answer(question, data)
                 except messages.NotOurs:
-                    if until <= clock.monotonic():
-                        raise DeadlineExceeded from None
+                    pass
+            if until <= clock.monotonic():  # a flood of them would never let us wait
+                raise DeadlineExceeded
     except messages.Truncated:
         pass
     finally:

@@ -144,13 +144,13 @@ class Performer:
         end = self.clock.monotonic() + CONNECT_SECONDS if deadline is None else deadline
         for number, place in enumerate(places):
             now = self.clock.monotonic()
-            share = max((end - now) / (len(places) - number), SHORTEST_TRY)
+            until = min(end, now + max((end - now) / (len(places) - number), SHORTEST_TRY))
             try:
-                address, stream = yield from self._doors.open(place, min(end, now + share))
+                address, stream = yield from self._doors.open(place, until)
             except OSError as error:
                 failures.append(f"{place}: {_words(error)}")
             except DeadlineExceeded:
-                if deadline is not None and deadline <= self.clock.monotonic():
+                if self._over(until, deadline):
                     raise
                 failures.append(f"{place}: no answer")
             else:
@@ -239,7 +239,7 @@ class Performer:
                 try:
                     return (yield from self._ask(datagrams, operation, until, last))
                 except DeadlineExceeded:
-                    if last or (deadline is not None and deadline <= self.clock.monotonic()):
+                    if last or self._over(until, deadline):
                         raise
         finally:
             datagrams.close()
@@ -332,14 +332,20 @@ class Performer:
             relay = Relay(child.socket, operation.first, idle=operation.idle, deadline=operation.deadline)
             try:
                 yield from self.relay(relay)
-            finally:
-                child.socket.close()  # the program's cue
-                try:
-                    code = yield from self._wait_for(child.process, self.clock.monotonic() + LAST_SECONDS)
-                except DeadlineExceeded:
-                    child.kill()
-                    code = yield from self._wait_for(child.process, None)
-            return code
+            except (Exception, Cancelled):
+                yield from self._let_end(child)
+                raise
+            return (yield from self._let_end(child))
+
+    def _let_end(self, child: Child) -> Steps[int]:
+        """Close the connection of a program, which is its cue, and wait for its end; kill it if that takes long."""
+        assert child.socket is not None
+        child.socket.close()
+        try:
+            return (yield from self._wait_for(child.process, self.clock.monotonic() + LAST_SECONDS))
+        except DeadlineExceeded:
+            child.kill()
+            return (yield from self._wait_for(child.process, None))
 
     # Several at once
 
@@ -379,6 +385,11 @@ class Performer:
         except DeadlineExceeded:
             if self.clock.monotonic() < until:
                 raise
+
+    def _over(self, until: float | None, deadline: float | None) -> bool:
+        """Whether a try that had time to `until` was ended for good: by `deadline`, or before (a clean-up's time)."""
+        now = self.clock.monotonic()
+        return until is None or now < until or (deadline is not None and deadline <= now)
 
     def _take_turns(self) -> Steps[None]:
         self._at_once += 1
