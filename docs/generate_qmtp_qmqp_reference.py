@@ -103,6 +103,21 @@ answered when the connection was lost is temporary, since nobody knows. A respon
 most {WINDOW} messages are unanswered.
 """
 
+NETSTRINGS = """\
+```python
+from mailfront_proto.buffer import ReceiveBuffer
+from mailfront_proto.netstring import OVERSIZED, NetstringReader, encode_netstring
+
+buffer = ReceiveBuffer()
+reader = NetstringReader(buffer)
+buffer.feed(encode_netstring(b"joe") + b"13:too long for")
+assert reader.read_whole(10) == b"joe"
+assert reader.read_whole(10) is None  # not all of it is here yet
+buffer.feed(b"!,")
+assert reader.read_whole(10) is OVERSIZED and not len(buffer)
+```
+"""
+
 
 def page() -> str:
     """The whole page."""
@@ -120,7 +135,7 @@ def page() -> str:
     parts += [CLIENT_HEAD, "## QMTPClient", "", markdown(QMTPClient.__doc__), "", *methods(QMTPClient)]
     parts += ["## QMQPClient", "", markdown(QMQPClient.__doc__), "", *methods(QMQPClient), "## Of both", ""]
     parts += [*methods(PackageClient, ("send_body", "end_of_body", "next_event"))]
-    parts += ["# Netstrings", "", markdown(netstring.__doc__), "", "## NetstringReader", ""]
+    parts += ["# Netstrings", "", markdown(netstring.__doc__), "", NETSTRINGS, "## NetstringReader", ""]
     parts += [markdown(netstring.NetstringReader.__doc__), ""]
     parts += [*methods(netstring.NetstringReader, ("read_length", "read_slice", "read_whole")), "## Fault", ""]
     parts += [*enum_list(netstring.Fault)]

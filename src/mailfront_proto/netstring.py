@@ -2,10 +2,7 @@
 
 Strategy: the length is read and judged first, before a byte of the content is waited for; what is too long for its
 reader is thrown away as it comes, so that the reader stays in step. Small contents come whole (`read_whole`), large
-ones in slices as they arrive (`read_length`, then `read_slice`). Limits are arguments of the reading call::
-
-    reader = NetstringReader(buffer)
-    address = reader.read_whole(1000)  # None: not all here yet; OVERSIZED: it was longer
+ones in slices as they arrive (`read_length`, then `read_slice`). Limits are arguments of the reading call.
 """
 
 import re
@@ -13,6 +10,7 @@ from enum import Enum
 from typing import Final
 
 from mailfront_proto.buffer import ReceiveBuffer
+from mailfront_proto.errors import LocalProtocolError
 
 MAX_DIGITS: Final = 10
 """Digits of a length: 9,999,999,999 is more than any limit here, and fits 64 bits everywhere."""
@@ -60,7 +58,8 @@ def encode_netstring(data: bytes) -> bytes:
 
 
 class NetstringReader:
-    """Reads the netstrings in `buffer`, one after the other.
+    """Reads the netstrings in `buffer`, a `mailfront_proto.buffer.ReceiveBuffer` that the caller feeds, one after the
+    other.
 
     `max_digits`: digits in a length. `free_lengths`: leading zeros pass, and no digits mean 0. Both are faults
     otherwise. Set `room` to the bytes left of a netstring around these; it counts down, and what does not fit is a
@@ -113,7 +112,8 @@ class NetstringReader:
         when no more is here yet; b"" at the end, once the comma was read. Raises `NetstringError` if another byte
         stands in its place."""
         left = self.left
-        assert left is not None
+        if left is None:
+            raise LocalProtocolError("read_slice() follows a read_length() that has returned the length")
         if left:
             piece = self._buffer.read_some(left if limit is None else min(left, limit))
             self.left = left - len(piece)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailfront_proto.buffer import ReceiveBuffer
+from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.netstring import (
     OVERSIZED,
     Fault,
@@ -154,6 +155,11 @@ def test_an_oversized_one_is_not_held() -> None:
         buffer.feed(b"x" * 65536)
     assert reader.read_whole(1000) is None
     assert len(buffer) == 0
+
+
+def test_a_slice_of_no_netstring() -> None:
+    with pytest.raises(LocalProtocolError, match="follows a read_length"):
+        NetstringReader(ReceiveBuffer()).read_slice()
 
 
 def test_reading_some_and_looking_ahead() -> None:

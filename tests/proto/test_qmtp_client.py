@@ -229,6 +229,7 @@ def test_misuse() -> None:
         (lambda: client.send_body(b"x"), "send_message\\(\\) first"),
         (client.end_of_body, "send_message\\(\\) first"),
         (lambda: client.send_message(A, [], 1), "one recipient at least"),
+        (lambda: client.send_message(A, "joe@example.org", 1), "a list of addresses, not one"),
         (lambda: client.send_message(A, [B], -1), "a size"),
         (lambda: client.send_message(A, [B], 10**10), "a size"),
         (lambda: client.receive_data(b""), "receive_eof"),

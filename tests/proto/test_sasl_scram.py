@@ -507,3 +507,11 @@ def test_what_is_no_stored_form(stored: bytes) -> None:
 def test_what_are_no_keys(hash_name: str, salt: bytes, iterations: int, key: int) -> None:
     with pytest.raises(LocalProtocolError, match="ScramKeys: "):
         ScramKeys(hash_name, salt, iterations, Secret(bytes(key)), Secret(bytes(key)))
+
+
+@pytest.mark.parametrize(
+    ("salt", "iterations", "hash_name"), [(b"", 4096, "sha256"), (SALT, 0, "sha256"), (SALT, 4096, "md5")]
+)
+def test_keys_that_cannot_be_derived(salt: bytes, iterations: int, hash_name: str) -> None:
+    with pytest.raises(LocalProtocolError, match=r"^derive_keys\(\): "):
+        derive_keys(PASSWORD, salt, iterations, hash_name)

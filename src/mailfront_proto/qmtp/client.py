@@ -91,6 +91,8 @@ class PackageClient:
                 f"send_message(): {len(self._messages)} messages are not answered yet: call next_event() until it "
                 "returns MessageDone"
             )
+        if isinstance(recipients, str):
+            raise LocalProtocolError("send_message(): recipients is a list of addresses, not one: [recipient]")
         to = [_to_address(recipient) for recipient in recipients]
         if not to or not 0 <= size < 10**MAX_DIGITS:
             raise LocalProtocolError("send_message() takes one recipient at least, and a size of 10 digits at most")

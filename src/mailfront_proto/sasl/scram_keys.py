@@ -69,8 +69,10 @@ def derive_keys(password: Secret, salt: bytes, iterations: int, hash_name: str =
     """The keys to store for `password` (UTF-8). Slow by intent: it computes PBKDF2 with `iterations`.
 
     `salt`: `SALT_SIZE` octets of chance, made anew for each user. Raises `LocalProtocolError` for a password that is
-    empty, no UTF-8, or prohibited by SASLprep.
+    empty, no UTF-8, or prohibited by SASLprep, and for what `ScramKeys` refuses.
     """
+    if hash_name not in _SIZES or not salt or iterations < 1:
+        raise LocalProtocolError("derive_keys(): the hash is sha1 or sha256, the salt not empty, iterations at least 1")
     client_key, server_key = keys_of(salted_password(password, salt, iterations, hash_name), hash_name)
     return ScramKeys(hash_name, salt, iterations, Secret(digest(client_key, hash_name)), Secret(server_key))
 
