@@ -19,7 +19,7 @@ from stat import S_ISREG
 from mailfront_io.mailboxes import maildir_names as names_
 from mailfront_io.mailboxes.location import Location, open_directory, open_subdirectory
 
-PIECE = 32 * 1024
+PIECE = 16 * 1024
 """Bytes of a message that are read at once: large ones are streamed with little memory, most are read whole."""
 
 _READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: a FIFO would wait for a writer
