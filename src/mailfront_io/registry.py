@@ -14,6 +14,8 @@ _PLUGINS = {
     "authenticate": "mailfront_io.plugins.authenticate:Authenticate",
     "check-fqdn": "mailfront_io.plugins.check_fqdn:CheckFQDN",
     "counters": "mailfront_io.plugins.counters:Counters",
+    "cvm-authenticate": "mailfront_io.plugins.cvm_authenticate:CVMAuthenticate",
+    "cvm-validate": "mailfront_io.plugins.cvm_validate:CVMValidate",
     "force-file": "mailfront_io.plugins.force_file:ForceFile",
     "mailrules": "mailfront_io.plugins.mailrules:MailRules",
     "patterns": "mailfront_io.plugins.patterns:Patterns",
