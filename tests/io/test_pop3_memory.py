@@ -111,7 +111,7 @@ def test_a_large_message_is_streamed(tmp_path: Path, words: list[str]) -> None:
         with logged_in(port, "joe") as (sock, lines):
             for _ in range(10):
                 fetch(sock, lines, b"RETR 1")
-            grown = []
+            grown: list[int] = []
             while not grown or (grown[-1] > 64 * 1024 and len(grown) < 4):
                 memory.reset()
                 before = memory.peak
