@@ -271,3 +271,15 @@ class Wire(Backend):
         assert name is not None
         with open(name, "ab") as file:
             file.writelines([words, b"\n", *spool.blocks()])
+
+
+class OnlyChunks(Plugin):
+    """Takes messages by BDAT alone."""
+
+    name = "only-chunks"
+
+    def commands(self) -> Iterable[Command]:
+        yield Command("DATA", self._data)
+
+    def _data(self, argument: str) -> Response:
+        return Response(502, "5.5.1 BDAT, please")

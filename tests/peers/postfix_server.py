@@ -58,6 +58,7 @@ anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 error unix - - n - - error
 retry unix - - n - - error
+smtp unix - - n - - smtp
 capture unix - n n - 1 pipe flags= user=nobody null_sender= argv={directory}/capture ${{sender}} ${{recipient}}
 """
 
@@ -110,8 +111,8 @@ def _without_trace(message: bytes) -> tuple[bytes, bytes]:
 
 
 @contextmanager
-def postfix() -> Iterator[Postfix]:
-    """Start one, and stop it."""
+def postfix(more: str = "") -> Iterator[Postfix]:
+    """Start one, and stop it. `more`: lines for main.cf."""
     command = program("postfix")
     if os.geteuid() != 0:
         pytest.skip("Postfix must be started by root.")
@@ -125,7 +126,7 @@ def postfix() -> Iterator[Postfix]:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         values = {"directory": directory, "port": port, "limit": MESSAGE_LIMIT}
-        (directory / "conf" / "main.cf").write_text(MAIN.format(**values))
+        (directory / "conf" / "main.cf").write_text(MAIN.format(**values) + more)
         (directory / "conf" / "master.cf").write_text(MASTER.format(**values))
         (directory / "capture").write_text(CAPTURE.format(**values))
         (directory / "capture").chmod(0o755)
