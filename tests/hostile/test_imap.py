@@ -1,4 +1,4 @@
-"""IMAP up to the login: H73, H74; and the rows on STARTTLS, logins, logs and long lines as they concern it."""
+"""IMAP up to the login: H73, H74; and the rows on STARTTLS (both roles), logins, logs and long lines as it has them."""
 
 from dataclasses import replace
 
@@ -10,12 +10,16 @@ from mailfront_proto.imap import (
     Answered,
     ConnectionClosed,
     HandOver,
+    IMAPClient,
     IMAPServer,
     LocalProtocolError,
     Profile,
+    RemoteProtocolError,
+    Secret,
     State,
     VerifyPassword,
 )
+from mailfront_proto.sasl import PlainClient
 from mailfront_proto.testing import Outcome, assert_chunk_invariant, assert_memory_bounded
 from tests.proto.imap_script import player, said, server
 
@@ -257,6 +261,46 @@ def test_h48_no_password_is_told_for_a_log(segments: list[bytes], profile: Profi
 def test_h48_tags_are_shown_where_they_are_none() -> None:
     outcome = outcome_of(b"a1 NOOP\r\nb2 FOO\r\nc3 AUTHENTICATE NONE\r\nd4 NOOP\r\ne5\r\n")
     assert [line[:2] for line in said(outcome)] == ["* ", "a1", "b2", "c3", "d4", "e5"]
+
+
+# -- a hostile server --------------------------------------------------------------------------------------
+
+
+def at_starttls() -> IMAPClient:
+    """A client that has asked for TLS, and awaits the answer."""
+    client = IMAPClient()
+    client.receive_data(b"* OK [CAPABILITY IMAP4rev1 STARTTLS AUTH=PLAIN] ready\r\n")
+    client.next_event()
+    client.starttls()
+    client.data_to_send()
+    return client
+
+
+def test_h37_preauth_keeps_nobody_from_tls() -> None:
+    client = IMAPClient()
+    client.receive_data(b"* PREAUTH welcome\r\n")
+    with pytest.raises(RemoteProtocolError, match="greets with PREAUTH"):
+        client.next_event()
+    assert isinstance(client.next_event(), ConnectionClosed)
+
+
+@pytest.mark.parametrize("behind", [b"* CAPABILITY AUTH=PLAIN\r\n", b"A0002 OK in\r\n", b"x"])
+def test_h37_bytes_behind_the_answer_to_starttls_are_fatal(behind: bytes) -> None:
+    client = at_starttls()
+    client.receive_data(b"A0001 OK go\r\n" + behind)
+    with pytest.raises(RemoteProtocolError, match="bytes behind its answer to STARTTLS"):
+        client.next_event()
+    assert isinstance(client.next_event(), ConnectionClosed)
+
+
+def test_h37_capabilities_from_before_tls_are_forgotten() -> None:
+    client = at_starttls()
+    client.receive_data(b"* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\nA0001 OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] go\r\n")
+    client.next_event()
+    client.tls_established()
+    assert not client.capabilities
+    with pytest.raises(LocalProtocolError, match="the server offers no mechanism"):
+        client.authenticate(PlainClient("joe", Secret(b"x")))
 
 
 # -- lines -------------------------------------------------------------------------------------------------
