@@ -1,9 +1,12 @@
-"""What every server machine has below its commands: bytes in, bytes out, and the event that is owed an answer.
+"""What every machine has below its commands: bytes in, bytes out; of a server machine also the event that is owed an
+answer.
 
 `mailfront_proto.pull` says in words how a machine is used; this is the part of it that does not depend on the
-protocol. A machine adds its states, its reader for each state, and its answers.
+protocol. A machine adds its states, its reader for each state, and its answers or commands.
 """
 
+from collections import deque
+from collections.abc import Callable
 from typing import ClassVar, Generic, TypeVar
 
 from mailfront_proto.buffer import ReceiveBuffer
@@ -66,3 +69,51 @@ class ServerMachine(Generic[E]):
         """No more input is read; what is queued still goes out."""
         self._closed = closed
         self._buffer.clear()
+
+
+class ClientMachine(Generic[E]):
+    """The input, the output and the events of one session. `E`: what its events have in common. `feed` takes the bytes
+    that come."""
+
+    _handshake_state: ClassVar[object] = None
+    """The state in which what comes is not ours but TLS's."""
+
+    _state: object = ""
+    """Where the session stands, if it has states."""
+
+    def __init__(self, feed: Callable[[bytes], None]) -> None:
+        self._feed = feed
+        self._eof = False
+        self._output: list[bytes] = []
+        self._output_size = 0
+        self._events: deque[E] = deque()
+        self._closed: E | None = None
+
+    def receive_data(self, data: bytes) -> None:
+        """Store bytes from the server. Call `next_event` next. Bytes after the end are dropped."""
+        if not data:
+            raise LocalProtocolError('receive_data(b""): call receive_eof() when the server has closed')
+        if self._state is self._handshake_state:
+            raise LocalProtocolError("receive_data(): these bytes are for TLS; call tls_established() first")
+        if self._closed is None:
+            self._feed(data)
+
+    def receive_eof(self) -> None:
+        """The server will send nothing more, or the connection is lost."""
+        self._eof = True
+
+    def data_to_send(self) -> bytes:
+        """Drain what is to be written to the server; b"" when there is nothing. While a login is awaited (``awaiting``
+        says so) it holds credentials: show it nowhere."""
+        data = b"".join(self._output)
+        self._drop_output()
+        return data
+
+    def _put(self, data: bytes) -> None:
+        if data:
+            self._output.append(data)
+            self._output_size += len(data)
+
+    def _drop_output(self) -> None:
+        self._output.clear()
+        self._output_size = 0

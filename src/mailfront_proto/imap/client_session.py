@@ -5,7 +5,7 @@ told or noted as they come. The methods that send commands are in `mailfront_pro
 """
 
 from collections import deque
-from typing import Final, NoReturn
+from typing import ClassVar, Final, NoReturn
 
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
 from mailfront_proto.imap.client_events import (
@@ -23,6 +23,7 @@ from mailfront_proto.imap.events import ConnectionClosed
 from mailfront_proto.imap.replies import Reply, parse_status
 from mailfront_proto.imap.response_reader import BadResponse, ResponseReader, parse_id
 from mailfront_proto.imap.states import State
+from mailfront_proto.machine import ClientMachine
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, NeedData, Paused
 from mailfront_proto.sasl.client_exchange import ClientExchange
 
@@ -45,10 +46,15 @@ _WHAT_FIRST: Final = {
 }
 
 
-class ClientSession:
+class ClientSession(ClientMachine[ClientEvent]):
     """The part of `IMAPClient` that does not depend on which commands there are to call."""
 
+    _handshake_state: ClassVar[object] = State.TLS
+    _state: State
+
     def __init__(self, allow_preauth: bool, max_line: int, max_response: int) -> None:
+        self._reader = ResponseReader(max_line, max_response)
+        super().__init__(self._reader.feed)
         self.capabilities: tuple[str, ...] = ()
         """What the server offers, in upper case; empty while that is not known, and again after
         ``tls_established()``."""
@@ -56,12 +62,6 @@ class ClientSession:
 
         self._allow_preauth = allow_preauth
         self._state = State.GREETING
-        self._reader = ResponseReader(max_line, max_response)
-        self._eof = False
-        self._output: list[bytes] = []
-        self._output_size = 0
-        self._events: deque[ClientEvent] = deque()
-        self._closed: ConnectionClosed | None = None
 
         self._commands = 0
         self._tag = b""
@@ -90,26 +90,9 @@ class ClientSession:
 
     def receive_data(self, data: bytes) -> None:
         """Store bytes from the server. Call `next_event` next. Bytes after the end are dropped."""
-        if not data:
-            raise LocalProtocolError('receive_data(b""): call receive_eof() when the server has closed')
-        if self._state is State.TLS:
-            raise LocalProtocolError("receive_data(): these bytes are for TLS; call tls_established() first")
         if self._state is State.HANDED_OVER:
             raise LocalProtocolError("receive_data(): the connection is handed over; feed the bytes to its next owner")
-        if self._state is not State.CLOSED:
-            self._reader.feed(data)
-
-    def receive_eof(self) -> None:
-        """The server will send nothing more, or the connection is lost."""
-        self._eof = True
-
-    def data_to_send(self) -> bytes:
-        """Drain what is to be written to the server; b"" when there is nothing. While ``awaiting`` is ``LOGIN`` or
-        ``AUTHENTICATE`` it holds credentials: show it nowhere."""
-        data = b"".join(self._output)
-        self._output.clear()
-        self._output_size = 0
-        return data
+        super().receive_data(data)
 
     def next_event(self) -> ClientEvent | NeedData | Paused:
         """The next event; `NEED_DATA` while an answer is awaited; `PAUSED` while the next call is the application's: a
@@ -185,10 +168,6 @@ class ClientSession:
         first, *others = parts or (b"",)
         self._parts.extend(others)
         self._put(b"%b %b%b" % (self._tag, command.encode("ascii"), first))
-
-    def _put(self, data: bytes) -> None:
-        self._output.append(data)
-        self._output_size += len(data)
 
     # -- responses ---------------------------------------------------------------------------------------
 
@@ -318,5 +297,4 @@ class ClientSession:
         self._parts.clear()
         self._exchange = None
         self._reader.clear()
-        self._output.clear()
-        self._output_size = 0
+        self._drop_output()

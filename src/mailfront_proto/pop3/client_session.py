@@ -9,10 +9,11 @@ bounded parts. Only then does the next answer begin. The methods that send comma
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final, NoReturn
+from typing import ClassVar, Final, NoReturn
 
 from mailfront_proto.buffer import OVERSIZED, ReceiveBuffer
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
+from mailfront_proto.machine import ClientMachine
 from mailfront_proto.pop3.capabilities import NOTHING, parse_capabilities
 from mailfront_proto.pop3.client_events import (
     Authenticated,
@@ -78,10 +79,15 @@ Awaited = tuple[str, int]
 """A verb and a message number, 0 where it has none."""
 
 
-class ClientSession:
+class ClientSession(ClientMachine[ClientEvent]):
     """The part of `POP3Client` that does not depend on which commands there are to call."""
 
+    _handshake_state: ClassVar[object] = State.TLS
+    _state: State
+
     def __init__(self, max_reply_line: int) -> None:
+        self._buffer = ReceiveBuffer()
+        super().__init__(self._buffer.feed)
         self.capabilities: Mapping[str, tuple[str, ...]] = NOTHING
         """What the server offers, tag in upper case to parameters; empty before `CapaDone`, and again after
         ``tls_established()``."""
@@ -91,12 +97,6 @@ class ClientSession:
 
         self._max_line = max_reply_line
         self._state = State.GREETING
-        self._buffer = ReceiveBuffer()
-        self._eof = False
-        self._output: list[bytes] = []
-        self._output_size = 0
-        self._events: deque[ClientEvent] = deque()
-        self._closed: ConnectionClosed | None = None
 
         self._awaiting: deque[Awaited] = deque([("greeting", 0)])
         self._answered_too_early = False  # bytes of an answer came before its command went out
@@ -124,27 +124,6 @@ class ClientSession:
     def mechanisms(self) -> tuple[str, ...]:
         """The SASL mechanisms that the server offers (RFC 5034 section 3), in upper case and in order."""
         return tuple(mechanism.upper() for mechanism in self.capabilities.get("SASL", ()))
-
-    def receive_data(self, data: bytes) -> None:
-        """Store bytes from the server. Call `next_event` next. Bytes after the end are dropped."""
-        if not data:
-            raise LocalProtocolError('receive_data(b""): call receive_eof() when the server has closed')
-        if self._state is State.TLS:
-            raise LocalProtocolError("receive_data(): these bytes are for TLS; call tls_established() first")
-        if self._state is not State.CLOSED:
-            self._buffer.feed(data)
-
-    def receive_eof(self) -> None:
-        """The server will send nothing more, or the connection is lost."""
-        self._eof = True
-
-    def data_to_send(self) -> bytes:
-        """Drain what is to be written to the server; b"" when there is nothing. While ``awaiting`` is ``AUTH``,
-        ``USER`` or ``PASS`` it holds credentials: show it nowhere."""
-        data = b"".join(self._output)
-        self._output.clear()
-        self._output_size = 0
-        return data
 
     def next_event(self) -> ClientEvent | NeedData | Paused:
         """The next event; `NEED_DATA` while an answer is awaited; `PAUSED` while the next call is the application's: a
@@ -207,8 +186,7 @@ class ClientSession:
         if not self._awaiting and len(self._buffer):
             self._answered_too_early = True
         self._awaiting.append((verb, number))
-        self._output.append(line)
-        self._output_size += len(line)
+        self._put(line)
 
     # -- answers -----------------------------------------------------------------------------------------
 
@@ -406,8 +384,7 @@ class ClientSession:
         self._state = State.CLOSED
         self._awaiting.clear()
         self._buffer.clear()
-        self._output.clear()
-        self._output_size = 0
+        self._drop_output()
         self._decoder = None
         self._pass_line = b""
 

@@ -22,6 +22,7 @@ from typing import Final, NoReturn
 
 from mailfront_proto.buffer import ReceiveBuffer
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
+from mailfront_proto.machine import ClientMachine
 from mailfront_proto.netstring import MAX_DIGITS, NetstringError, NetstringReader, Oversized, encode_netstring
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, NeedData, Paused
 from mailfront_proto.qmtp.events import ConnectionClosed
@@ -58,20 +59,16 @@ class _Message:
     sent: bool = False
 
 
-class PackageClient:
+class PackageClient(ClientMachine[ClientEvent]):
     """What the two clients share; see `QMTPClient`, `mailfront_proto.qmqp.client.QMQPClient`."""
 
     def __init__(self, one_response: bool, window: int) -> None:
         self._one_response = one_response
         self._window = window
         self._buffer = ReceiveBuffer()
+        super().__init__(self._buffer.feed)
         self._reader = NetstringReader(self._buffer)
-        self._eof = False
-        self._output: list[bytes] = []
-        self._output_size = 0
         self._messages: deque[_Message] = deque()
-        self._events: deque[ClientEvent] = deque()
-        self._closed: ConnectionClosed | None = None
 
     @property
     def awaiting(self) -> int:
@@ -126,30 +123,7 @@ class PackageClient:
             raise LocalProtocolError(f"{call}(): call send_message() first")
         return self._messages[-1]
 
-    def _put(self, data: bytes) -> None:
-        if data:
-            self._output.append(data)
-            self._output_size += len(data)
-
-    def data_to_send(self) -> bytes:
-        """Drain what is to be written to the server; b"" when there is nothing."""
-        data = b"".join(self._output)
-        self._output.clear()
-        self._output_size = 0
-        return data
-
     # -- receiving ---------------------------------------------------------------------------------------
-
-    def receive_data(self, data: bytes) -> None:
-        """Store bytes from the server. Call `next_event` next. Bytes after the end are dropped."""
-        if not data:
-            raise LocalProtocolError('receive_data(b""): call receive_eof() when the server has closed')
-        if self._closed is None:
-            self._buffer.feed(data)
-
-    def receive_eof(self) -> None:
-        """The server will send nothing more, or the connection is lost."""
-        self._eof = True
 
     def next_event(self) -> ClientEvent | NeedData | Paused:
         """The next event; `NEED_DATA` while a response is awaited; `PAUSED` while the next call is the application's:
@@ -236,8 +210,7 @@ class PackageClient:
             self._events.append(MessageDone(message.results))
         self._messages.clear()
         self._closed = ConnectionClosed(reason, in_message)
-        self._output.clear()
-        self._output_size = 0
+        self._drop_output()
         self._buffer.clear()
 
 

@@ -8,9 +8,10 @@ once all is answered it is put right. The methods that send commands are in `mai
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import ClassVar, Final, NoReturn
 
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
+from mailfront_proto.machine import ClientMachine
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, NeedData, Paused
 from mailfront_proto.sasl.client_exchange import ClientExchange
 from mailfront_proto.smtp.body_encoder import ChunkEncoder, DotEncoder
@@ -45,12 +46,17 @@ from mailfront_proto.smtp.states import State
 from mailfront_proto.smtp.transaction import Transaction
 
 
-class ClientSession:
+class ClientSession(ClientMachine[ClientEvent]):
     """The part of `SMTPClient` that does not depend on which commands there are to call."""
+
+    _handshake_state: ClassVar[object] = State.TLS
+    _state: State
 
     def __init__(
         self, local_name: str, lmtp: bool, max_reply_line: int, max_reply_lines: int, chunk_size: int
     ) -> None:
+        self._reader = ReplyReader(max_reply_line, max_reply_lines)
+        super().__init__(self._reader.feed)
         self.lmtp = lmtp
         self.capabilities = Capabilities()
         """What the server offers; empty before `HelloDone`, and again after ``tls_established()``."""
@@ -60,12 +66,6 @@ class ClientSession:
         self._chunk_size = chunk_size
 
         self._state = State.GREETING
-        self._reader = ReplyReader(max_reply_line, max_reply_lines)
-        self._eof = False
-        self._output: list[bytes] = []
-        self._output_size = 0
-        self._events: deque[ClientEvent] = deque()
-        self._closed: ConnectionClosed | None = None
 
         self._awaiting: deque[str] = deque(["greeting"])
         self._answered_too_early = False  # bytes of an answer came before its command went out
@@ -93,27 +93,6 @@ class ClientSession:
         an empty string.
         Each has its own deadline (RFC 5321 section 4.5.3.2)."""
         return self._awaiting[0] if self._awaiting else ""
-
-    def receive_data(self, data: bytes) -> None:
-        """Store bytes from the server. Call `next_event` next. Bytes after the end are dropped."""
-        if not data:
-            raise LocalProtocolError('receive_data(b""): call receive_eof() when the server has closed')
-        if self._state is State.TLS:
-            raise LocalProtocolError("receive_data(): these bytes are for TLS; call tls_established() first")
-        if self._state is not State.CLOSED:
-            self._reader.feed(data)
-
-    def receive_eof(self) -> None:
-        """The server will send nothing more, or the connection is lost."""
-        self._eof = True
-
-    def data_to_send(self) -> bytes:
-        """Drain what is to be written to the server; b"" when there is nothing. While ``awaiting`` is
-        ``AUTH`` it holds credentials: show it nowhere."""
-        data = b"".join(self._output)
-        self._output.clear()
-        self._output_size = 0
-        return data
 
     def next_event(self) -> ClientEvent | NeedData | Paused:
         """The next event; `NEED_DATA` while an answer is awaited; `PAUSED` while the next call is the
@@ -263,11 +242,6 @@ class ClientSession:
         self._put(b"BDAT %d LAST\r\n" % len(data) if last else b"BDAT %d\r\n" % len(data))
         self._put(data)
         self._state = State.CHUNKS
-
-    def _put(self, data: bytes) -> None:
-        if data:
-            self._output.append(data)
-            self._output_size += len(data)
 
     # -- answers -----------------------------------------------------------------------------------------
 
@@ -447,8 +421,7 @@ class ClientSession:
         self._body = None
         self._awaiting.clear()
         self._reader.clear()
-        self._output.clear()
-        self._output_size = 0
+        self._drop_output()
 
 
 _HANDLERS: Final[dict[str, Callable[[ClientSession, str, Reply], None]]] = {
