@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from mailfront_io.auth.store import CredentialStore
 
 SETTINGS = (
-    Setting("AUTH_STORE", Kind.TEXT, "where users are looked up: static:FILE"),
+    Setting("AUTH_STORE", Kind.TEXT, "where users are looked up: KIND:NAME"),
+    Setting("CVM_SASL_PLAIN", Kind.TEXT, "the CVM modules for passwords, where AUTH_STORE is not set"),
+    Setting("CVM_SASL_CRAM_MD5", Kind.TEXT, "the CVM modules for CRAM-MD5"),
     *OFFER_SETTINGS,
     Setting("AUTH_FAILURE_DELAY", Kind.NUMBER, "seconds before a failed login is answered", "1 (compat: 0)"),
     Setting("MAXAUTHFAIL", Kind.NUMBER, "failed logins before the session ends", "5 (compat: no limit)"),
@@ -67,7 +69,7 @@ class IMAPService:
         self._turned_away = turned_away
         if self.profile.name != "compat":
             check_settings(SETTINGS, environment)
-        self.credentials = credentials if credentials is not None else open_store(environment)
+        self.credentials = credentials if credentials is not None else open_store(environment) or cvm_store(environment)
         self._tls_context: ssl.SSLContext | None = None
         self._tls_key_type = ""
         if environment.get("TLS_CERTFILE"):
@@ -87,7 +89,9 @@ class IMAPService:
     def check_required(self) -> None:
         """Raise `ConfigurationError` for a setting that is needed and missing; for servers."""
         if self.credentials is None:
-            raise ConfigurationError("$AUTH_STORE is not set: imap needs it (where users are looked up: static:FILE)")
+            raise ConfigurationError(
+                "neither $AUTH_STORE nor $CVM_SASL_PLAIN is set: imap needs one of them (where users are looked up)"
+            )
         needs_tls = parse_number(self.environment.get("AUTH_REQUIRES_TLS")) != 0 and self.profile.name != "compat"
         if needs_tls and self._tls_context is None:
             raise ConfigurationError(
@@ -113,6 +117,20 @@ def imap_service_from_line(
     if len(words) < 2:
         raise ConfigurationError("imap hands each login to a program: write imap PROGRAM [ARGUMENTS...]")
     return IMAPService(words[1:], environment, log)
+
+
+def cvm_store(environment: Mapping[str, str]) -> "CredentialStore | None":
+    """The store that asks the CVM modules of the settings; None if there are none. Raises `ConfigurationError`."""
+    passwords = environment.get("CVM_SASL_PLAIN", "")
+    responses = environment.get("CVM_SASL_CRAM_MD5", "")
+    if not passwords and not responses:
+        return None
+    from mailfront_io.auth.cvm import CVMStore
+
+    try:
+        return CVMStore(passwords, responses)
+    except ValueError as error:
+        raise ConfigurationError(f"$CVM_SASL_PLAIN, $CVM_SASL_CRAM_MD5: {error}") from error
 
 
 def profile_from(environment: Mapping[str, str]) -> Profile:

@@ -22,6 +22,7 @@ from mailfront_io.service import ConfigurationError, Service, encoded, service_f
 from mailfront_proto.smtp.replies import Reply
 
 if TYPE_CHECKING:
+    from mailfront_io.imap_service import IMAPService
     from mailfront_io.pop3_service import POP3Service
 
 EX_CONFIG = 78
@@ -29,7 +30,7 @@ EX_CONFIG = 78
 DRIVERS = ("asyncio", "trio", "blocking", "fork")
 LOOPS = ("auto", "asyncio", "uvloop")
 Loop = Literal["auto", "asyncio", "uvloop"]
-DEVELOPMENT_PORTS = {"smtp": 2525, "lmtp": 2524, "qmtp": 2209, "qmqp": 2628, "pop3": 2110}
+DEVELOPMENT_PORTS = {"smtp": 2525, "lmtp": 2524, "qmtp": 2209, "qmqp": 2628, "pop3": 2110, "imap": 2143}
 
 MAX_CONNECTIONS = 1000
 MAX_PER_CLIENT = 20
@@ -49,7 +50,7 @@ the one-shot form, for instance:
 class Endpoint:
     """A service and the address where it is served."""
 
-    service: "Service | POP3Service"
+    service: "Service | POP3Service | IMAPService"
     host: str
     port: int
 
@@ -108,6 +109,8 @@ class Admission:
 def _refusal(protocol: str, text: str) -> bytes:
     if protocol == "pop3":
         return f"-ERR [SYS/TEMP] {text}\r\n".encode()
+    if protocol == "imap":
+        return f"* BYE [UNAVAILABLE] {text}\r\n".encode()
     return encoded(protocol, Reply(421, f"4.7.0 {text}"))
 
 
@@ -225,15 +228,21 @@ def serve(
 
 def _service(
     words: list[str], environment: Mapping[str, str], log: Callable[[str], None]
-) -> "Service | POP3Service":
+) -> "Service | POP3Service | IMAPService":
     if words[0] == "pop3":
         from mailfront_io.pop3_service import pop3_service_from_line
 
         return pop3_service_from_line(words, environment, log)
+    if words[0] == "imap":
+        from mailfront_io.imap_service import imap_service_from_line
+
+        return imap_service_from_line(words, environment, log)
     return service_from_line(words, environment, log)
 
 
-def _session_factory(service: "Service | POP3Service", local_host: str) -> Callable[[Connection], SessionCoroutine]:
+def _session_factory(
+    service: "Service | POP3Service | IMAPService", local_host: str
+) -> Callable[[Connection], SessionCoroutine]:
     def make(connection: Connection) -> SessionCoroutine:
         return service.session(connection, facts(connection, local_host))
 
@@ -308,7 +317,7 @@ class _Parser(argparse.ArgumentParser):
 def _arguments(words: list[str]) -> argparse.Namespace:
     parser = _Parser(
         prog="mailfront serve",
-        usage="mailfront serve [OPTIONS] [PROTOCOL BACKEND [PLUGINS...] | pop3 maildir]",
+        usage="mailfront serve [OPTIONS] [PROTOCOL BACKEND [PLUGINS...] | pop3 maildir | imap PROGRAM [ARGUMENTS...]]",
         description="A server of its own for a mailfront line.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -356,7 +365,8 @@ def main(words: list[str]) -> int:
         if arguments.line:
             if len(arguments.line) < 2:
                 raise ConfigurationError(
-                    "a line is PROTOCOL BACKEND [PLUGINS...], such as: smtp echo accept; or: pop3 maildir"
+                    "a line is PROTOCOL BACKEND [PLUGINS...], such as: smtp echo accept; or: pop3 maildir; or: "
+                    "imap PROGRAM"
                 )
             service = _service(arguments.line, environment, log)
             if service.load_error is not None:
