@@ -19,6 +19,7 @@ from mailfront_proto.smtp import parameters as options
 from mailfront_proto.smtp.client import CHUNK_SIZE, SMTPClient
 from mailfront_proto.smtp.client_order import MAX_CHUNKS, MAX_PIPELINED
 from mailfront_proto.smtp.replies import Reply
+from mailfront_proto.smtp.server_session import ServerSession
 
 PAGE = Path(__file__).with_name("smtp-reference.md")
 
@@ -188,11 +189,11 @@ def own_answers() -> list[str]:
     return [f"- `{line}`" for reply in replies for line in [str(reply).replace("\n", " / ")]]
 
 
-def client_methods() -> list[str]:
-    """The methods of the client that send."""
+def method_sections(kind: type, chosen: Callable[[str], bool]) -> list[str]:
+    """The methods of `kind` whose names are chosen, each with its signature."""
     lines = []
-    for name, method in vars(SMTPClient).items():
-        if not name.startswith("_"):
+    for name, method in vars(kind).items():
+        if chosen(name):
             signature = str(inspect.signature(method)).replace("(self, ", "(").replace("(self)", "()")
             signature = re.sub(r" -> None$", "", re.sub(r"[\w.]+\.(\w+)", r"\1", signature))
             for nothing in (options.NO_MAIL_OPTIONS, options.NO_RECIPIENT_OPTIONS):
@@ -211,6 +212,8 @@ def page() -> str:
     parts += ["### Of an AUTH exchange", "", markdown(requests.__doc__), ""]
     for kind in members(requests, lambda kind: kind is not requests.Request):
         parts += event_section(kind, "####")
+    parts += ["## Of your own", "", "Methods of the machine; call them before the command that they change.", ""]
+    parts += method_sections(ServerSession, lambda name: name.startswith(("register_", "unregister_", "override_")))
     parts += [SERVER_ANSWERS, *usual_replies(), "", "## What the machine answers by itself", ""]
     parts += ["Each is told to the application as `Refused` (or `MessageRefused`), but for NOOP's.", ""]
     parts += [*own_answers(), "", "## Profile", "", markdown(profile.Profile.__doc__), ""]
@@ -224,7 +227,8 @@ def page() -> str:
     for kind in members(options, lambda kind: not issubclass(kind, Exception)):
         parts += ["## " + kind.__name__, "", markdown(kind.__doc__), ""]
         parts += [*enum_list(kind), ""] if issubclass(kind, Enum) else []
-    parts += [CLIENT_HEAD, "## Commands", "", markdown(SMTPClient.__doc__), "", *client_methods()]
+    parts += [CLIENT_HEAD, "## Commands", "", markdown(SMTPClient.__doc__), ""]
+    parts += method_sections(SMTPClient, lambda name: not name.startswith("_"))
     parts += ["## Events of the client", "", markdown(client_events.__doc__), ""]
     for kind in members(client_events, lambda kind: not issubclass(kind, Enum)):
         parts += event_section(kind)
