@@ -15,6 +15,7 @@ usage: mailfront PROTOCOL BACKEND [PLUGINS...]     one session on standard input
        mailfront serve [OPTIONS] [PROTOCOL BACKEND [PLUGINS...]]     a server of its own
        mailfront send [OPTIONS] HOST[:PORT]        send one message
        mailfront rules check|test FILE [OPTIONS]   check mail rules, see what they do
+       mailfront user add|passwd|list|remove|verify [NAME]     who may log in
 
 PROTOCOL  smtp, lmtp, qmtp or qmqp
 BACKEND   where mail goes: echo, discard, maildir, queuedir, or module:Class
@@ -45,6 +46,10 @@ def main() -> int:
         from mailfront_io.rules_command import main as rules
 
         return rules(arguments[1:])
+    if arguments[:1] == ["user"]:
+        from mailfront_io.user_command import main as user
+
+        return user(arguments[1:])
     if arguments[:1] in (["--help"], ["-h"], ["help"]):
         from mailfront_io.registry import backend_names, plugin_names
 

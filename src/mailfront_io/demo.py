@@ -1,7 +1,8 @@
 """The development server: what ``mailfront serve`` does without a line, on defaults that are all embedded.
 
-Everything it makes lives in one directory: the password of the one user, a self-signed certificate, and
-that user's maildir. It takes mail for any address at ``localhost`` and relays nothing; over POP3 it gives it back.
+Everything it makes lives in one directory: the database of users, the password of the one there is, a self-signed
+certificate, and that user's maildir. It takes mail for any address at ``localhost`` and relays nothing; over POP3 it
+gives it back.
 """
 
 import os
@@ -10,7 +11,8 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 
-from mailfront_io.auth.static import StaticStore
+from mailfront_io.auth.sqlite import SQLiteStore, UserDatabase, UserExists
+from mailfront_io.auth.store import StoreUnavailable
 from mailfront_io.pop3_service import POP3Service
 from mailfront_io.server import Endpoint, parse_address
 from mailfront_io.service import ConfigurationError, Service
@@ -37,12 +39,16 @@ class Demo:
             for path in (directory, maildirs, self._maildir, *boxes):
                 os.makedirs(path, mode=0o700, exist_ok=True)
             self._password = self._read_password()
+            self._users = os.path.join(directory, "users.sqlite")
+            self._keep_user()
             if not os.path.exists(self._certificate):
                 make_certificate(self._certificate)
         except OSError as error:
             raise ConfigurationError(
                 f"--data {directory}: {error.filename}: {error.strerror}: name a directory that can be written"
             ) from error
+        except StoreUnavailable as error:
+            raise ConfigurationError(f"--data {directory}: {error}") from error
         self._environment = {
             **environment,
             "ACCEPT_DOMAINS": "localhost",
@@ -64,6 +70,16 @@ class Demo:
                 file.write(password + "\n")
             return password
 
+    def _keep_user(self) -> None:
+        """The database of users has the one whose password is in the file."""
+        database, password = UserDatabase(self._users), Secret(self._password.encode())
+        database.create()
+        try:
+            database.add(USER, password)
+        except UserExists:
+            if database.verify(USER, password) is None:
+                database.set_password(USER, password)
+
     def endpoints(self, listen: str | None) -> list[Endpoint]:
         """The listeners; `listen`: HOST, or HOST:0 for any free ports."""
         host, port = parse_address(listen or "127.0.0.1", SMTP_PORT)
@@ -72,7 +88,7 @@ class Demo:
                 f"--listen {listen}: the development server has ports of its own: write HOST or HOST:0, or "
                 "give a line such as: smtp echo accept"
             )
-        store = StaticStore({USER: Secret(self._password.encode())})
+        store = SQLiteStore(self._users)
         receive = ["counters", "accept-domains", "add-received"]
         submit = ["authenticate", "require-auth", *receive]
         in_tls = {**self._environment, "TLS_IMMEDIATE": ""}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mailfront_io.auth.store import CredentialStore
 
 SETTINGS = (
-    Setting("AUTH_STORE", Kind.TEXT, "where users are looked up: static:FILE"),
+    Setting("AUTH_STORE", Kind.TEXT, "where users are looked up: KIND:NAME"),
     *OFFER_SETTINGS,
     Setting("AUTH_FAILURE_DELAY", Kind.NUMBER, "seconds before a failed login is answered", "1 (compat: 0)"),
     Setting("MAXAUTHFAIL", Kind.NUMBER, "failed logins before the session ends", "5 (compat: no limit)"),
@@ -96,7 +96,7 @@ class POP3Service:
         if self.mode is Mode.MAILBOX:
             return
         if self.credentials is None:
-            raise ConfigurationError("$AUTH_STORE is not set: pop3 needs it (where users are looked up: static:FILE)")
+            raise ConfigurationError("$AUTH_STORE is not set: pop3 needs it (where users are looked up: sqlite:FILE)")
         needs_tls = parse_number(self.environment.get("AUTH_REQUIRES_TLS")) != 0 and self.profile.name != "compat"
         if needs_tls and self._tls_context is None:
             raise ConfigurationError(

@@ -267,20 +267,13 @@ def check_settings(settings: Iterable[Setting], environment: Mapping[str, str]) 
 
 
 def open_store(environment: Mapping[str, str]) -> "CredentialStore | None":
-    """The credential store that ``$AUTH_STORE`` names: ``static:FILE``."""
+    """The credential store that ``$AUTH_STORE`` names."""
     name = environment.get("AUTH_STORE")
     if not name:
         return None
-    kind, _, argument = name.partition(":")
-    if kind != "static" or not argument:
-        raise ConfigurationError(f"$AUTH_STORE is {name!r}: write static:FILE, with user:password lines in FILE")
-    from mailfront_io.auth.static import StaticStore
+    from mailfront_io.auth.opening import open_named_store
 
     try:
-        return StaticStore.from_file(argument)
-    except OSError as error:
-        raise ConfigurationError(
-            f"$AUTH_STORE: {argument}: {error.strerror}: name a file that this user can read"
-        ) from error
+        return open_named_store(name)
     except ValueError as error:
-        raise ConfigurationError(f"$AUTH_STORE: {error}") from error
+        raise ConfigurationError(str(error)) from error

@@ -122,8 +122,6 @@ class Session:
         """Server settings for TLS; None: it cannot be had."""
         self.tls_key_type = "RSA"
         """The kind of our certificate's key, ``RSA`` or ``ECDSA``, for the log."""
-        self.tls_server_end_point = b""
-        """The hash of our certificate (RFC 5929 section 4), which SCRAM can bind to; empty where TLS is not ours."""
         self.credentials: CredentialStore | None = None
         """Where AUTH looks users up."""
         self.identity: Identity | None = None

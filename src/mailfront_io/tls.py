@@ -7,6 +7,7 @@
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from mailfront_io.ops import TLSFacts
 from mailfront_io.plugin import Kind, Setting
@@ -50,6 +51,10 @@ def _no_password() -> str:
     raise _EncryptedKey
 
 
+_CERTIFICATES: "WeakKeyDictionary[ssl.SSLContext, bytes]" = WeakKeyDictionary()
+"""The certificates (DER) of the contexts that were made here: of what OpenSSL has loaded it tells nothing."""
+
+
 def server_context(getenv: Callable[[str], str | None]) -> "ssl.SSLContext | None":
     """The context for a server; None when ``$TLS_CERTFILE`` is unset. TLS 1.2 at least, no compression, no
     renegotiation. Raises `TLSSettingError` with the variable, the file and the remedy."""
@@ -88,6 +93,7 @@ def server_context(getenv: Callable[[str], str | None]) -> "ssl.SSLContext | Non
             f"together ({error.strerror or error}): give a PEM certificate chain and its unencrypted key",
             "TLS init failed: Error in the certificate.",
         ) from error
+    _CERTIFICATES[context] = _first_certificate(certfile)
     _set_priority(context, getenv("TLS_PRIORITY"), getenv("TLS_COMPAT") is not None)
     dh_params = getenv("TLS_DH_PARAMS")
     if dh_params:
@@ -130,6 +136,68 @@ def _exists(path: str) -> bool:
     import os
 
     return os.path.exists(path)
+
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
+
+_SIGNATURE_HASHES = {
+    "2a864886f70d010104": "sha256",  # MD5 and SHA-1 with RSA: SHA-256 takes their place (RFC 5929 section 4.1)
+    "2a864886f70d010105": "sha256",
+    "2a864886f70d01010e": "sha224",  # RSA
+    "2a864886f70d01010b": "sha256",
+    "2a864886f70d01010c": "sha384",
+    "2a864886f70d01010d": "sha512",
+    "2a8648ce3d0401": "sha256",  # ECDSA with SHA-1
+    "2a8648ce3d040301": "sha224",  # ECDSA
+    "2a8648ce3d040302": "sha256",
+    "2a8648ce3d040303": "sha384",
+    "2a8648ce3d040304": "sha512",
+}
+"""The hash of a certificate's signature, by the object identifier (DER, hexadecimal) of its algorithm."""
+
+
+def server_end_point(context: "ssl.SSLContext | None") -> bytes:
+    """The channel binding ``tls-server-end-point`` (RFC 5929 section 4) of a context that `server_context` has made:
+    the hash of its certificate. Empty where it is not defined: for Ed25519, say, whose signatures have no hash of
+    their own."""
+    certificate = _CERTIFICATES.get(context, b"") if context is not None else b""
+    hash_name = _SIGNATURE_HASHES.get(_signature_algorithm(certificate))
+    if hash_name is None:
+        return b""
+    import hashlib
+
+    return hashlib.new(hash_name, certificate).digest()
+
+
+def _first_certificate(path: str) -> bytes:
+    """The server's own, which is the first of its chain."""
+    import base64
+
+    with open(path, encoding="latin-1") as file:
+        match = _CERTIFICATE.search(file.read())
+    return base64.b64decode(match[1]) if match is not None else b""
+
+
+def _signature_algorithm(certificate: bytes) -> str:
+    """The object identifier in the second part of a certificate (RFC 5280 section 4.1), in hexadecimal; empty if it is
+    not there."""
+    try:
+        start, _ = _der_content(certificate, 0)
+        _, algorithm = _der_content(certificate, start)
+        start, _ = _der_content(certificate, algorithm)
+        start, end = _der_content(certificate, start)
+    except IndexError:
+        return ""
+    return certificate[start:end].hex()
+
+
+def _der_content(data: bytes, at: int) -> tuple[int, int]:
+    """Where the content of the DER element at `at` begins and ends."""
+    length, start = data[at + 1], at + 2
+    if length & 0x80:
+        size = length & 0x7F
+        length, start = int.from_bytes(data[start : start + size], "big"), start + size
+    return start, start + length
 
 
 _RSA = bytes.fromhex("2a864886f70d010101")  # the object identifier of RSA keys, 1.2.840.113549.1.1.1
@@ -180,4 +248,4 @@ def gnutls_names(facts: TLSFacts, key: str) -> str:
     return f"{protocol} {exchange} {cipher if aead else cipher + '-CBC'} {mac}"
 
 
-__all__ = ["SETTINGS", "TLSSettingError", "gnutls_names", "key_type", "server_context"]
+__all__ = ["SETTINGS", "TLSSettingError", "gnutls_names", "key_type", "server_context", "server_end_point"]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from mailfront_io.auth.store import CredentialStore
 from mailfront_io.plugin import Kind, Setting
 from mailfront_io.session import Session, parse_number
+from mailfront_io.tls import server_end_point
 from mailfront_proto.sasl.options import NOTHING_OFFERED, ServerOptions
 
 EXPOSE_NOTHING = frozenset(("SCRAM-SHA-1", "SCRAM-SHA-256"))
@@ -74,9 +75,8 @@ def offered_mechanisms(session: Session) -> list[str]:
 
 def channel_bindings(session: Session) -> dict[str, bytes]:
     """What SCRAM can bind to, inside TLS that is ours."""
-    if session.tls is None or not session.tls_server_end_point:
-        return {}
-    return {"tls-server-end-point": session.tls_server_end_point}
+    binding = server_end_point(session.tls_context) if session.tls is not None else b""
+    return {"tls-server-end-point": binding} if binding else {}
 
 
 def _is_private(session: Session) -> bool:

@@ -1,0 +1,36 @@
+"""From the value of ``$AUTH_STORE`` to a credential store."""
+
+from mailfront_io.auth.store import CredentialStore, StoreUnavailable
+
+KINDS = "sqlite:FILE, passwd:FILE, static:FILE or cvm:MODULES"
+
+
+def open_named_store(name: str) -> CredentialStore:
+    """``KIND:NAME``; each kind is imported when it is asked for. Raises `ValueError`: what is wrong, and the remedy."""
+    kind, _, argument = name.partition(":")
+    if not argument or kind not in ("sqlite", "passwd", "static", "cvm"):
+        raise ValueError(f"$AUTH_STORE is {name!r}: write {KINDS}")
+    try:
+        return _open(kind, argument)
+    except OSError as error:
+        raise ValueError(f"$AUTH_STORE: {argument}: {error.strerror}: name a file that this user can read") from error
+    except (ValueError, StoreUnavailable) as error:
+        raise ValueError(f"$AUTH_STORE: {error}") from error
+
+
+def _open(kind: str, argument: str) -> CredentialStore:
+    if kind == "sqlite":
+        from mailfront_io.auth.sqlite import SQLiteStore
+
+        return SQLiteStore(argument)
+    if kind == "passwd":
+        from mailfront_io.auth.passwd import PasswdStore
+
+        return PasswdStore(argument)
+    if kind == "cvm":
+        from mailfront_io.auth.cvm import CVMStore
+
+        return CVMStore(argument, lookups=argument)
+    from mailfront_io.auth.static import StaticStore
+
+    return StaticStore.from_file(argument)
