@@ -1,5 +1,5 @@
-"""Logins that end in a program: ``imapfront-auth`` and ``pop3front-auth`` as one-shot programs, ``mailfront serve imap``
-under every driver; users from cvm-pwfile. What the client sends behind its login, in the same segment, is the
+"""Logins that end in a program: ``imapfront-auth`` and ``pop3front-auth`` as one-shot programs, ``mailfront serve
+imap`` under every driver; users from cvm-pwfile. What the client sends behind its login, in the same segment, is the
 program's."""
 
 import os
@@ -21,6 +21,9 @@ pytestmark = [
     pytest.mark.peer,
     pytest.mark.skipif(os.geteuid() != 0, reason="Only root can run a program as another user."),
 ]
+
+IMAPFRONT = str(Path(sys.executable).with_name("imapfront-auth"))
+POP3FRONT = str(Path(sys.executable).with_name("pop3front-auth"))
 
 # Says who it is, and answers the line that came behind the login; then echoes to the end.
 PROGRAM = (
@@ -66,6 +69,12 @@ def converse(connection: socket.socket, login: bytes) -> bytes:
     return received
 
 
+def start(command: list[str], connection: socket.socket, env: dict[str, str]) -> "subprocess.Popen[bytes]":
+    """A one-shot program on `connection`."""
+    end = connection.fileno()
+    return subprocess.Popen(command, stdin=end, stdout=end, stderr=subprocess.PIPE, env=env)
+
+
 def expected(users: Path) -> bytes:
     return (
         f"a joe joe 65534 65533 {users} \n65534\n65533\n65533\n{users}\ngot b SELECT INBOX\r\nmore\r\na bye\n".encode()
@@ -75,11 +84,9 @@ def expected(users: Path) -> bytes:
 @pytest.mark.parametrize("profile", ["default", "compat"])
 def test_one_shot(users: Path, profile: str) -> None:
     ours, theirs = socket.socketpair()
-    command = [Path(sys.executable).with_name("imapfront-auth"), "sh", "-c", PROGRAM]
+    command = [IMAPFRONT, "sh", "-c", PROGRAM]
     with ours, theirs:
-        process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=settings(users, MAILFRONT_PROFILE=profile)
-        )
+        process = start(command, theirs, settings(users, MAILFRONT_PROFILE=profile))
         theirs.close()
         received = converse(ours, b"a LOGIN joe secret\r\n")
     _, log = process.communicate(timeout=SECONDS)
@@ -113,10 +120,10 @@ def test_server_in_tls(users: Path, tmp_path: Path, certificate: Path, driver: s
 
 def test_one_shot_in_tls(users: Path, certificate: Path) -> None:
     ours, theirs = socket.socketpair()
-    command = [Path(sys.executable).with_name("imapfront-auth"), "sh", "-c", PROGRAM]
+    command = [IMAPFRONT, "sh", "-c", PROGRAM]
     env = settings(users, TLS_CERTFILE=certificate)
     with ours, theirs:
-        process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=env)
+        process = start(command, theirs, env)
         theirs.close()
         assert b"STARTTLS" in ours.recv(65536)
         ours.sendall(b"x STARTTLS\r\n")
@@ -135,7 +142,7 @@ def test_one_shot_in_tls(users: Path, certificate: Path) -> None:
     ],
 )
 def test_no_program(users: Path, login: bytes, words: list[str], answer: bytes) -> None:
-    command = [Path(sys.executable).with_name("imapfront-auth"), *words]
+    command = [IMAPFRONT, *words]
     ran = subprocess.run(
         command, input=login, capture_output=True, env=settings(users), timeout=SECONDS, check=False
     )
@@ -145,7 +152,7 @@ def test_no_program(users: Path, login: bytes, words: list[str], answer: bytes) 
 
 def test_a_user_directory_that_is_not_there(users: Path) -> None:
     (users / "pw").write_text("joe:secret:65534:65533:Joe:/nonexistent:/bin/sh\n")
-    command = [Path(sys.executable).with_name("imapfront-auth"), "true"]
+    command = [IMAPFRONT, "true"]
     login = b"a LOGIN joe secret\r\n"
     ran = subprocess.run(
         command, input=login, capture_output=True, env=settings(users), timeout=SECONDS, check=False
@@ -158,9 +165,9 @@ def test_a_user_directory_that_is_not_there(users: Path) -> None:
 def test_pop3(users: Path) -> None:
     ours, theirs = socket.socketpair()
     script = 'read -r line; echo "$USER $UID"; pwd; echo "got $line"'
-    command = [Path(sys.executable).with_name("pop3front-auth"), "cvm-pwfile", "sh", "-c", script]
+    command = [POP3FRONT, "cvm-pwfile", "sh", "-c", script]
     with ours, theirs:
-        process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=settings(users))
+        process = start(command, theirs, settings(users))
         theirs.close()
         ours.settimeout(SECONDS)
         ours.sendall(b"USER joe\r\nPASS secret\r\nSTAT\r\n")
