@@ -32,7 +32,7 @@ def test_qmqp_source(tmp_path: Path, driver: str) -> None:
         assert sender == "me@a.example"
         assert len(recipients) == 3
         assert all(recipient.endswith("you@b.example") for recipient in recipients)
-        assert message.startswith(b"Received: from ")
+        assert message.startswith(b"From: <me@a.example>\n")
         assert len(message) >= 3000
 
 
