@@ -145,9 +145,9 @@ class Helpers:
             waiting.connect_ex(listening.getsockname())
         self.addresses["silent"] = listening.getsockname()
 
-    def _datagrams(self, name: str, answer: Callable[[socket.socket, bytes, Any], None]) -> None:
+    def _datagrams(self, name: str, answer: Callable[[socket.socket, bytes, Any], None], port: int = 0) -> None:
         bound = self._stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        bound.bind(("127.0.0.1", 0))
+        bound.bind(("127.0.0.1", port))
         bound.settimeout(60)
         self._stack.callback(_shut, bound)
 
@@ -175,9 +175,11 @@ class Helpers:
 
     def _names(self) -> None:
         """A name server, by UDP and TCP on the same port."""
-        self._datagrams("name_server", self._answer_question)
-        listening = socket.create_server(self.addresses["name_server"])
-        self._listen("name_server_tcp", listening, self._answer_questions)
+        while "name_server" not in self.addresses:
+            listening = socket.create_server(("127.0.0.1", 0))
+            self._listen("name_server_tcp", listening, self._answer_questions)
+            with contextlib.suppress(OSError):  # somebody else has the port by UDP
+                self._datagrams("name_server", self._answer_question, listening.getsockname()[1])
 
     def _answer_question(self, bound: socket.socket, data: bytes, sender: Any) -> None:
         query = dns.message.from_wire(data)

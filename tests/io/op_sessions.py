@@ -375,7 +375,7 @@ class Case:
             waiting = Resolve("lost.example", "A", self.within())
         elif what == "gather":
             waiting = Gather([Resolve("lost.example", "A"), Sleep(PATIENCE), Connect([self.at("silent")])])
-        elif what in ("sleep", "clean-up"):
+        elif what in ("sleep", "clean-up", "clean-up-together"):
             waiting = Gather([Sleep(PATIENCE)])
         elif what == "relay":
             waiting = Relay(await Connect([self.at("silence")], self.within()))
@@ -386,8 +386,12 @@ class Case:
         try:
             return str(await waiting)
         except Cancelled:
+            silent = Connect([self.at("silent")])  # bounded, though it has no deadline
             if what == "clean-up":
-                self.note(await self.caught(Connect([self.at("silent")])))  # bounded, though it has no deadline
+                self.note(await self.caught(silent))
+                raise
+            if what == "clean-up-together":
+                self.note(str([type(one).__name__ for one in await Gather([silent])]))
                 raise
             with await Connect([self.at("shout")], self.within()) as peer:  # clean-up
                 answer = await self.line(peer)

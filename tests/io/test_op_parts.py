@@ -124,6 +124,18 @@ def test_the_text_of_unreachable_names_every_address() -> None:
     assert text == "('helper', 1): connection refused; /run/socket: connection refused"
 
 
+def test_a_peer_that_has_spoken_is_late_all_the_same() -> None:
+    """Else one that never pauses would never be late."""
+
+    async def session(connection: Connection) -> Any:
+        peer = await Connect([("helper", 1)])
+        with pytest.raises(DeadlineExceeded):
+            await peer.recv(connection.clock.monotonic())
+        return await peer.recv(connection.clock.monotonic() + 1)
+
+    assert play(session, peers={("helper", 1): [b"x"]})[0] == b"x"
+
+
 def test_four_slow_lists_take_the_time_of_one() -> None:
     async def session(connection: Connection) -> Any:
         began = connection.clock.monotonic()
@@ -293,18 +305,14 @@ def test_calls_that_hang_cost_no_descriptor(driver: str) -> None:
 
 
 @pytest.mark.parametrize("driver", ["asyncio", "trio"])
-def test_a_peer_that_never_pauses_holds_up_nobody(driver: str, helpers: Helpers) -> None:
-    """Much that can be done at once, and a session beside it that wants its turns."""
+def test_what_can_always_be_done_at_once_holds_up_nobody(driver: str, helpers: Helpers) -> None:
+    """A session that never has to wait, and one beside it that wants its turns."""
 
     async def greedy(connection: Connection) -> int:
-        peer = await Connect([helpers.addresses["echo"]])
-        end = connection.clock.monotonic() + 0.5
+        peer = await Connect([helpers.addresses["checksum"]])
+        end = connection.clock.monotonic() + 1.5
         while connection.clock.monotonic() < end:
-            await Exchange({}, {}, end)
-            await peer.send(b"x", end)
-            await peer.recv(end + 5)
-            for _ in range(50):
-                await peer.send(b"xx", end + 5)
+            await peer.send(b"x", end + 5)
         return 0
 
     async def modest(connection: Connection) -> int:
@@ -329,7 +337,7 @@ def test_a_peer_that_never_pauses_holds_up_nobody(driver: str, helpers: Helpers)
 
     with one, two, _one, _two:
         asyncio.run(in_asyncio()) if driver == "asyncio" else trio.run(in_trio)
-    assert sorted(waits)[10] < 0.1  # one may be late on a busy machine
+    assert max(waits) < 1  # else one of them waits for the end
 
 
 def test_trio_keeps_the_deadlines_of_its_own_clock(helpers: Helpers) -> None:

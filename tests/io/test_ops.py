@@ -344,7 +344,15 @@ def marked() -> list[str]:
     return found
 
 
-HANGS = ["connect", "recv", "send", "datagram", "resolve", "gather", "relay", "child", "sleep", "clean-up"]
+CLEANED_UP = {
+    **dict.fromkeys(
+        ("connect", "recv", "send", "datagram", "resolve", "gather", "relay", "sleep"), "clean-up 'HELLO\\n' None"
+    ),
+    "child": "clean-up 'HELLO\\n' -9",
+    "clean-up": "DeadlineExceeded",
+    "clean-up-together": "['DeadlineExceeded']",
+}
+HANGS = list(CLEANED_UP)
 
 
 @pytest.mark.parametrize("driver", REAL)
@@ -377,9 +385,4 @@ def test_cancellation_reaches_every_wait(driver: str, helpers: dict[str, Any], c
                     pool.submit(one, server, what, stopping.wait, cancelling.wait)
             server.note("ended")
             assert server.wait() == 0
-    for what in HANGS:
-        said = f"clean-up 'HELLO\\n' {-9 if what == 'child' else None}"
-        assert (what, outcomes[what]) == (
-            what,
-            ["DeadlineExceeded" if what == "clean-up" else said, "raised Cancelled"],
-        )
+    assert outcomes == {what: [said, "raised Cancelled"] for what, said in CLEANED_UP.items()}

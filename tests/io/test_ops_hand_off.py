@@ -181,6 +181,21 @@ def test_a_server_hands_off_to_a_child(driver: str, inside: str, servers: dict[s
 
 
 @pytest.mark.parametrize("driver", SERVERS)
+def test_a_program_that_exits_ends_the_relay(driver: str, servers: dict[str, Server]) -> None:
+    """A client that neither talks nor closes is not waited for."""
+    server = servers[driver]
+    with server.connect() as connection:
+        port = connection.getsockname()[1]
+        connection.sendall(b"handoff echo hello; exit 7\r\n")
+        connection.settimeout(5)
+        with connection.makefile("rb") as file:
+            assert file.read() == b"220 hi\r\nhello\n"
+        assert server.note(f"{port} ") == "handing off"
+        assert server.note(f"{port} ") == "program returned 7"
+    server.outcome(port)
+
+
+@pytest.mark.parametrize("driver", SERVERS)
 def test_a_program_that_outlives_its_connection_is_killed(driver: str, servers: dict[str, Server]) -> None:
     server = servers[driver]
     connection = server.connect()
