@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks import core, scripts, servers, targets
+from tests.benchmarks import core, pop3, scripts, servers, targets
 from tests.benchmarks.measure import (
     Failed,
     Load,
@@ -38,7 +38,7 @@ from tests.benchmarks.measure import (
     certificate,
     idle_memory_kb,
 )
-from tests.benchmarks.report import Report, Result
+from tests.benchmarks.report import SCALE, Report, Result
 from tests.benchmarks.servers import DidNotStart, Kind, NotThere
 from tests.benchmarks.targets import C_MAILFRONT, CASES, DRIVERS, Case, Unit
 
@@ -128,12 +128,15 @@ class Bench:
         progress(f"  {name}: FAILED: {error}")
 
     def _throughput(self, case: Case, row: dict[str, Result]) -> None:
+        kinds = self.kinds
+        if case.name in pop3.SIZES:
+            kinds = pop3.kinds(self.scratch, case.name, {kind.name for kind in self.kinds})
         with ExitStack() as stack:
             meters: dict[str, Meter] = {}
-            for kind in self.kinds:
+            for kind in kinds:
                 try:
                     server = stack.enter_context(servers.start(kind, self.server_core, self.scratch))
-                    meters[kind.name] = Meter(server, LOADS[case.name](), self.seconds)
+                    meters[kind.name] = Meter(server, _load(case, kind), self.seconds)
                     row[kind.name] = Result()
                 except NotThere as missing:
                     self._note(str(missing))
@@ -208,9 +211,14 @@ class Bench:
             progress(f"  {name} {measured.median * 1e3:.1f} ms, median of {len(measured.seconds)}")
 
 
+def _load(case: Case, kind: Kind) -> Load:
+    if case.name in pop3.SIZES:
+        return pop3.MailboxLoad(case.name, logs_in=kind.ours)
+    return LOADS[case.name]()
+
+
 def _shown(case: Case, value: float) -> str:
-    scale = {Unit.MESSAGE: 1e6, Unit.MEGABYTE: 1e3, Unit.CONNECTION: 1.0, Unit.START: 1e3}[case.unit]
-    return f"{value * scale:,.1f} {case.unit.value}"
+    return f"{value * SCALE[case.unit]:,.1f} {case.unit.value}"
 
 
 def _option(kind: Kind) -> str:

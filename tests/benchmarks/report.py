@@ -11,7 +11,14 @@ from tests.benchmarks import targets
 from tests.benchmarks.targets import C_MAILFRONT, DRIVERS, MEMORY_TARGETS, RATIO_TARGETS, Case, Unit
 
 # From the unit of a measurement (CPU seconds of a message, a megabyte, a start; kB) to the one shown.
-_SCALE = {Unit.MESSAGE: 1e6, Unit.MEGABYTE: 1e3, Unit.CONNECTION: 1.0, Unit.START: 1e3}
+SCALE = {
+    Unit.MESSAGE: 1e6,
+    Unit.MEGABYTE: 1e3,
+    Unit.CONNECTION: 1.0,
+    Unit.START: 1e3,
+    Unit.SESSION: 1e3,
+    Unit.RETRIEVAL: 1e6,
+}
 
 
 @dataclass(slots=True)
@@ -129,7 +136,7 @@ class Report:
             return "–"
         if result.failure is not None or not result.values:
             return "failed"
-        value = _figure(result.median * _SCALE[case.unit])
+        value = _figure(result.median * SCALE[case.unit])
         verdict = self.verdict(case, server)
         if verdict is not None:
             number, limit, met = verdict
@@ -152,7 +159,7 @@ class Report:
             verdict = self.verdict(case, server)
             if verdict is not None:
                 shown += ", " + _mark(f"≤ {_figure(verdict[1])}", verdict[2])
-            lines.append(_line([server, _figure(result.median * _SCALE[case.unit]), shown]))
+            lines.append(_line([server, _figure(result.median * SCALE[case.unit]), shown]))
         return "".join(lines)
 
     def _core(self) -> str:

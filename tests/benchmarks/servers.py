@@ -101,9 +101,14 @@ def _needs(peer: str, *programs: str) -> Callable[[], str | None]:
     return missing
 
 
-def _c_mailfront(place: Place) -> list[str]:
+def tcpserver(place: Place) -> list[str]:
+    """tcpserver with its options; the program it runs follows."""
     options = ["-D", "-H", "-R", "-l", "localhost", "-c", _CONNECTIONS, "-b", "1024"]
-    return [c_program("tcpserver"), *options, "127.0.0.1", str(place.port), *one_shot_c()]
+    return [c_program("tcpserver"), *options, "127.0.0.1", str(place.port)]
+
+
+def _c_mailfront(place: Place) -> list[str]:
+    return [*tcpserver(place), *one_shot_c()]
 
 
 def one_shot_c() -> list[str]:

@@ -19,6 +19,8 @@ class Unit(Enum):
     MEGABYTE = "ms/MB"
     CONNECTION = "kB/connection"
     START = "ms/start"
+    SESSION = "ms/session"
+    RETRIEVAL = "µs/RETR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,9 @@ CASES: tuple[Case, ...] = (
     Case("S4", "memory (PSS) of an idle connection after EHLO", Unit.CONNECTION),
     Case("S4TLS", "the same under TLS (STARTTLS)", Unit.CONNECTION),
     Case("S5", "one shot: exec to greeting", Unit.START),
+    Case("P1", "POP3 session over 1,000 messages (STAT, LIST, UIDL)", Unit.SESSION),
+    Case("P2", "RETR pipelined, 4 KiB", Unit.RETRIEVAL),
+    Case("P3", "POP3 session over 100,000 messages", Unit.SESSION),
 )
 
 # Our drivers, in the order of the columns. "asyncio" is the standard library's
@@ -62,6 +67,8 @@ _S1 = _row(0.15, 0.25, 0.40, 0.25)
 _S2 = _row(0.90, 1.4, 3.0, 1.5)
 _S2_PIPELINED = _row(0.80, 0.90, 1.5, 1.0)
 
+_P1 = _row(1.0, 1.0, 1.2, 1.0)
+
 # Ratios of CPU to C mailfront. These are limits that a change may not pass, not
 # goals to stop at.
 RATIO_TARGETS: Mapping[str, Mapping[str, float]] = {
@@ -73,6 +80,9 @@ RATIO_TARGETS: Mapping[str, Mapping[str, float]] = {
     "S2P": _S2_PIPELINED,
     "S3": _row(0.70, 0.70, 0.80, 0.70),
     "S3dot": _row(0.90, 0.90, 1.0, 0.90),
+    "P1": _P1,
+    "P2": _row(1.3, 1.5, 2.5, 1.3),
+    "P3": _P1,
 }
 
 _S4 = _row(12, 12, 25, 60)

@@ -403,7 +403,11 @@ class POP3Frontend:
         assert mailbox is not None
         session.log(machine.last_line)
         try:
-            data, more = await Thread(mailbox.begin_message, event.number, deadline=self._disk_deadline)
+            ahead, more = mailbox.read_already(event.number), False
+            if ahead is not None:
+                data = ahead
+            else:
+                data, more = await Thread(mailbox.begin_message, event.number, deadline=self._disk_deadline)
         except (OSError, DeadlineExceeded) as error:
             if not isinstance(error, FileNotFoundError):  # that is no fault: another session has deleted it
                 self._log_fault(f"message {event.number}", error)

@@ -22,6 +22,10 @@ from mailfront_io.mailboxes.location import Location, open_directory, open_subdi
 PIECE = 16 * 1024
 """Bytes of a message that are read at once: large ones are streamed with little memory, most are read whole."""
 
+AHEAD = 64 * 1024
+"""Bytes of messages that are read before they are asked for: who takes one after the other saves most of the ways
+through a thread, which cost more than the reading."""
+
 _READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: a FIFO would wait for a writer
 
 
@@ -60,6 +64,8 @@ class MaildirMailbox:
         self._names: list[str] = []
         self._in_new = bytearray()
         self._renamed: Mapping[str, str] | None = None
+        self._ahead: dict[int, bytes] = {}
+        self._last = 0  # the message that was begun last
         self.sizes: Sequence[int] = ()
         """The octets of each message."""
         self.uids: Sequence[bytes] = ()
@@ -134,44 +140,77 @@ class MaildirMailbox:
         try:
             for directory, is_new, limit in ((self._cur, 0, of_each[0]), (self._new, 1, of_each[1])):
                 room = min(limit or 1 << 62, (in_all or 1 << 62) - len(names))
-                for name, size in _messages(directory, room):
-                    names.append(name)
-                    sizes.append(size)
-                    in_new.append(is_new)
+                before = len(names)
+                _scan(directory, room, names, sizes)
+                in_new += bytes((is_new,)) * (len(names) - before)
         except OSError as error:
             raise CannotOpen("Could not access maildir", self.location, error) from error
         order = list(range(len(names)))
         if not self._compat:  # those of one second by name; the original leaves them as the directory has them
             order.sort(key=names.__getitem__)
-        if self._compat or not all(map(names_.is_usual, names)):
+        if self._compat or not names_.are_usual(names):
             order.sort(key=lambda i: names_.order(names[i]))
-        self._names = [names[i] for i in order]
-        self._in_new = bytearray([in_new[i] for i in order])
-        self.sizes = array("Q", [sizes[i] for i in order])
+        self._names = list(map(names.__getitem__, order))
+        self._in_new = bytearray(map(in_new.__getitem__, order))
+        self.sizes = array("Q", map(sizes.__getitem__, order))
         self.uids = names_.UniqueIds(self._names, cut=self._compat)
-        self.read = array("L", [number for number, name in enumerate(self._names, 1) if names_.is_read(name)])
+        self.read = array("L", names_.read_numbers(self._names))
         self._renamed = None
+        self._ahead.clear()
+        self._last = 0
 
     # -- a message ---------------------------------------------------------------------------------------------
 
+    def read_already(self, number: int) -> bytes | None:
+        """The whole message, if it was read ahead; this never blocks."""
+        data = self._ahead.pop(number, None)
+        if data is not None:
+            self._last = number
+        return data
+
     def begin_message(self, number: int) -> tuple[bytes, bool]:
-        """The first piece of a message, and whether there is more. Raises `OSError`: it is gone, or no file."""
+        """The first piece of a message, and whether there is more. Raises `OSError`: it is gone, or no file.
+
+        Where this is the message behind the last one, small ones that follow are read as well, for `read_already`."""
         with self._at_work():
             self._close_message()
-            descriptor = self._open(number)
+            self._ahead.clear()
+            in_order = number == self._last + 1
+            data, self._message = self._read(number, PIECE)
+            self._last = number
+            if in_order and self._message < 0:
+                self._read_ahead(number + 1)
+            return data, self._message >= 0
+
+    def _read(self, number: int, most: int) -> tuple[bytes, int]:
+        """The first piece of a message, `most` bytes at most, and a descriptor for the rest; -1: there is none."""
+        descriptor = self._open(number)
+        try:
+            status = os.fstat(descriptor)
+            if not S_ISREG(status.st_mode):
+                raise OSError(EINVAL, "not a regular file")
+            data = os.read(descriptor, most)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if len(data) < status.st_size:
+            return data, descriptor
+        os.close(descriptor)
+        return data, -1
+
+    def _read_ahead(self, number: int) -> None:
+        room = AHEAD
+        while number <= len(self._names) and self.sizes[number - 1] <= min(room, PIECE):
             try:
-                status = os.fstat(descriptor)
-                if not S_ISREG(status.st_mode):
-                    raise OSError(EINVAL, "not a regular file")
-                data = os.read(descriptor, PIECE)
-            except BaseException:
-                os.close(descriptor)
-                raise
-            if len(data) == status.st_size:
-                os.close(descriptor)
-                return data, False
-            self._message = descriptor
-            return data, True
+                data, rest = self._read(number, PIECE)
+            except OSError:
+                return  # it will be said when it is asked for
+            if rest >= 0:
+                os.close(rest)
+                return
+            self._ahead[number] = data
+            room -= max(len(data), 512)
+            number += 1
 
     def next_piece(self) -> tuple[bytes, bool]:
         """The next piece of the message that was begun, and whether there may be more. Raises `OSError`."""
@@ -254,7 +293,9 @@ class MaildirMailbox:
 
     def _names_in_cur(self) -> dict[str, str]:
         """The names in `cur` as they are now, by the part that stays."""
-        return {_proper(name): name for name, _ in _messages(self._cur, 1 << 62)}
+        names: list[str] = []
+        _scan(self._cur, 1 << 62, names, array("Q"))
+        return {_proper(name): name for name in names}
 
 
 def _proper(name: str) -> str:
@@ -262,22 +303,24 @@ def _proper(name: str) -> str:
     return name.partition(":")[0]
 
 
-def _messages(directory: int, room: int) -> Iterator[tuple[str, int]]:
-    """Names and sizes of the messages in a directory, `room` at most: regular files that are not hidden."""
+def _scan(directory: int, room: int, names: list[str], sizes: "array[int]") -> None:
+    """Add the names and sizes of the messages in a directory, `room` at most: regular files that are not hidden."""
+    end = len(names) + room
     if room <= 0:
         return
+    add_name, add_size = names.append, sizes.append
     with os.scandir(directory) as entries:
         for entry in entries:
             name = entry.name
             if name[0] == "." or not entry.is_file(follow_symlinks=False):
                 continue
-            size = names_.size(name) if "," in name else 0
+            size = names_.size(name) if "=" in name else 0
             if not size:
                 try:
                     size = entry.stat(follow_symlinks=False).st_size
                 except FileNotFoundError:
                     continue  # it was moved or deleted just now
-            yield name, size
-            room -= 1
-            if not room:
+            add_name(name)
+            add_size(size)
+            if len(names) == end:
                 return

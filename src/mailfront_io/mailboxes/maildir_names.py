@@ -6,7 +6,7 @@ marks that some deliveries append, here the size on disk and with CRLF line ends
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import overload
 
 LONGEST_UID = 70
@@ -14,12 +14,13 @@ LONGEST_UID = 70
 
 _digits = re.compile(r"0*([0-9]+)").match
 _usual = re.compile(r"[1-9][0-9]{9}(?![0-9])").match
+_seen = re.compile(r"[^:]*:2,[^S]*S").match
 _number = re.compile(r"[0-9]{1,18}(?![0-9])").match  # what fits 63 bits
 
 
-def is_usual(name: str) -> bool:
-    """Whether it begins with a time of today, ten digits: such names are in order when they are sorted as text."""
-    return _usual(name) is not None
+def are_usual(names: Iterable[str]) -> bool:
+    """Whether all begin with a time of today, ten digits: such names are in order when they are sorted as text."""
+    return all(map(_usual, names))
 
 
 def order(name: str) -> str:
@@ -53,10 +54,9 @@ def size(name: str) -> int:
     return octets
 
 
-def is_read(name: str) -> bool:
-    """Whether it has the flag S, for seen."""
-    info = name.partition(":")[2]
-    return info[:2] == "2," and "S" in info
+def read_numbers(names: Iterable[str]) -> list[int]:
+    """The numbers, from 1, of the names that have the flag S, for seen."""
+    return [number for number, name in enumerate(names, 1) if _seen(name)]
 
 
 def with_seen(name: str) -> str:
@@ -92,5 +92,8 @@ class UniqueIds(Sequence[bytes]):
         return self._uid(self._names[index])
 
     def _uid(self, name: str) -> bytes:
-        uid = os.fsencode(split(name)[0])
+        base = name.partition(":")[0]
+        if "," in base:
+            base = split(base)[0]
+        uid = base.encode() if base.isascii() else os.fsencode(base)
         return uid[:LONGEST_UID] if self._cut else uid
