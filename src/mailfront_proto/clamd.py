@@ -22,7 +22,7 @@ from typing import Final, NoReturn
 
 from mailfront_proto.buffer import ReceiveBuffer
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
-from mailfront_proto.machine import ServerMachine
+from mailfront_proto.machine import ClientMachine, ServerMachine
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, Event, NeedData, Paused
 from mailfront_proto.record import record
 
@@ -74,7 +74,7 @@ class ConnectionClosed(Event):
     answered: bool = True
 
 
-class ClamdClient:
+class ClamdClient(ClientMachine[Event]):
     """One connection to clamd.
 
     `session`: keep it open for several scans (IDSESSION), one after the other; otherwise clamd closes behind its
@@ -89,14 +89,11 @@ class ClamdClient:
         self._prefix, self._end = (b"n", b"\n") if newline else (b"z", b"\0")
         self._max_reply = max_reply
         self._buffer = ReceiveBuffer()
-        self._eof = False
-        self._output: list[bytes] = []
-        self._output_size = 0
+        super().__init__(self._buffer.feed)
         self._commands = 0  # those that were sent
         self._awaited = ""  # the one whose answer is still to come
         self._in_body = False
         self._early = False  # there were bytes of an answer before the stream had ended
-        self._closed: ConnectionClosed | None = None
 
     # -- commands ----------------------------------------------------------------------------------------
 
@@ -149,29 +146,7 @@ class ClamdClient:
         if not self._in_body:
             raise LocalProtocolError(f"{call}(): no stream is open: call scan() first, and once for each stream")
 
-    def _put(self, data: bytes) -> None:
-        self._output.append(data)
-        self._output_size += len(data)
-
     # -- the connection ----------------------------------------------------------------------------------
-
-    def receive_data(self, data: bytes) -> None:
-        """Store bytes from clamd. Call `next_event` next. Bytes after the end are dropped."""
-        if not data:
-            raise LocalProtocolError('receive_data(b""): call receive_eof() when clamd has closed')
-        if self._closed is None:
-            self._buffer.feed(data)
-
-    def receive_eof(self) -> None:
-        """clamd will send nothing more, or the connection is lost."""
-        self._eof = True
-
-    def data_to_send(self) -> bytes:
-        """Drain what is to be written to clamd; b"" when there is nothing."""
-        data = b"".join(self._output)
-        self._output.clear()
-        self._output_size = 0
-        return data
 
     def next_event(self) -> Event | NeedData | Paused:
         """The next event; `NEED_DATA` while an answer is awaited; `PAUSED` while the next call is the application's."""

@@ -34,7 +34,7 @@ from typing import Final, Literal, NoReturn
 
 from mailfront_proto.buffer import OVERSIZED, ReceiveBuffer
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
-from mailfront_proto.machine import ServerMachine
+from mailfront_proto.machine import ClientMachine, ServerMachine
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, Event, NeedData, Paused
 from mailfront_proto.record import record
 
@@ -124,7 +124,7 @@ def read_symbols(body: bytes) -> list[str]:
     return line.decode("ascii").split(",")
 
 
-class SpamdClient:
+class SpamdClient(ClientMachine[Event]):
     """One connection to spamd, for one request.
 
     `version`: of the protocol that we name. The original mailfront says 1.2, and to that spamd answers without
@@ -140,9 +140,7 @@ class SpamdClient:
         self._version = version
         self._has_lengths = tuple(map(int, version.split("."))) >= (1, 3)
         self._buffer = ReceiveBuffer()
-        self._eof = False
-        self._output: list[bytes] = []
-        self._output_size = 0
+        super().__init__(self._buffer.feed)
         self._method = ""
         self._size = 0
         self._unsent = 0  # bytes of the message that were not given yet
@@ -152,7 +150,6 @@ class SpamdClient:
         self._response: Response | None = None
         self._left = 0  # bytes of the answer's body
         self._until_eof = False
-        self._closed: ConnectionClosed | None = None
 
     @property
     def request_complete(self) -> bool:
@@ -210,30 +207,7 @@ class SpamdClient:
         if not self._in_body:
             raise LocalProtocolError(f"{call}(): no message is being sent: call request() first, once a connection")
 
-    def _put(self, data: bytes) -> None:
-        if data:
-            self._output.append(data)
-            self._output_size += len(data)
-
     # -- the connection ----------------------------------------------------------------------------------
-
-    def receive_data(self, data: bytes) -> None:
-        """Store bytes from spamd. Call `next_event` next. Bytes after the end are dropped."""
-        if not data:
-            raise LocalProtocolError('receive_data(b""): call receive_eof() when spamd has closed')
-        if self._closed is None:
-            self._buffer.feed(data)
-
-    def receive_eof(self) -> None:
-        """spamd will send nothing more, or the connection is lost."""
-        self._eof = True
-
-    def data_to_send(self) -> bytes:
-        """Drain what is to be written to spamd; b"" when there is nothing."""
-        data = b"".join(self._output)
-        self._output.clear()
-        self._output_size = 0
-        return data
 
     def next_event(self) -> Event | NeedData | Paused:
         """The next event; `NEED_DATA` while the answer is awaited; `PAUSED` while the next call is the application's.
