@@ -22,7 +22,7 @@ from mailfront_io.mailboxes.location import Location, open_directory, open_subdi
 PIECE = 16 * 1024
 """Bytes of a message that are read at once: large ones are streamed with little memory, most are read whole."""
 
-AHEAD = 64 * 1024
+AHEAD = 128 * 1024
 """Bytes of messages that are read before they are asked for: who takes one after the other saves most of the ways
 through a thread, which cost more than the reading."""
 
