@@ -3,7 +3,8 @@
 Strategy: one table for MAIL and one for RCPT say, for each keyword, which field it fills, which capability must
 have been offered for it, and how its value is read. `MailOptions.parse` and `RecipientOptions.parse` go over the
 words of a command once. What is wrong raises `ParameterError`, which carries the reply that the peer deserves.
-Keywords of your own are `Registered`, and what came for them is in ``others``.
+Keywords of your own are `Registered`, and what came for them is in ``others``. (`xtext` is imported where it is
+needed: most sessions have no use for it, and a server that is started for each connection pays for every import.)
 """
 
 import re
@@ -12,7 +13,6 @@ from enum import Enum
 from typing import Any, Final
 
 from mailfront_proto.record import record
-from mailfront_proto.smtp import xtext
 from mailfront_proto.smtp.addresses import Address, AddressError
 from mailfront_proto.smtp.answers import BAD_PARAMETER, REPEATED_PARAMETER, UNKNOWN_PARAMETER
 from mailfront_proto.smtp.replies import Reply
@@ -112,6 +112,8 @@ class MailOptions:
 
     def parameters(self) -> list[str]:
         """As MAIL takes them; `parse` reads it back."""
+        from mailfront_proto.smtp import xtext
+
         words = []
         if self.size is not None:
             words.append(f"SIZE={self.size:d}")
@@ -120,7 +122,8 @@ class MailOptions:
         if self.smtputf8:
             words.append("SMTPUTF8")
         if self.auth is not None:
-            words.append(f"AUTH={self.auth if self.auth == NULL_SUBMITTER else xtext.encode(self.auth.encode())}")
+            submitter = self.auth if self.auth == NULL_SUBMITTER else xtext.encode(self.auth.encode())
+            words.append(f"AUTH={submitter}")
         if self.ret is not None:
             words.append(f"RET={self.ret.value}")
         if self.envid is not None:
@@ -154,12 +157,14 @@ class RecipientOptions:
 
     def parameters(self) -> list[str]:
         """As RCPT takes them; `parse` reads it back. ORCPT is written in ASCII, whatever it holds."""
+        from mailfront_proto.smtp import xtext
+
         words = []
         if self.notify is not None:
             words.append("NOTIFY=" + ",".join(kind.value for kind in Notify if kind in self.notify))
         if self.orcpt is not None:
             kind, address = self.orcpt
-            text = _encode_unicode(address) if kind.lower() == "utf-8" else xtext.encode(address.encode())
+                text = xtext.encode_unicode(address) if kind.lower() == "utf-8" else xtext.encode(address.encode())
             words.append(f"ORCPT={kind};{text}")
         return words + _others(self.others)
 
@@ -170,8 +175,9 @@ NO_RECIPIENT_OPTIONS: Final = RecipientOptions()
 # -- how a command's words are read ----------------------------------------------------------------------
 
 # esmtp-keyword [ "=" esmtp-value ], RFC 5321 section 4.1.2; a value is any CHAR but "=", SP and controls, and with
-# SMTPUTF8 any other character as well (RFC 6531 section 3.3)
-_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\xa0-\ud7ff\ue000-\U0010ffff]+))?\Z")
+# SMTPUTF8 any other character as well (RFC 6531 section 3.3). (No class here names characters beyond Latin-1: to
+# compile one takes milliseconds.)
+_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00-\x20=\x7f-\x9f]+))?\Z")
 
 _Reader = Callable[[str | None], object]
 
@@ -188,16 +194,15 @@ def _read(
     seen: set[str] = set()
     for parameter in parameters:
         match = _PARAMETER.match(parameter)
-        if match is None or not (parameter.isascii() or offered is None or "SMTPUTF8" in offered):
+        if match is None or not (parameter.isascii() or (_is_utf8(parameter) and _is_among("SMTPUTF8", offered))):
             raise ParameterError(BAD_PARAMETER)
         keyword, value = match[1].upper(), match[2]
         own = registered.get(keyword)
         field, capabilities, read = table.get(keyword, ("", (), None))
         if own is not None:
-            capabilities = (own.capability,) if own.capability else ()
-            known = offered is None or not capabilities or own.capability in offered
+            known = not own.capability or _is_among(own.capability, offered)
         else:
-            known = read is not None and (offered is None or any(name in offered for name in capabilities))
+            known = read is not None and any(_is_among(name, offered) for name in capabilities)
         if not known:
             raise ParameterError(UNKNOWN_PARAMETER)
         if keyword in seen:
@@ -213,11 +218,24 @@ def _read(
             fields[field] = read(value)
         except ValueError:
             raise ParameterError(BAD_PARAMETER) from None
-    if fields.get("body") is BodyType.BINARY_MIME and offered is not None and "BINARYMIME" not in offered:
+    if fields.get("body") is BodyType.BINARY_MIME and not _is_among("BINARYMIME", offered):
         raise ParameterError(BAD_PARAMETER)
     if others:
         fields["others"] = tuple(others)
     return fields
+
+
+def _is_among(capability: str, offered: Collection[str] | None) -> bool:
+    return offered is None or capability in offered
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether there are no surrogate escapes in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _others(others: tuple[tuple[str, str | None], ...]) -> list[str]:
@@ -256,6 +274,8 @@ def _flag(value: str | None) -> bool:
 
 def _submitter(value: str | None) -> str:
     """RFC 4954 section 5: a mailbox in xtext, or ``<>``."""
+    from mailfront_proto.smtp import xtext
+
     if value is None:
         raise ValueError
     mailbox = xtext.decode_text(value)
@@ -275,6 +295,8 @@ def _ret(value: str | None) -> Return:
 
 def _envid(value: str | None) -> str:
     """RFC 3461 section 4.4: at most 100 characters; decoded, printable ASCII and nothing else."""
+    from mailfront_proto.smtp import xtext
+
     if value is None or len(value) > 100:
         raise ValueError
     decoded = xtext.decode_text(value)
@@ -293,36 +315,17 @@ def _notify(value: str | None) -> frozenset[Notify]:
 
 def _orcpt(value: str | None) -> tuple[str, str]:
     """RFC 3461 section 4.2: at most 500 characters; RFC 6533 section 3 for the type utf-8."""
+    from mailfront_proto.smtp import xtext
+
     if value is None or len(value) > 500:
         raise ValueError
     kind, semicolon, text = value.partition(";")
     if not semicolon or not _ADDRESS_TYPE.match(kind):
         raise ValueError
-    address = _decode_unicode(text) if kind.lower() == "utf-8" else xtext.decode_text(text)
+    address = xtext.decode_unicode(text) if kind.lower() == "utf-8" else xtext.decode_text(text)
     if not address or (kind.lower() != "utf-8" and not _PRINTABLE.match(address)):
         raise ValueError
     return kind, address
-
-
-# RFC 6533 section 3: printable characters but "\", "+" and "=" stand for themselves, and every other one may be
-# written as \x{…}
-_UNICODE = re.compile(r"(?:[!-*,-<>-\[\]-~\xa0-\ud7ff\ue000-\U0010ffff]|\\x\{[0-9A-Fa-f]{2,6}\})+\Z")
-_EMBEDDED = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
-_TO_EMBED = re.compile(r"[^!-*,-<>-\[\]-~]")
-_NO_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-def _decode_unicode(text: str) -> str:
-    if not _UNICODE.match(text):
-        raise ValueError
-    decoded = _EMBEDDED.sub(lambda match: chr(int(match[1], 16)), text)  # above U+10FFFF chr() is a ValueError
-    if _NO_CHARACTER.search(decoded):
-        raise ValueError
-    return decoded
-
-
-def _encode_unicode(address: str) -> str:
-    return _TO_EMBED.sub(lambda match: f"\\x{{{ord(match.group()):02X}}}", address)
 
 
 # keyword -> field, the capabilities of which one must be offered, how the value is read

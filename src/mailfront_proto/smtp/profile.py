@@ -10,7 +10,6 @@ from typing import Final
 from mailfront_proto.record import record
 from mailfront_proto.smtp.addresses import ORIGINAL, TOLERANT, AddressSyntax
 
-
 PROMISES: Final = frozenset(("BINARYMIME", "DSN", "REQUIRETLS"))
 """Extensions that promise something of what becomes of the message behind the machine: that it is kept octet by
 octet, that reports are sent or asked for, that it goes on through verified TLS only."""
