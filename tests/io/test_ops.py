@@ -108,7 +108,7 @@ CASES = [
         ["DeadlineExceeded"] * 3,
         Outside({("silence", 1): [STALL], ("chatter", 1): [b"bla\n", Advance(0.1)] * 9}),
     ),
-    Case("much", [SIZE, True, 0]),
+    Case("much", [SIZE // 4, True, 0]),
     Case(
         "exchange",
         ["a" * 10, "B\nBYE\n", "DeadlineExceeded", "ConnectionLost"],
