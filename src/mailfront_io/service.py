@@ -6,7 +6,6 @@ The one-shot programs make one session of it, the servers one for each connectio
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from mailfront_io.frontends.smtp import SMTPFrontend
 from mailfront_io.ops import Connection, Send
 from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.pipeline import Pipeline
@@ -16,7 +15,6 @@ from mailfront_io.session import Session, parse_number
 from mailfront_io.tls import TLSSettingError, key_type, server_context
 from mailfront_proto.smtp.profile import COMPAT, DEFAULT, LineEnds, Profile
 from mailfront_proto.smtp.replies import Reply
-from mailfront_proto.smtp.server import SMTPServer
 
 if TYPE_CHECKING:
     import ssl
@@ -88,10 +86,7 @@ class Service:
         if credentials is None and any(s.variable == "AUTH_STORE" for h in hooks for s in h.settings):
             self.credentials = open_store(environment)
         self._tls_context, self._tls_key_type = self._load_tls()
-        if protocol in PACKAGE_PROTOCOLS:
-            from mailfront_io.frontends.qmtp import package_profile
-
-            self._package_profile = package_profile(self.profile)
+        self._run = self._load_front_end()
         self._proxies = networks_from("XCLIENT_HOSTS", environment)
 
     def _load_tls(self) -> "tuple[ssl.SSLContext | None, str]":
@@ -107,6 +102,27 @@ class Service:
             if "TLS_IMMEDIATE" in self.environment:
                 raise NoImmediateTLS(str(error)) from error
             return None, ""  # served without TLS, as the original does
+
+    def _load_front_end(self) -> Callable[[Session, Pipeline], SessionCoroutine]:
+        """The front end of the protocol, and no other: a one-shot program loads it for each connection."""
+        if self.protocol in PACKAGE_PROTOCOLS:
+            from mailfront_io.frontends.qmtp import package_front_end
+
+            return package_front_end(self.protocol, self.profile)
+        from mailfront_io.frontends.smtp import SMTPFrontend
+        from mailfront_proto.smtp.server import SMTPServer
+
+        def smtp(session: Session, pipeline: Pipeline) -> SessionCoroutine:
+            machine = SMTPServer(
+                session.local_host or "unknown",
+                self.profile,
+                lmtp=self.protocol == "lmtp",
+                greeting=session.getenv("SMTPGREETING"),
+            )
+            machine.offers_xclient = self._speaks_for_others(session.remote_ip)
+            return SMTPFrontend(session, pipeline, machine).run()
+
+        return smtp
 
     def check_required(self) -> None:
         """Raise `ConfigurationError` for a setting that is needed and missing. For servers, where somebody reads it;
@@ -138,18 +154,7 @@ class Service:
         *plugins, backend = made
         assert isinstance(backend, Backend)
         pipeline = Pipeline(session, plugins, backend)
-        if self.protocol in PACKAGE_PROTOCOLS:
-            from mailfront_io.frontends.qmtp import package_session
-
-            return package_session(self.protocol, session, pipeline, self._package_profile)
-        machine = SMTPServer(
-            session.local_host or "unknown",
-            self.profile,
-            lmtp=self.protocol == "lmtp",
-            greeting=session.getenv("SMTPGREETING"),
-        )
-        machine.offers_xclient = self._speaks_for_others(session.remote_ip)
-        return SMTPFrontend(session, pipeline, machine).run()
+        return self._run(session, pipeline)
 
     def _speaks_for_others(self, address: str | None) -> bool:
         """Whether ``$XCLIENT_HOSTS`` lists the peer."""

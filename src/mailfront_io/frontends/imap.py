@@ -10,7 +10,6 @@ from math import inf
 from typing import Any
 
 from mailfront_io.frontends.authentication import Verdict, answer, exchange_failed, may_expose_passwords, offer
-from mailfront_io.frontends.handoff import CannotHandOff, hand_off
 from mailfront_io.frontends.handshake import handshake
 from mailfront_io.ops import ConnectionLost, DeadlineExceeded, Operation, RecvLine, Send, Stopping, TLSFailed
 from mailfront_io.session import Session, parse_number
@@ -232,6 +231,8 @@ class IMAPFrontend:
             self.machine.reply("NO", code="UNAVAILABLE")
 
     async def _handed_over(self, event: events.HandOver) -> None:
+        from mailfront_io.frontends.handoff import CannotHandOff, hand_off  # most one-shot programs end before
+
         session = self.session
         await self._flush()
         self._over = True

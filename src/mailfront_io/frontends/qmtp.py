@@ -307,13 +307,18 @@ _HANDLERS: dict[type, Callable[[PackageFrontend, Any], Coroutine[Operation[Any],
 }
 
 
-def package_session(
-    protocol: str, session: Session, pipeline: Pipeline, profile: Profile
-) -> Coroutine[Operation[Any], Any, int]:
-    """The session coroutine of `protocol`, ``qmtp`` or ``qmqp``."""
-    session.protocol_name = protocol.upper()
+def package_front_end(
+    protocol: str, profile: smtp.Profile
+) -> Callable[[Session, Pipeline], Coroutine[Operation[Any], Any, int]]:
+    """What makes the session coroutine of `protocol`, ``qmtp`` or ``qmqp``. `profile`: SMTP's."""
     server = QMTPServer if protocol == "qmtp" else QMQPServer
-    return PackageFrontend(session, pipeline, server(profile)).run()
+    own_profile = package_profile(profile)
+
+    def run(session: Session, pipeline: Pipeline) -> Coroutine[Operation[Any], Any, int]:
+        session.protocol_name = protocol.upper()
+        return PackageFrontend(session, pipeline, server(own_profile)).run()
+
+    return run
 
 
 def package_profile(profile: smtp.Profile) -> Profile:
