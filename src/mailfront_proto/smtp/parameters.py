@@ -164,7 +164,7 @@ class RecipientOptions:
             words.append("NOTIFY=" + ",".join(kind.value for kind in Notify if kind in self.notify))
         if self.orcpt is not None:
             kind, address = self.orcpt
-                text = xtext.encode_unicode(address) if kind.lower() == "utf-8" else xtext.encode(address.encode())
+            text = xtext.encode_unicode(address) if kind.lower() == "utf-8" else xtext.encode(address.encode())
             words.append(f"ORCPT={kind};{text}")
         return words + _others(self.others)
 
