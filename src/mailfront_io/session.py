@@ -174,11 +174,14 @@ class Session:
 
     def assume(self, facts: Mapping[str, str]) -> None:
         """Take `facts`, named ``REMOTEIP``, ``LOCALHOST`` and so on, for those of this connection from now on: a proxy
-        speaks for another client. An empty one is unknown. The settings that were assigned are dropped."""
+        speaks for another client. An empty one is unknown. The settings that were assigned are dropped, and
+        ``$RELAYCLIENT``, which a rule has given to the proxy's address, is not its client's."""
         known = self._facts or {name: v for name, v in self.environment.items() if name.startswith(self.link)}
         self._facts = {**known, **{self.link + name: value for name, value in facts.items()}}
         for name in ("local_ip", "local_host", "remote_ip", "remote_host", "remote_info"):
             self.__dict__.pop(name, None)
+        self.environment = {name: v for name, v in self.environment.items() if name != "RELAYCLIENT"}
+        self._facts.pop("RELAYCLIENT", None)
         self.reset_env()
 
     # -- settings ----------------------------------------------------------------------------------------

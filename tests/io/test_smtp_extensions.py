@@ -371,5 +371,13 @@ def test_h70_a_login_is_forgotten_and_another_taken() -> None:
     assert b" ann " in output
 
 
+def test_h70_what_the_proxy_may_its_client_may_not() -> None:
+    """``$RELAYCLIENT`` comes from a rule for the proxy's address."""
+    front = Front("accept-sender", "relayclient", env=PROXY | {"RELAYCLIENT": ""})
+    mail = HELO + b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nRSET\r\n"
+    output = front.say(mail + b"XCLIENT ADDR=203.0.113.5\r\n" + mail)
+    assert codes(output) == [220, 250, 250, 250, 250, 220, 250, 250, 550, 250]
+
+
 def test_no_backend_promises_by_itself() -> None:
     assert Backend.extensions == frozenset() and Backend.lines is Lines.LF

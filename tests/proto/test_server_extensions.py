@@ -282,6 +282,16 @@ def test_421_to_the_first_chunk_waits_for_nothing() -> None:
     assert machine.state is State.CLOSED
 
 
+def test_421_without_an_end_drains_the_chunk() -> None:
+    machine = SMTPServer("mx.example.org", replace(DEFAULT, closes_on_421=False))
+    play(machine, [[ENVELOPE]], eof=False)
+    machine.receive_data(b"BDAT 6\r\nQUIT\r\nNOOP\r\n")
+    machine.next_event()
+    machine.reply(421, "4.3.2 Not now")
+    assert machine.next_event() is NEED_DATA
+    assert machine.data_to_send() == b"421 4.3.2 Not now\r\n250 2.3.0 OK\r\n"
+
+
 def test_an_envelope_that_survives_is_not_for_the_chunks_behind_a_failed_one() -> None:
     """Else the rest of a message would be taken for a message."""
     profile = replace(DEFAULT, envelope_survives_message=True, limits=replace(DEFAULT.limits, message_size=3))

@@ -221,7 +221,7 @@ class SMTPServer(ServerMessage):
             for _ in range(self._transaction.recipients if self.lmtp else 1):
                 self._put(wire)
             self._message_done(code < 400)
-        elif type(event) is Data and event.chunked and code != 421:
+        elif type(event) is Data and event.chunked and not (code == 421 and self.profile.closes_on_421):
             self._pending = None
             if code < 400:
                 self._begin_message(chunked=True)
