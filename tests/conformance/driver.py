@@ -7,6 +7,7 @@ sessions come through.
 import asyncio
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -55,6 +56,8 @@ class Driver(ABC):
 
     def cannot(self, session: Session) -> str | None:
         """Why this driver cannot play `session`."""
+        if session.starts_cvm and not shutil.which("cvm-pwfile"):
+            return "cvm-pwfile is not installed (make peers)"
         return None
 
     def run(self, session: Session) -> Outcome:
@@ -81,6 +84,9 @@ class Driver(ABC):
 class Scripted(Driver):
     """No sockets, no waiting."""
 
+    def cannot(self, session: Session) -> str | None:
+        return "nothing real is started by a script" if session.starts_cvm else None
+
     def play(self, stage: Stage, session: Session) -> bytes:
         script: list[Action] = []
         for step in session.steps:
@@ -99,7 +105,7 @@ class OneShotPipes(Driver):
     """A program on two pipes."""
 
     def cannot(self, session: Session) -> str | None:
-        return "a pipe cannot be reset" if Act.RST in session.steps else None
+        return "a pipe cannot be reset" if Act.RST in session.steps else super().cannot(session)
 
     def play(self, stage: Stage, session: Session) -> bytes:
         input_fd, to_server = os.pipe()
@@ -125,7 +131,7 @@ class OneShotSocket(OneShotPipes):
     """A program on one socket, as inetd and tcpserver start it."""
 
     def cannot(self, session: Session) -> str | None:
-        return None
+        return Driver.cannot(self, session)
 
     def play(self, stage: Stage, session: Session) -> bytes:
         ours, theirs = _tcp_pair() if Act.RST in session.steps else socket.socketpair()

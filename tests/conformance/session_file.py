@@ -104,6 +104,11 @@ class Session:
         """Whether it takes minutes, which only a virtual clock makes short."""
         return any(isinstance(step, Wait) for step in self.steps)
 
+    @property
+    def starts_cvm(self) -> bool:
+        """Whether it starts cvm-pwfile, as recorded sessions do."""
+        return "cvm-pwfile" in self.settings.values()
+
     def up_to(self, count: int) -> "Session":
         """The session whose client closes behind its first `count` bytes. Its outcome is not known."""
         steps: list[Step] = []
