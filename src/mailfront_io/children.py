@@ -141,8 +141,8 @@ class HandOff(Operation[int]):
     connection is relayed to it (see `Relay`), and the answer is its exit code, or minus the signal's number.
 
     `first`: what the session has read beyond the login. So that a one-shot program need not stay for its sake, read
-    with `RecvLine` up to the login. `arguments`, `environment`, `directory`, `ids`: see `Spawn`; taken on in the order
-    groups, group, user, directory. `idle`: see `Relay`.
+    with `RecvLine` up to the login. `arguments`, `environment`, `directory`, `ids`: see `Spawn`; a one-shot program
+    takes on groups, group, user and then the directory (a child's directory is entered first). `idle`: see `Relay`.
 
     Throws `SpawnFailed`: nothing has been said to the peer, so the session can still say why it ends.
     """
