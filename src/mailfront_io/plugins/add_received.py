@@ -69,7 +69,7 @@ class AddReceived(Plugin):
         """RFC 3848: S for TLS and A for authentication; RFC 6531 section 4.3: UTF8SMTP for ESMTP. But not in the compat
         profile."""
         name = self.session.protocol_name
-        if self.session.profile.name == "compat" or name == "SMTP":
+        if self.session.profile.name == "compat" or name not in ("ESMTP", "LMTP"):
             return name
         sender = self.session.envelope.sender
         if sender is not None and sender.options.smtputf8:
