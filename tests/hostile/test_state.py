@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mailfront_io.auth.static import StaticStore
+from mailfront_io.auth.store import NOBODY, Asker, Identity
 from mailfront_io.plugin import Command, Plugin, Response
 from mailfront_io.service import service_from_line
 from mailfront_io.testing import EOF, Action, Advance, PeerTLS, WaitFor, run_script
@@ -157,7 +158,16 @@ def test_h31_plain_text_a_moment_later_breaks_the_handshake() -> None:
     assert codes(played.output)[:3] == [220, 250, 220]
 
 
-JOE = StaticStore({"joe": Secret(b"secret")})
+
+class Facts(StaticStore):
+    """Knows more than the name of its user."""
+
+    async def verify_password(self, username: str, password: Secret, asker: Asker = NOBODY) -> Identity | None:
+        found = await super().verify_password(username, password, asker)
+        return Identity(found.username, mailbox="/m", uid=1000) if found else None
+
+
+JOE = Facts({"joe": Secret(b"secret")})
 LOGIN = b"AUTH PLAIN AGpvZQBzZWNyZXQ=\r\n"
 
 
@@ -172,10 +182,6 @@ class State(Plugin):
         auth = sorted(name for name in (*strings, *numbers) if name.startswith(("auth", "helo")))
         envelope = self.session.envelope
         return Response(250, f"2.0.0 {auth} {envelope.sender} {len(envelope.recipients)} {self.session.protocol_name}")
-
-    def auth(self, request: object) -> None:
-        self.session.numbers["auth_uid"] = 1000
-        self.session.strings["auth_mailbox"] = "/m"
 
 
 def test_h32_all_state_is_forgotten_at_tls_start() -> None:
