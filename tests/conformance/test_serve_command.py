@@ -319,8 +319,9 @@ def test_h90_demonstration(driver: list[str], tmp_path: Path) -> None:
         assert {name for name, mode in modes.items() if mode == 0o600} == {
             "data/demo-password",
             "data/certificate.pem",
+            "data/users.sqlite",
         }
-        assert {mode for name, mode in modes.items() if not name.endswith(("password", ".pem"))} == {0o700}
+        assert {mode for name, mode in modes.items() if not name.endswith(("password", ".pem", ".sqlite"))} == {0o700}
         deliver(served)
         submit(served, password)
         served.signal(signal.SIGINT)
@@ -356,7 +357,7 @@ def submit(served: Served, password: str) -> None:
             client.reply()
             if number == 2:
                 assert client.say("EHLO x", "AUTH PLAIN " + secret, "STARTTLS")[1:] == [
-                    "500 5.5.1 Not implemented.",
+                    "504 5.5.4 Unrecognized authentication mechanism.",
                     "220 2.0.0 Ready to start TLS",
                 ]
                 client.start_tls()

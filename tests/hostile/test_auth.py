@@ -226,7 +226,7 @@ def test_h48_nor_in_an_exception_of_a_store(tmp_path: Path) -> None:
     assert sum("credential store: RuntimeError in " in line for line in server.log) == 1
 
 
-# -- mechanisms that no front end offers yet: the pure machine ---------------------------------------------
+# -- the other mechanisms: the pure machine -------------------------------------------------------------------
 
 SALT_SECRET = Secret(b"0123456789abcdef")
 BINDINGS = {"tls-exporter": b"this connection"}

@@ -122,7 +122,8 @@ async def _ask(machine: TakesKeys, event: Request, session: Session) -> Identity
     store = session.credentials
     if store is None:
         raise StoreUnavailable("none is configured")
-    asker = asker_for(session, default_domain=(session.local_host or "unknown") if is_command(event) else "")
+    default_domain = (session.local_host or "unknown") if is_command(event) else ""
+    asker = Asker(session.clock.monotonic() + STORE_SECONDS, session.exported_env(), default_domain)
     match event:
         case FindKeys():
             machine.supply_keys(await store.find_keys(event.username, event.hash_name, asker))
@@ -138,11 +139,6 @@ async def _ask(machine: TakesKeys, event: Request, session: Session) -> Identity
         case Authorize():
             return await store.look_up(event.username, asker)
     raise TypeError(f"{type(event).__name__} is no request that a store can answer")
-
-
-def asker_for(session: Session, default_domain: str = "") -> Asker:
-    """The `Asker` that stands for `session`."""
-    return Asker(session.clock.monotonic() + STORE_SECONDS, session.exported_env(), default_domain)
 
 
 def _may_in(event: Request, identity: Identity) -> bool:
@@ -163,10 +159,8 @@ def _unavailable(event: Request, session: Session, why: str) -> Verdict:
 
 
 __all__ = [
-    "TakesKeys",
     "Verdict",
     "answer",
-    "asker_for",
     "exchange_failed",
     "failure_delay",
     "is_command",
