@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from mailfront_io import pop3_service, service, tls
+from mailfront_io import imap_service, pop3_service, service, tls
 from mailfront_io.plugin import Hooks, Kind, Setting
 from mailfront_io.registry import backend_names, load_backend, load_plugin, plugin_names
 
@@ -91,7 +91,8 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD, "## Every service", "", *table(service.SETTINGS), "", FACTS, "## TLS", ""]
     parts += ["Without `TLS_CERTFILE` there is no TLS.", "", *table(tls.SETTINGS), "", "## POP3", ""]
-    parts += ["Of POP3 services; see [](pop3.md).", "", *table(pop3_service.SETTINGS), "", "## Plugins", ""]
+    parts += ["Of POP3 services; see [](pop3.md).", "", *table(pop3_service.SETTINGS), "", "## IMAP", ""]
+    parts += ["Of IMAP logins; see [](imap.md).", "", *table(imap_service.SETTINGS), "", "## Plugins", ""]
     for name in plugin_names():
         parts += hooks(name, load_plugin(name))
     parts += ["## Backends", ""]
