@@ -2,6 +2,7 @@
 fetch is compared byte for byte, and so is what is left of the maildir."""
 
 import poplib
+import smtplib
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
@@ -267,3 +268,33 @@ def test_a_maildir_that_cannot_be_opened(server: Server) -> None:
     assert client.stat()[0] == len(MESSAGES)
     client.close()
     assert server.left() == before
+
+
+# -- the development server -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("running", RUNNING)
+def test_what_was_sent_by_smtp_is_fetched_over_pop3(running: str, tmp_path: Path) -> None:
+    words = [*RUNNING[running], "--data", "data"]
+    with serving(tmp_path, *words) as addresses:
+        ports = [port for _, port in addresses]
+        with smtplib.SMTP("127.0.0.1", ports[0], timeout=SECONDS) as smtp:
+            for message in MESSAGES:
+                smtp.sendmail("a@b.example", ["demo@localhost"], message.replace(b"\n", b"\r\n"), ["BODY=8BITMIME"])
+        context = ssl.create_default_context(cafile=tmp_path / "data" / "certificate.pem")
+        password = (tmp_path / "data" / "demo-password").read_text().strip()
+        pop3, pop3s = ports[5:7]
+        with closing(poplib.POP3("localhost", pop3, timeout=SECONDS)) as client:
+            with pytest.raises(poplib.error_proto):  # not in clear
+                client.user("demo")
+            client.stls(context)
+            client.user("demo")
+            client.pass_(password)
+            found = [b"".join(line + b"\n" for line in client.retr(number)[1]) for number in (1, 2, 3)]
+            client.quit()
+        assert [message[-len(expected) :] for message, expected in zip(found, MESSAGES, strict=True)] == [*MESSAGES]
+        with closing(poplib.POP3_SSL("localhost", pop3s, context=context, timeout=SECONDS)) as client:
+            client.user("demo")
+            client.pass_(password)
+            assert client.stat() == (3, sum(len(message) + message.count(b"\n") for message in found))
+            client.quit()
