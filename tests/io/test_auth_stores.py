@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -85,7 +86,8 @@ def test_plain_and_scram_are_served_and_no_password_is_stored(database: UserData
     assert said(lambda asker: store.find_keys("ann", "sha1", asker)) is None
     assert said(lambda asker: store.find_keys("bob", "sha256", asker)) is None
     assert b"pencil" not in Path(database.path).read_bytes()
-    [row] = sqlite3.connect(database.path).execute("select keys from users")
+    with closing(sqlite3.connect(database.path)) as connection:
+        [row] = connection.execute("select keys from users")
     assert row[0].startswith("SCRAM-SHA-256$15000:")
 
 
@@ -167,7 +169,7 @@ def test_files_that_are_no_such_database(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello " * 1000)
     with pytest.raises(StoreUnavailable, match="text: file is not a database"):
         SQLiteStore(str(tmp_path / "text"))
-    with sqlite3.connect(tmp_path / "newer") as connection:
+    with closing(sqlite3.connect(tmp_path / "newer")) as connection:
         connection.execute("pragma user_version = 7")
     with pytest.raises(StoreUnavailable, match="is of version 7, and this program knows 1"):
         SQLiteStore(str(tmp_path / "newer"))
