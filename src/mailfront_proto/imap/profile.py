@@ -56,8 +56,8 @@ class Profile:
     strict_grammar: bool = True
     """Commands follow RFC 9051 section 9 to the letter; otherwise words are what stands between blanks (tabs, carriage
     returns and form feeds among them), a string or literal ends its word, and an AUTHENTICATE that was cancelled, or is
-    no base64, is answered with NO like any other, not with BAD. (A bare LF ends a line in both: nothing can be hidden
-    behind it here.)"""
+    no base64, is answered with NO like any other, not with BAD, and counts as a failed login, as one of an unknown
+    mechanism does. (A bare LF ends a line in both: nothing can be hidden behind it here.)"""
 
     response_codes: bool = True
     """Refusals have response codes, such as ``[AUTHENTICATIONFAILED]`` (RFC 5530)."""

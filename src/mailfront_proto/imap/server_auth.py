@@ -124,7 +124,7 @@ class ServerAuth(ServerSession):
         cause = failed.cause
         status: Status = "BAD" if self.profile.strict_grammar and cause.name in _BAD else "NO"
         reply = Reply(status, answers.AUTHENTICATE_FAILED + cause.text, _CODES.get(cause.name, ""))
-        if cause.is_attempt:
+        if cause.is_attempt or not self.profile.strict_grammar:
             self._login_failed(reply, exchange.mechanism, cause.words)
         else:
             self._refuse(reply, mechanism=exchange.mechanism, cause=cause.words)
