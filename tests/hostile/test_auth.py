@@ -1,4 +1,4 @@
-"""Authentication: H39 to H45, H47 to H51, H87, H88."""
+"""Authentication: H39 to H51, H87, H88."""
 
 import base64
 import hmac
@@ -167,6 +167,20 @@ def test_h47_invalid_utf8_in_a_name_fails_and_nothing_else(name: bytes) -> None:
     wire = HELLO + plain(name, b"x") + b"AUTH LOGIN " + base64.b64encode(name) + b"\r\nNOOP\r\n"
     assert split_outcome([wire], mechanisms=("PLAIN", "LOGIN")).codes() == [220, 250, 501, 501, 250]
     assert codes(front().say(wire)) == [220, 250, 501, 501, 250]
+
+
+def test_h46_no_verdict_is_kept() -> None:
+    """Nothing between the session and its store remembers: each login is asked, with all that was given."""
+    asked: list[tuple[str, bytes]] = []
+
+    class Asked(StaticStore):
+        async def verify_password(self, username: str, password: Secret, asker: Asker = NOBODY) -> Identity | None:
+            asked.append((username, password.reveal()))
+            return await super().verify_password(username, password, asker)
+
+    server = Front("authenticate", "accept", credentials=Asked({"joe": Secret(SECRET.encode())}), env=CLEAR)
+    assert [codes(server.say(HELLO + wire))[-1] for wire in (GOOD, BAD, GOOD)] == [235, 535, 235]
+    assert asked == [("joe", SECRET.encode()), ("joe", b"wrong"), ("joe", SECRET.encode())]
 
 
 ENCODED = base64.b64encode(b"\0joe\0" + SECRET.encode())
