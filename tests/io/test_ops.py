@@ -360,17 +360,17 @@ def test_cancellation_reaches_every_wait(driver: str, helpers: dict[str, Any], c
     def script(what: str) -> list[Action]:
         return [HI, command("hang", helpers, what), WaitFor(b"waiting"), Advance(0.1), STOP, CANCEL]
 
-    def one(server: Server, what: str, stop: Any, cancel: Any) -> None:
+    def one(server: Server, what: str, stop: Any, cancel: Any) -> int:
         connection = server.connect()
-        port = connection.getsockname()[1]
+        port: int = connection.getsockname()[1]
         play(connection, script(what), stop, cancel)
-        outcomes[what] = server.outcome(port)
+        return port
 
     outcomes: dict[str, list[str]] = {}
     if driver == "oneshot":
         for what in HANGS:
             with Server(driver, certificate) as server:
-                one(server, what, lambda: None, server.stop)
+                outcomes[what] = server.outcome(one(server, what, lambda: None, server.stop))
     else:
         with Server(driver, certificate) as server:
             stopping = threading.Barrier(len(HANGS), server.stop, 20)
@@ -381,8 +381,8 @@ def test_cancellation_reaches_every_wait(driver: str, helpers: dict[str, Any], c
 
             cancelling = threading.Barrier(len(HANGS), cancel, 20)
             with ThreadPoolExecutor(len(HANGS)) as pool:
-                for what in HANGS:
-                    pool.submit(one, server, what, stopping.wait, cancelling.wait)
+                ports = {what: pool.submit(one, server, what, stopping.wait, cancelling.wait) for what in HANGS}
+            outcomes = {what: server.outcome(port.result()) for what, port in ports.items()}
             server.note("ended")
             assert server.wait() == 0
     assert outcomes == {what: [said, "raised Cancelled"] for what, said in CLEANED_UP.items()}
