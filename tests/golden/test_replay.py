@@ -4,6 +4,7 @@ Bytes out, exit code, log lines and the files afterwards must be equal. Where th
 names the session, the fields that differ, and the fault of the original that no profile of ours copies.
 """
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -74,12 +75,27 @@ def test_names_are_unique_and_nothing_was_lost() -> None:
     assert len({session.name for session in SESSIONS}) == len(SESSIONS) == 170
 
 
+def takes_the_recorded_ones(session: Session) -> bool:
+    """Whether limits on a maildir hit the same messages: which ones are first is up to the file system."""
+    for part, limit in (("cur", 2), ("new", 1)):
+        with TemporaryDirectory() as place:
+            for name in session.files:
+                if name.startswith(f"md/{part}/") and name[-1] != "/":
+                    Path(place, name.rpartition("/")[2]).touch()
+            shown = [name.partition(":")[0] for name in os.listdir(place) if name[0] != "."]
+        if not all(b" " + name.encode() + b"\r\n" in session.outcome.stdout for name in shown[:limit]):
+            return False
+    return True
+
+
 @pytest.mark.parametrize(
     "session", [pytest.param(session, id=session.name) for session in SESSIONS if is_selected(session)]
 )
 def test_replay(session: Session) -> None:
     if "cvm-pwfile" in (*session.argv, *session.env.values()) and not shutil.which("cvm-pwfile", path=PATH):
         pytest.skip("cvm-pwfile is not installed (make peers)")
+    if session.name == "pop3-limits-new" and not takes_the_recorded_ones(session):
+        pytest.skip("This file system gives a directory's files in another order than the recording's did.")
     program = Path(sys.executable).with_name(session.argv[0])
     with TemporaryDirectory() as name:
         Path(name).chmod(0o755)  # the programs behind a login run as its user
