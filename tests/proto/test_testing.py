@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailfront_proto import imap, pop3
 from mailfront_proto.buffer import ReceiveBuffer
 from mailfront_proto.errors import RemoteProtocolError
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED
@@ -374,6 +375,58 @@ def test_netstrings_are_netstrings(data: bytes) -> None:
 def test_sasl_messages_are_sasl_messages(plain: bytes, line: bytes) -> None:
     _, name, password = plain.split(b"\0")
     assert name and password and line.endswith(b"\r\n")
+
+
+NOT_UNDERSTOOD = (b"Syntax error", b"Unimplemented")
+
+
+def use_mailbox(machine: pop3.POP3Server, event: object) -> None:
+    if isinstance(event, pop3.OpenMailbox):
+        machine.open_mailbox([5], [b"one"])
+    elif isinstance(event, pop3.Retrieve):
+        machine.accept()
+        machine.end_of_message()
+    elif machine.answer_owed:
+        machine.accept()
+
+
+def in_mailbox() -> Player[pop3.POP3Server]:
+    limits = replace(pop3.DEFAULT.limits, errors_in_row=None, errors=None)
+    machine = pop3.POP3Server(replace(pop3.DEFAULT, limits=limits))
+    machine.offers_user = True
+    return Player(machine, use_mailbox).play([[b"USER a\r\nPASS b\r\n"]], eof=False)
+
+
+@given(st.lists(strategies.pop3_commands(), max_size=6))
+def test_pop3_commands_are_none_that_a_server_does_not_understand(commands: list[bytes]) -> None:
+    elsewhere = (b"USER", b"PASS", b"UTF8")  # they belong before the login
+    segments = [b"".join(command for command in commands if command[:4].upper() not in elsewhere)]
+    output = assert_chunk_invariant(in_mailbox, segments, few_splits(segments)).output
+    assert output.count(b"+OK") >= 3 and not any(said in output for said in NOT_UNDERSTOOD), output
+
+
+def test_what_a_pop3_server_does_not_understand() -> None:
+    for command in (b"XYZZY", b"RETR", b"LIST 1x", b"TOP 1", b"NOOP x"):
+        output = in_mailbox().play([[command + b"\r\n"]]).outcome.output
+        assert any(said in output for said in NOT_UNDERSTOOD), output
+
+
+@given(st.lists(strategies.imap_commands(), max_size=6))
+def test_imap_commands_are_none_that_a_server_does_not_understand(commands: list[bytes]) -> None:
+    segments = [b"".join(commands)]
+
+    def new() -> Player[imap.IMAPServer]:
+        return Player(imap.IMAPServer(), refuse_logins)
+
+    outcome = assert_chunk_invariant(new, segments, few_splits(segments))
+    assert b" BAD " not in outcome.output, (segments, outcome.output)
+
+
+def refuse_logins(machine: imap.IMAPServer, event: object) -> None:
+    if isinstance(event, imap.VerifyPassword):
+        machine.reply("NO")
+    elif machine.answer_owed:
+        machine.accept()
 
 
 def test_without_hypothesis_one_sentence_says_what_to_do() -> None:

@@ -26,6 +26,7 @@ STUMBLING_BLOCKS = (
     b"9" * 400, "\u0663".encode(),
 )  # fmt: skip
 """Bytes that parsers stumble over: odd line ends and blanks, delimiters, numbers that are none."""
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 _NAME_CHARACTERS = st.characters(exclude_categories=["C", "Z"])
 
 
@@ -142,6 +143,48 @@ def commands() -> st.SearchStrategy[bytes]:
 def _in_some_case(command: bytes, lower: bool) -> bytes:
     verb, blank, rest = command.partition(b" ")
     return (verb.lower() if lower else verb) + blank + rest
+
+
+# -- POP3 and IMAP commands --------------------------------------------------------------------------------
+
+
+def pop3_commands() -> st.SearchStrategy[bytes]:
+    """One POP3 command line with its CRLF (RFC 1939, 2449, 6856), verbs in any case; no AUTH and no STLS, behind which
+    something else than commands follows."""
+    word = st.text(_PRINTABLE, min_size=1, max_size=20).map(str.encode)
+    number = st.integers(1, 999_999_999).map(b"%d".__mod__)
+    verb_of_number = st.sampled_from([b"LIST", b"UIDL", b"RETR", b"DELE"])
+    line = st.one_of(
+        st.sampled_from([b"CAPA", b"STAT", b"LIST", b"UIDL", b"NOOP", b"RSET", b"QUIT", b"UTF8", b"LANG", b"LANG en"]),
+        st.builds(lambda verb, number: verb + b" " + number, verb_of_number, number),
+        st.builds(lambda number, lines: b"TOP " + number + b" " + lines, number, number),
+        st.builds(lambda verb, word: verb + b" " + word, st.sampled_from([b"USER", b"PASS"]), word),
+    )
+    return st.builds(_in_some_case, line, st.booleans()).map(lambda command: command + b"\r\n")
+
+
+def imap_strings() -> st.SearchStrategy[bytes]:
+    """An astring (RFC 9051 section 9): an atom, a quoted string, or a literal that does not wait (RFC 7888)."""
+    atom = st.text("abcXYZ019!#$&'+,-./:;<=>?@[]^_`|}~", min_size=1, max_size=20).map(str.encode)
+    quoted = st.text(_PRINTABLE + " ", max_size=20).map(lambda text: re.sub(r'(["\\\\])', r"\\\1", text).encode())
+    literal = st.text(_PRINTABLE + " ()" + NON_ASCII, max_size=20).map(str.encode)
+    return st.one_of(
+        atom, quoted.map(lambda data: b'"' + data + b'"'), literal.map(lambda data: b"{%d+}\r\n%b" % (len(data), data))
+    )
+
+
+def imap_commands() -> st.SearchStrategy[bytes]:
+    """One tagged IMAP command as they come before the login, with its CRLF and its literals, verbs in any case; no
+    AUTHENTICATE and no STARTTLS, behind which something else than commands follows."""
+    tag = st.text("abcXYZ019.-_", min_size=1, max_size=8).map(str.encode)
+    login = st.builds(lambda name, password: b"LOGIN " + name + b" " + password, imap_strings(), imap_strings())
+    value = st.sampled_from([b"NIL", b'"x"', b'""', b'"1 \\"2\\""'])
+    pairs = st.lists(value.map(lambda value: b'"name" ' + value), min_size=1, max_size=1)
+    identity = st.one_of(st.just(b"ID NIL"), pairs.map(lambda found: b"ID (" + b" ".join(found) + b")"))
+    command = st.one_of(st.sampled_from([b"CAPABILITY", b"NOOP", b"LOGOUT"]), login, identity)
+    return st.builds(
+        lambda tag, command, lower: tag + b" " + _in_some_case(command, lower) + b"\r\n", tag, command, st.booleans()
+    )
 
 
 # -- other grammars ----------------------------------------------------------------------------------------
