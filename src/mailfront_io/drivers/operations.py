@@ -24,7 +24,6 @@ from mailfront_io.ops import (
     CLEANUP_SECONDS,
     Cancelled,
     Clock,
-    ConnectionLost,
     DeadlineExceeded,
     Operation,
     Recv,
@@ -173,19 +172,19 @@ class Performer:
 
     def recv(self, operation: PeerRecv) -> Steps[bytes]:
         """`Peer.recv`."""
-        stream = _stream(operation.peer)
-        self._not_late(operation.deadline)  # else a peer that never pauses would never be late
+        stream = stream_of(operation.peer)
+        self.not_late(operation.deadline)  # else a peer that never pauses would never be late
         yield from self._take_turns()
         return (yield from receive(stream, operation.deadline))
 
     def send(self, operation: PeerSend) -> Steps[None]:
         """`Peer.send`."""
         yield from self._take_turns()
-        yield from transmit(_stream(operation.peer), operation.data, operation.deadline)
+        yield from transmit(stream_of(operation.peer), operation.data, operation.deadline)
 
     def send_eof(self, operation: PeerSendEOF) -> Steps[None]:
         """`Peer.send_eof`."""
-        stream = _stream(operation.peer)
+        stream = stream_of(operation.peer)
         stream.finish()
         yield from transmit(stream, b"", operation.deadline)
 
@@ -195,28 +194,15 @@ class Performer:
 
         peer = operation.peer
         facts, peer.stream = yield from start_tls(
-            _stream(peer), operation.context, operation.server_hostname, operation.deadline
+            stream_of(peer), operation.context, operation.server_hostname, operation.deadline
         )
         return facts
 
     def exchange(self, operation: Exchange) -> Steps[Exchanged]:
         """`Exchange`."""
-        writers = [_Writer(_stream(peer), blocks, peer) for peer, blocks in operation.send.items()]
-        readers = [_Reader(_stream(peer), limit, peer) for peer, limit in operation.receive.items()]
-        parts: list[_Writer | _Reader] = [*writers, *readers]
-        while True:
-            busy = False
-            for part in parts:
-                busy |= part.step()
-            interests = [interest for part in parts if not part.done for interest in part.interests()]
-            if not interests:
-                break
-            self._not_late(operation.deadline)
-            yield from self.wait(interests, operation.deadline, busy)
-        return Exchanged(
-            {reader.peer: b"".join(reader.kept) for reader in readers},
-            tuple(writer.peer for writer in writers if writer.stopped),
-        )
+        from mailfront_io.drivers.exchanging import exchange
+
+        return (yield from exchange(self, operation))
 
     # Datagrams and names
 
@@ -261,7 +247,7 @@ class Performer:
                 answer = operation.take(data)
                 if answer is not None:
                     return answer
-                self._not_late(until)
+                self.not_late(until)
             yield Ready(datagrams.receiving(), until)
 
     def resolve(self, operation: Resolve[Any]) -> Steps[tuple[Any, ...]]:
@@ -290,7 +276,7 @@ class Performer:
 
     def _wait_for(self, process: Process, deadline: float | None) -> Steps[int]:
         while (code := process.poll()) is None:
-            self._not_late(deadline)
+            self.not_late(deadline)
             interests, look_again = process.ending()
             until = self.clock.monotonic() + look_again
             try:
@@ -308,7 +294,7 @@ class Performer:
 
         stream = yield OwnStream()
         try:
-            return (yield from relay(self, stream, _stream(operation.peer), operation))
+            return (yield from relay(self, stream, stream_of(operation.peer), operation))
         finally:
             stream.close()
 
@@ -397,7 +383,8 @@ class Performer:
             self._at_once = 0
             yield from self.pause(self.clock.monotonic())
 
-    def _not_late(self, deadline: float | None) -> None:
+    def not_late(self, deadline: float | None) -> None:
+        """Raise DeadlineExceeded if it is."""
         if deadline is not None and deadline <= self.clock.monotonic():
             raise DeadlineExceeded
 
@@ -418,82 +405,6 @@ class Performer:
         self._scope.close()
         for child in self._children:
             child.process.abandon()
-
-
-class _Writer:
-    """One direction of an exchange: blocks on their way to a peer."""
-
-    def __init__(self, stream: "Stream", data: Any, peer: Peer) -> None:
-        self.peer = peer
-        self.done = False
-        self.stopped = False
-        self._stream = stream
-        self._blocks = iter((data,) if isinstance(data, bytes) else data)
-        self._rest = memoryview(b"")
-        self._finished = False
-
-    def step(self) -> bool:
-        """Write what there is room for; whether there may be room for more."""
-        if self.done:
-            return False
-        try:
-            for _ in range(BLOCKS_AT_ONCE):
-                if not self._rest and not self._finished:
-                    block = next(self._blocks, None)
-                    if block is None:
-                        self._finished = True
-                        self._stream.finish()
-                    else:
-                        self._rest = memoryview(block)
-                        continue
-                if self._rest:
-                    written = self._stream.write(self._rest)
-                    self._rest = self._rest[written:]
-                    if not written:
-                        return False
-                elif self._finished:
-                    self.done = self._stream.flush()
-                    return False
-        except ConnectionLost:
-            self.done = self.stopped = True
-            return False
-        return True
-
-    def interests(self) -> Sequence[Interest]:
-        """What to wait for."""
-        return self._stream.writing()
-
-
-class _Reader:
-    """The other direction: what a peer says, up to its end."""
-
-    def __init__(self, stream: "Stream", limit: int, peer: Peer) -> None:
-        self.peer = peer
-        self.done = False
-        self.kept: list[bytes] = []
-        self._stream = stream
-        self._left = limit
-
-    def step(self) -> bool:
-        """Read what is there; whether there may be more."""
-        if self.done:
-            return False
-        for _ in range(BLOCKS_AT_ONCE):
-            data = self._stream.read()
-            if data is None:
-                return False
-            if not data:
-                self.done = True
-                return False
-            data = data[: self._left]
-            self._left -= len(data)
-            if data:
-                self.kept.append(data)
-        return True
-
-    def interests(self) -> Sequence[Interest]:
-        """What to wait for."""
-        return self._stream.reading()
 
 
 Perform = Callable[[Performer, Any], Steps[Any]]
@@ -523,7 +434,8 @@ LEAVES: dict[type, Perform] = {
 """What may be part of a `Gather`."""
 
 
-def _stream(peer: Peer) -> "Stream":
+def stream_of(peer: Peer) -> "Stream":
+    """The stream of a peer that is open."""
     if peer.closed:
         raise RuntimeError(f"{peer!r} was closed by us")
     stream: Stream = peer.stream
