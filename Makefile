@@ -42,9 +42,10 @@ lint: $(STAMP)
 	@$(PY) -m mypy
 	@PYTHONPATH=src $(VENV)/bin/lint-imports
 
-# pytest is the last thing that runs, so that its closing line is the last line.
+# pytest is the last thing that runs, so that its closing line is the last line. Most tests wait for a peer more than
+# they compute: two at once, each file in one of them.
 test: $(STAMP) ci-peers lint
-	@$(PY) -m pytest -m 'not long' $(ARGS)
+	@$(PY) -m pytest -m 'not long' -n 2 --dist loadfile $(ARGS)
 
 test-long: $(STAMP)
 	@$(PY) -m pytest -m long $(ARGS)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 MAILFRONT = Path(sys.executable).with_name("mailfront")
 DRIVERS = ("asyncio", "trio", "blocking", "fork")
-SECONDS = 30
+SECONDS = 90.0
 """For anything that a test waits for; all of it takes a fraction of a second."""
 
 

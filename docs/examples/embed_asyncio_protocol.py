@@ -22,11 +22,12 @@ from mailfront_proto.smtp import (
 
 
 class SMTPProtocol(asyncio.Protocol):
-    """One connection. `deliver` is called with each message."""
+    """One connection. `deliver` is called with each message, `ended` when the connection is closed."""
 
-    def __init__(self, deliver: Callable[[bytes], None]) -> None:
+    def __init__(self, deliver: Callable[[bytes], None], ended: Callable[[], None]) -> None:
         self._machine = SMTPServer("mx.example.org")
         self._deliver = deliver
+        self._ended = ended
         self._slices: list[bytes] = []
         self._writable = True
 
@@ -46,6 +47,10 @@ class SMTPProtocol(asyncio.Protocol):
         self._machine.receive_eof()
         self._step()
         return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Nothing is to be done for the machine: what was not received whole was not delivered."""
+        self._ended()
 
     def pause_writing(self) -> None:
         """The client does not read: do nothing more for it, and read nothing more from it."""
@@ -85,18 +90,19 @@ async def main() -> None:
     """Serve until one message is here and its client has gone."""
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 2525
     loop = asyncio.get_running_loop()
-    delivered: asyncio.Future[bytes] = loop.create_future()
+    messages: list[bytes] = []
+    done = asyncio.Event()
 
-    def deliver(message: bytes) -> None:
-        if not delivered.done():
-            delivered.set_result(message)
+    def ended() -> None:
+        if messages:
+            done.set()
 
-    server = await loop.create_server(lambda: SMTPProtocol(deliver), "127.0.0.1", port)
+    server = await loop.create_server(lambda: SMTPProtocol(messages.append, ended), "127.0.0.1", port)
     print(f"listening on port {server.sockets[0].getsockname()[1]}", flush=True)
-    message = await delivered
+    await done.wait()
     server.close()
-    await server.wait_closed()  # since Python 3.12 this waits for the connections, too
-    print(message.decode("utf-8", "replace"), end="")
+    await server.wait_closed()
+    print(messages[0].decode("utf-8", "replace"), end="")
 
 
 if __name__ == "__main__":

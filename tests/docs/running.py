@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-SECONDS = 30
+SECONDS = 90
 """After this a program is taken to hang."""
 
 # Listens on a free port in place of the one that is written, and says which.

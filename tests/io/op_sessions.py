@@ -232,7 +232,7 @@ class Case:
         await Resolve("nobody.example", "A", self.within())  # loads dnspython
         began = self.clock.monotonic()
         found = await Gather([Resolve(f"slow{i}.example", "A", self.within()) for i in range(4)])
-        return [found, 0.25 < self.clock.monotonic() - began < 0.9]
+        return [found, 0.25 < self.clock.monotonic() - began < 1.15]  # one after the other: 1.2
 
     # Several at once
 

@@ -42,7 +42,12 @@ EXPLAINED_SESSIONS = {
     "rules-databytes-per-message": ({"stdout", "stderr"}, "2.12 answers 250 OK to an accepting rule without text"),
 }
 
-RECORDED = [pytest.param(session, id=session.name) for session in load() if is_selected(session)]
+# The sessions of POP3 and IMAP are of other programs: test_pop3_maildir_original.py and test_imap_frontend_programs.py.
+RECORDED = [
+    pytest.param(session, id=session.name)
+    for session in load()
+    if is_selected(session) and not session.name.startswith(("pop3-", "imap-"))
+]
 
 
 @pytest.mark.parametrize("session", RECORDED)

@@ -787,7 +787,6 @@ def test_h64_no_argument_can_end_its_command(bad: str) -> None:
         *[RecipientOptions(notify=frozenset(kinds)) for kinds in ((), (Notify.NEVER, Notify.DELAY))],
         *[RecipientOptions(orcpt=orcpt) for orcpt in (("rfc822", ""), ("", "a@b"), ("a b", "c"), ("rfc822", "é"))],
     ],
-    ids=repr,
 )
 def test_h64_parameters_have_a_grammar(options: MailOptions | RecipientOptions) -> None:
     client = at_ready() if isinstance(options, MailOptions) else at(State.MAIL)
