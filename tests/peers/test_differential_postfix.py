@@ -24,6 +24,7 @@ smtpd_soft_error_limit = 1000
 smtpd_hard_error_limit = 1001
 smtpd_junk_command_limit = 1000
 smtpd_client_connection_rate_limit = 0
+in_flow_delay = 0s
 """
 LIMITS = replace(
     DEFAULT.limits, message_size=MESSAGE_LIMIT, errors_in_row=None, errors=None, unknown_in_row=None, idle_commands=None
@@ -100,6 +101,8 @@ DIFFERENCES = [
     # Parameters
     Difference("a parameter stands once", rb"MAIL.*", "501 5.5.4", "250 2.1.0",
                (EHLO, MAIL_FROM + b" SIZE=10 SIZE=10")),
+    Difference("syntax comes first, then what it says", rb"MAIL.* SIZE=9999999.*", "5(01|55) 5.5.4", "552 5.3.4",
+               (EHLO, MAIL_FROM + b" SIZE=10 SIZE=9999999")),
     Difference("a known keyword with a bad value is not unknown", rb"MAIL.*", "501 5.5.4", "555 5.5.4",
                (EHLO, MAIL_FROM + b" SMTPUTF8=1")),
     Difference("after HELO there are no parameters", rb"(MAIL|RCPT).* .*", "555 5.5.4",
