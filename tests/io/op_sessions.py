@@ -295,11 +295,11 @@ class Case:
             done = await Exchange({}, {out: 9999, err: 9999}, self.within())
             await child.wait(self.within())
         lines = done.received[out].decode().split()
-        ignored = int(lines[lines.index("SigIgn:") + 1], 16)
         named = [line for line in lines if "=" in line and not line.startswith(("_=", "SHLVL="))]
-        low = [line for line in lines if line.isdigit() and int(line) > 3]  # 3 is that of the listing
+        mask = lines[lines.index("SigIgn:") + 1]
+        low = [line for line in lines if line.isdigit() and line != mask and int(line) > 3]  # 3: the listing's
         pipes = [signal.SIGPIPE, signal.SIGXFSZ]
-        restored = [not ignored >> (number - 1) & 1 for number in pipes]
+        restored = [not int(mask, 16) >> (number - 1) & 1 for number in pipes]
         return [lines[0], named, low, restored, done.received[err].decode()]
 
     async def cannot_start(self) -> Any:
