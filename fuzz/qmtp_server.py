@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from fuzz.oracles import MAX_WIRE, check_machine
+from fuzz.oracles import MAX_WIRE, MEMORY_STREAM, check_machine
 from mailfront_proto.qmqp import QMQPServer
 from mailfront_proto.qmtp import (
     COMPAT,
@@ -31,7 +31,8 @@ from mailfront_proto.testing import Player
 
 LIMITS = Limits(message_size=40, address=12, recipients=3, recipient_list=100)
 PROFILES = (DEFAULT, replace(DEFAULT, limits=LIMITS), COMPAT, replace(COMPAT, limits=LIMITS))
-HELD = 16_384
+HELD = (16_384, 16_384, MEMORY_STREAM, 16_384)
+"""Bytes, for each profile: an address in `COMPAT` may have 65,536."""
 TEXTS = ("", "no", "two\nlines", "odd\r\x1b\ud800\udcff", "x" * 300)
 
 
@@ -64,7 +65,7 @@ def check(data: bytes) -> None:
     if len(data) < 4 or len(data) > MAX_WIRE:
         return
     choice, cutting, seed = data[0], data[1], data[2]
-    outcome = check_machine(lambda: new_player(choice, seed), data[3:], cutting, held=HELD)
+    outcome = check_machine(lambda: new_player(choice, seed), data[3:], cutting, held=HELD[choice & 3])
     assert isinstance(outcome.events[-1], ConnectionClosed)
     check_responses(outcome.output, outcome.events, choice)
     size = body = 0
