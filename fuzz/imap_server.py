@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from fuzz.oracles import MAX_WIRE, check_machine
+from fuzz.oracles import MAX_WIRE, MEMORY_STREAM, check_machine
 from mailfront_proto.imap import (
     COMPAT,
     DEFAULT,
@@ -29,7 +29,8 @@ from mailfront_proto.testing import Player
 
 LIMITS = Limits(command_line=99, auth_line=150, literal=30, arguments=4, id_pairs=3, tag=8, errors=20, idle_commands=9)
 PROFILES = (DEFAULT, replace(DEFAULT, limits=LIMITS), COMPAT, replace(COMPAT, limits=LIMITS))
-HELD = 4 * 12_288
+HELD = (MEMORY_STREAM, 8192, MEMORY_STREAM, 8192)
+"""Bytes, for each profile; lines are short where the limits are low."""
 _CHALLENGE = re.compile(rb"\+ [A-Za-z0-9+/=]*")
 CODES = ("", "UNAVAILABLE", "EXPIRED")
 
@@ -80,7 +81,8 @@ def check(data: bytes) -> None:
     if len(data) < 4 or len(data) > MAX_WIRE:
         return
     choice, cutting, seed = data[0], data[1], data[2]
-    outcome = check_machine(lambda: new_player(choice, seed), data[3:], cutting, held=HELD, invariant=not choice & 8)
+    new, held = lambda: new_player(choice, seed), HELD[choice & 3]
+    outcome = check_machine(new, data[3:], cutting, held=held, invariant=not choice & 8)
     assert isinstance(outcome.events[-1], ConnectionClosed | HandOver)
     assert outcome.output.endswith(b"\r\n")
     lines = outcome.output.split(b"\r\n")[:-1]

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from fuzz.oracles import MAX_WIRE, check_machine
+from fuzz.oracles import MAX_WIRE, MEMORY_STREAM, check_machine
 from mailfront_proto.pop3 import (
     COMPAT,
     DEFAULT,
@@ -30,9 +30,8 @@ from mailfront_proto.testing import Player
 LIMITS = Limits(command_line=100, auth_line=200, errors_in_row=5, errors=9, idle_commands=20, user_commands=4)
 PROFILES = (DEFAULT, replace(DEFAULT, limits=LIMITS), COMPAT, replace(COMPAT, limits=LIMITS))
 MODES = (Mode.WHOLE, Mode.WHOLE, Mode.MAILBOX, Mode.LOGIN)
-HELD = 4 * 12_288
-"""Bytes: the longest line that any of the profiles takes (65,536 in `COMPAT`, but no input is that long), and the
-store behind it."""
+HELD = (MEMORY_STREAM, 8192, MEMORY_STREAM, 8192)
+"""Bytes, for each profile; lines are short where the limits are low."""
 MESSAGES = (b"a: b\n\n.one\ntwo\n", b"c: d\r\n\r\n.\r\nno end", b"", b"\n" * 300)
 UIDS = (b"one", b"two words\r\n", b"\xff" * 80, b"f" * 70)
 REFUSALS = (None, None, "", "no", "x" * 600, "odd\r\n+OK\x1b\ud800\udcff")
@@ -91,7 +90,8 @@ def check(data: bytes) -> None:
     if len(data) < 4 or len(data) > MAX_WIRE:
         return
     choice, cutting, seed = data[0], data[1], data[2]
-    outcome = check_machine(lambda: new_player(choice, seed), data[3:], cutting, held=HELD, invariant=not choice & 16)
+    new, held = lambda: new_player(choice, seed), HELD[choice & 3]
+    outcome = check_machine(new, data[3:], cutting, held=held, invariant=not choice & 16)
     last = outcome.events[-1]
     assert isinstance(last, ConnectionClosed | HandOver)
     for line in outcome.output.split(b"\r\n")[:-1]:
