@@ -64,7 +64,7 @@ class Demo:
             with open(self._password_file, encoding="ascii") as file:
                 return file.read().strip()
         except FileNotFoundError:
-            password = secrets.token_urlsafe(12)
+            password = secrets.token_hex(12)
             descriptor = os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(password + "\n")
