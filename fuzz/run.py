@@ -21,6 +21,8 @@ ROOT = HERE.parent
 NO_HARNESSES = ("run", "oracles", "faults")
 HARNESSES = tuple(sorted(path.stem for path in HERE.glob("*.py") if path.stem not in NO_HARNESSES))
 JOBS = 2
+STARTING = 3
+"""Seconds that a harness takes before and after: to be instrumented, and to play its seeds."""
 NO_ATHERIS = (
     "atheris cannot be imported here (it has wheels for Linux on x86-64 and Python up to 3.13): only the seeds "
     "were played."
@@ -118,7 +120,7 @@ def main() -> int:
             return 0 if run(FAULTS[arguments.fault][0], arguments.seconds, Path(kept), arguments.fault) else 1
     seconds = arguments.seconds
     if arguments.total:
-        seconds = max(1, arguments.total * arguments.jobs // len(names))
+        seconds = max(1, arguments.total * arguments.jobs // len(names) - STARTING)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         return 0 if all(list(pool.map(lambda name: run(name, seconds, HERE), names))) else 1
 
