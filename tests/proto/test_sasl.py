@@ -297,6 +297,9 @@ def test_challenges_have_an_end() -> None:
     class Patient(ClientMechanism):
         name = "PATIENT"
 
+        def initial_response(self) -> None:
+            return None
+
         def respond(self, challenge: bytes) -> bytes:
             return b"x"
 

@@ -7,6 +7,7 @@ reader stays in step. Nothing is asked to be accepted (`MessageEnd`) before the 
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, ClassVar, Final
@@ -91,7 +92,7 @@ Result = Event | NeedData | None
 """What a reader gives: an event; `NEED_DATA`; or None where the next reader is to go on."""
 
 
-class PackageServer(ServerMachine[Event]):
+class PackageServer(ServerMachine[Event], ABC):
     """One session; see `mailfront_proto.qmtp.server.QMTPServer`, `mailfront_proto.qmqp.server.QMQPServer`."""
 
     __slots__ = ("_accepted", "_decoder", "_reader", "_recipients", "_refusal", "lf_bodies", "message_size", "profile")
@@ -185,9 +186,9 @@ class PackageServer(ServerMachine[Event]):
             self._recipient_refused(refusal)
         return self._tell(Recipient(_address(raw), refusal))
 
+    @abstractmethod
     def _recipient_refused(self, refusal: Reply) -> None:
         """Note what becomes of the last recipient, or of the package."""
-        raise NotImplementedError
 
     def _tell(self, event: MessageStart | Sender | Recipient) -> Event:
         """Hand on `event`; it owes an answer if nothing refuses it yet."""
@@ -231,9 +232,9 @@ class PackageServer(ServerMachine[Event]):
         elif not accepted:
             self._refusal = Reply(code, text)
 
+    @abstractmethod
     def _respond(self, reply: Reply) -> None:
         """The package is answered, as far as it was not refused."""
-        raise NotImplementedError
 
     def _end_of_package(self) -> Event:
         """All of it is here: ask, or tell that nothing was accepted."""

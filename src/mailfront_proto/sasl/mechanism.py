@@ -5,6 +5,7 @@ all three. A server mechanism that needs something verified says so with a `Requ
 store.
 """
 
+from abc import ABC, abstractmethod
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ Step = Challenge | Request | Failed
 """What comes of a message of the client: another challenge, a question to the application, or the end."""
 
 
-class ServerMechanism:
+class ServerMechanism(ABC):
     """The server role of one exchange; an object serves one exchange."""
 
     takes_empty: bool = True
@@ -80,9 +81,9 @@ class ServerMechanism:
         first an empty challenge asks for what is missing."""
         return Challenge(b"") if initial_response is None else self.respond(initial_response)
 
+    @abstractmethod
     def respond(self, response: bytes) -> Step:
         """Take the client's decoded answer to the last `Challenge`."""
-        raise NotImplementedError
 
     def supply_keys(self, keys: "ScramKeys | None") -> Challenge:
         """Take the answer to `FindKeys`."""
@@ -93,7 +94,7 @@ class ServerMechanism:
         return None
 
 
-class ClientMechanism:
+class ClientMechanism(ABC):
     """The client role of one exchange; an object serves one exchange.
 
     Both methods hand over what is to be sent, decoded; they, and `objection`, are called by `ClientExchange`.
@@ -102,13 +103,13 @@ class ClientMechanism:
     name: str
     """The mechanism's registered name, such as ``PLAIN``."""
 
+    @abstractmethod
     def initial_response(self) -> bytes | None:
         """What to send along with the mechanism's name, or None where the server speaks first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def respond(self, challenge: bytes) -> bytes:
         """The answer to a decoded challenge. Raises `RemoteProtocolError` for one that makes no sense."""
-        raise NotImplementedError
 
     def objection(self) -> str:
         """Why a success that the server claims now cannot be believed, as in "the server …"; empty if it can."""

@@ -5,7 +5,6 @@ A stream is a list of segments. Between two of them stands a mark: there the pee
 byte, and 200 random cuttings, which are always the same ones.
 """
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 
 Pieces = list[list[bytes]]
@@ -64,16 +63,33 @@ def two_way_splits(segments: Sequence[bytes], at_most: int | None = None) -> Ite
 
 def random_cuttings(segments: Sequence[bytes], count: int, seed: int | None = None) -> Iterator[Pieces]:
     """`count` cuttings, each segment in at most ten pieces. `seed` None: the same ones for streams of one length."""
-    dice = random.Random(sum(map(len, segments)) if seed is None else seed)
+    dice = _Dice(sum(map(len, segments)) if seed is None else seed)
     for _ in range(count):
         yield [_cut(segment, dice) for segment in segments]
 
 
-def _cut(data: bytes, dice: random.Random) -> list[bytes]:
+def _cut(data: bytes, dice: "_Dice") -> list[bytes]:
     if len(data) < 2:
         return [data] if data else []
-    marks = sorted(dice.sample(range(1, len(data)), dice.randint(1, min(9, len(data) - 1))))
+    wanted = 1 + dice.below(min(9, len(data) - 1))
+    places: set[int] = set()
+    while len(places) < wanted:
+        places.add(1 + dice.below(len(data) - 1))
+    marks = sorted(places)
     return [data[a:b] for a, b in zip([0, *marks], [*marks, len(data)], strict=True)]
+
+
+class _Dice:
+    """Numbers that look random, and are the same ones each time (a linear congruential generator, Knuth's constants):
+    this package draws none that are random."""
+
+    def __init__(self, seed: int) -> None:
+        self._state = seed
+
+    def below(self, limit: int) -> int:
+        """The next number, from 0 up to `limit`, and less."""
+        self._state = (self._state * 6364136223846793005 + 1442695040888963407) % 2**64
+        return (self._state >> 33) % limit
 
 
 def one_byte(data: bytes) -> int:
@@ -83,5 +99,5 @@ def one_byte(data: bytes) -> int:
 
 def random_sizes(seed: int) -> Chunker:
     """A chunker of random sizes, now and then nothing: so the order between two directions varies, too."""
-    dice = random.Random(seed)
-    return lambda data: dice.choice((0, 1, 2, 3, 10, 100, 1000, len(data)))
+    dice = _Dice(seed)
+    return lambda data: (0, 1, 2, 3, 10, 100, 1000, len(data))[dice.below(8)]
