@@ -5,19 +5,17 @@ One session's way: `Connected` → greeting; LOGIN and AUTHENTICATE → requests
 sends the tagged answer and is told its tag in ``$IMAPLOGINTAG``.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
-from math import inf
-from typing import Any
+from collections.abc import Sequence
 
 from mailfront_io.frontends.authentication import Verdict, answer, exchange_failed, may_expose_passwords, offer
+from mailfront_io.frontends.conversation import Conversation
 from mailfront_io.frontends.handshake import handshake
-from mailfront_io.ops import ConnectionLost, DeadlineExceeded, Operation, RecvLine, Send, Stopping, TLSFailed
+from mailfront_io.ops import ConnectionLost, DeadlineExceeded, RecvLine, TLSFailed
 from mailfront_io.session import Session, parse_number
 from mailfront_proto.imap import events
 from mailfront_proto.imap.replies import Reply
 from mailfront_proto.imap.server import IMAPServer
 from mailfront_proto.imap.states import COMMAND_STATES, State
-from mailfront_proto.pull import NEED_DATA, PAUSED
 from mailfront_proto.record import record
 from mailfront_proto.sasl.requests import Request
 
@@ -47,42 +45,19 @@ class Deadlines:
         return cls(idle, seconds("SESSION_TIMEOUT") or (None if compat else 600), compat)
 
 
-class IMAPFrontend:
+class IMAPFrontend(Conversation[IMAPServer]):
     """One connection: `run` is the session coroutine. `machine` is new. `program`: who takes over, its name and
     arguments. `turned_away`: what is said in place of the greeting, if anything."""
 
-    __slots__ = (
-        "_command_end",
-        "_exit_code",
-        "_lost",
-        "_now",
-        "_over",
-        "_program",
-        "_recv",
-        "_session_end",
-        "_turned_away",
-        "compat",
-        "deadlines",
-        "machine",
-        "session",
-    )
+    __slots__ = ("_program", "_turned_away", "compat", "deadlines")
 
     def __init__(self, session: Session, machine: IMAPServer, program: Sequence[str], turned_away: str = "") -> None:
-        self.session = session
-        self.machine = machine
-        self._program = program
-        self._turned_away = turned_away
         self.compat = machine.profile.name == "compat"
         self.deadlines = Deadlines.from_session(session, self.compat)
-        self._now = session.clock.monotonic
-        self._session_end = self._now() + (self.deadlines.session or inf)
-        self._command_end = self._now() + self.deadlines.idle
-        """When the next command must be here; counted from the last answer."""
-        self._recv = RecvLine()  # what is behind the login is the program's
-        self._exit_code = 0
-        self._over = False
-        self._lost = False
-        """A write has failed: the peer is gone, or does not read."""
+        recv = RecvLine()  # what is behind the login is the program's
+        super().__init__(session, machine, self.deadlines.idle, self.deadlines.session, recv)
+        self._program = program
+        self._turned_away = turned_away
 
     async def run(self) -> int:
         """The session, from its first byte to its last; the exit code of a one-shot program."""
@@ -97,64 +72,16 @@ class IMAPFrontend:
                 session.log(f"bytes in: {session.bytes_in} bytes out: {session.bytes_out}")
         return self._exit_code
 
-    async def _converse(self) -> None:
-        next_event = self.machine.next_event
-        while not self._over:
-            event = next_event()
-            if event is NEED_DATA:
-                await self._exchange()
-            elif event is PAUSED:
-                await self._flush()
-            else:
-                await _HANDLERS[type(event)](self, event)
-
     # -- bytes -------------------------------------------------------------------------------------------
 
-    async def _exchange(self) -> None:
-        """Write what is to be written, then read: one operation."""
-        machine = self.machine
-        recv = self._recv
-        recv.output = output = machine.data_to_send()
-        if self._lost:
-            return
-        if output or self.deadlines.restarts:
-            self.session.bytes_out += len(output)
-            self._command_end = self._now() + self.deadlines.idle
-        recv.deadline = min(self._command_end, self._session_end)
-        recv.idle = machine.state in COMMAND_STATES
-        try:
-            data = await recv
-        except Stopping:
-            await self._say_last(SHUTTING_DOWN)
-        except (ConnectionLost, TLSFailed, DeadlineExceeded) as error:
-            if recv.output:
-                self._lose()
-            elif isinstance(error, DeadlineExceeded):
-                await self._timed_out()
-            else:
-                machine.receive_eof()
-        else:
-            if data:
-                self.session.bytes_in += len(data)
-                machine.receive_data(data)
-            else:
-                machine.receive_eof()
+    def _deadline(self, now: float) -> float:
+        self._recv.idle = self.machine.state in COMMAND_STATES
+        if self.deadlines.restarts:
+            self._command_end = now + self._idle
+        return self._command_end
 
-    async def _flush(self) -> None:
-        """Write what is to be written."""
-        data = self.machine.data_to_send()
-        if data:
-            await self._send(data)
-
-    async def _send(self, data: bytes) -> None:
-        if self._lost:
-            return
-        self.session.bytes_out += len(data)
-        self._command_end = self._now() + self.deadlines.idle
-        try:
-            await Send(data, min(self._command_end, self._session_end))
-        except (ConnectionLost, TLSFailed, DeadlineExceeded):
-            self._lose()
+    async def _stopping(self) -> None:
+        await self._say_last(SHUTTING_DOWN)
 
     def _lose(self) -> None:
         """A write has failed: nothing more is done."""
@@ -170,10 +97,6 @@ class IMAPFrontend:
     async def _say_last(self, reply: Reply) -> None:
         self.machine.abort(reply)
         await self._flush()
-
-    async def _closed(self, event: events.ConnectionClosed) -> None:
-        await self._flush()
-        self._over = True
 
     # -- the beginning, and what the machine says by itself ----------------------------------------------
 
@@ -216,7 +139,7 @@ class IMAPFrontend:
         if not await handshake(self.session, self._session_end, ("imap",)):
             return False
         self.machine.tls_established()
-        self._command_end = self._now() + self.deadlines.idle
+        self._command_end = self._now() + self._idle
         return True
 
     # -- the login, and who comes after it ---------------------------------------------------------------
@@ -269,7 +192,7 @@ def program_capabilities(session: Session) -> list[str]:
     return words
 
 
-_HANDLERS: dict[type, Callable[[IMAPFrontend, Any], Coroutine[Operation[Any], Any, None]]] = {
+IMAPFrontend._handlers = {
     events.Connected: IMAPFrontend._connected,
     events.Answered: IMAPFrontend._answered,
     events.Identified: IMAPFrontend._identified,

@@ -5,10 +5,9 @@ scanned in a thread; `Retrieve` → pieces of a file, each read in a thread; QUI
 messages are deleted, moved and marked. Every other end changes nothing.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from errno import EACCES, ELOOP, ENOENT, ENOTDIR
 from math import inf
-from typing import Any
 
 from mailfront_io.frontends.authentication import (
     Verdict,
@@ -18,26 +17,16 @@ from mailfront_io.frontends.authentication import (
     may_expose_passwords,
     offer,
 )
+from mailfront_io.frontends.conversation import Conversation
 from mailfront_io.frontends.handshake import handshake
 from mailfront_io.mailboxes.location import Location, user_location
 from mailfront_io.mailboxes.maildir import CannotOpen, MaildirMailbox
-from mailfront_io.ops import (
-    ConnectionLost,
-    DeadlineExceeded,
-    Operation,
-    Recv,
-    RecvLine,
-    Send,
-    Stopping,
-    Thread,
-    TLSFailed,
-)
+from mailfront_io.ops import DeadlineExceeded, Recv, RecvLine, Thread
 from mailfront_io.session import Session, parse_number
 from mailfront_proto.pop3 import answers, events
 from mailfront_proto.pop3.replies import Reply
 from mailfront_proto.pop3.server import POP3Server
 from mailfront_proto.pop3.states import LOGIN_STATES, Mode, State
-from mailfront_proto.pull import NEED_DATA, PAUSED
 from mailfront_proto.record import record
 from mailfront_proto.sasl.requests import Authorize, FindKeys, Request, VerifyPassword, VerifyResponse, VerifyToken
 
@@ -85,30 +74,14 @@ class Deadlines:
         return cls(idle, whole, seconds("AUTH_TIMEOUT") or idle, login, restarts=compat)
 
 
-class POP3Frontend:
+class POP3Frontend(Conversation[POP3Server]):
     """One connection: `run` is the session coroutine. `machine` is new.
 
     `mailbox`: where the messages are in `Mode.MAILBOX`. `hand_off`: who takes over in `Mode.LOGIN`. In `Mode.WHOLE`
     the mailbox is that of the user, and the store of the session says who that is.
     """
 
-    __slots__ = (
-        "_command_end",
-        "_exit_code",
-        "_hand_off",
-        "_lost",
-        "_mailbox",
-        "_mailbox_location",
-        "_now",
-        "_over",
-        "_recv",
-        "_session_end",
-        "_started",
-        "compat",
-        "deadlines",
-        "machine",
-        "session",
-    )
+    __slots__ = ("_hand_off", "_mailbox", "_mailbox_location", "compat", "deadlines")
 
     def __init__(
         self,
@@ -118,25 +91,15 @@ class POP3Frontend:
         mailbox: Location | None = None,
         hand_off: HandOff | None = None,
     ) -> None:
-        self.session = session
-        self.machine = machine
         self.compat = machine.profile.name == "compat"
         self.deadlines = Deadlines.from_session(session, self.compat)
-        self._now = session.clock.monotonic
-        self._started = self._now()
         whole = self.deadlines.session if machine.mode is Mode.MAILBOX else self.deadlines.login
-        self._session_end = self._started + (whole or inf)
-        self._command_end = self._started + self._idle
-        """When the next command must be here; counted from the last answer."""
         # Where a program is to get what follows the login, nothing may be read that is behind it.
-        self._recv = RecvLine() if machine.mode is Mode.LOGIN else Recv()
+        recv = RecvLine() if machine.mode is Mode.LOGIN else Recv()
+        super().__init__(session, machine, self.deadlines.login_idle, whole, recv)
         self._mailbox_location = mailbox
         self._mailbox: MaildirMailbox | None = None
         self._hand_off = hand_off
-        self._exit_code = 0
-        self._over = False
-        self._lost = False
-        """A write has failed: the peer is gone, or does not read."""
 
     async def run(self) -> int:
         """The session, from its first byte to its last; the exit code of a one-shot program."""
@@ -157,23 +120,7 @@ class POP3Frontend:
         if not self.compat or self._mailbox is not None:
             self.session.log(f"bytes in: {self.session.bytes_in} bytes out: {self.session.bytes_out}")
 
-    async def _converse(self) -> None:
-        next_event = self.machine.next_event
-        while not self._over:
-            event = next_event()
-            if event is NEED_DATA:
-                await self._exchange()
-            elif event is PAUSED:
-                await self._flush()
-            else:
-                await _HANDLERS[type(event)](self, event)
-
     # -- bytes -------------------------------------------------------------------------------------------
-
-    @property
-    def _idle(self) -> float:
-        """Seconds that the client has for its next command."""
-        return self.deadlines.idle if self.machine.state is State.TRANSACTION else self.deadlines.login_idle
 
     @property
     def _disk_deadline(self) -> float:
@@ -183,44 +130,14 @@ class POP3Frontend:
     def _within_session(self, deadline: float) -> float:
         return deadline if deadline < self._session_end else self._session_end
 
-    async def _exchange(self) -> None:
-        """Write what is to be written, then read: one operation."""
-        machine = self.machine
-        recv = self._recv
-        recv.output = output = machine.data_to_send()
-        if output or self.deadlines.restarts:
-            self.session.bytes_out += len(output)
-            self._command_end = self._now() + self._idle
-        recv.deadline = self._within_session(self._command_end)
-        recv.idle = machine.state in LOGIN_STATES
-        try:
-            data = await recv
-        except Stopping:
-            await self._say_last(SHUTTING_DOWN)
-        except (ConnectionLost, TLSFailed, DeadlineExceeded) as error:
-            if recv.output:
-                self._lose()
-            elif isinstance(error, DeadlineExceeded):
-                await self._timed_out()
-            else:
-                machine.receive_eof()
-        else:
-            if data:
-                self.session.bytes_in += len(data)
-                machine.receive_data(data)
-            else:
-                machine.receive_eof()
+    def _deadline(self, now: float) -> float:
+        self._recv.idle = self.machine.state in LOGIN_STATES
+        if self.deadlines.restarts:
+            self._command_end = now + self._idle
+        return self._command_end
 
-    async def _flush(self) -> None:
-        """Write what is to be written."""
-        data = self.machine.data_to_send()
-        if data and not self._lost:
-            self.session.bytes_out += len(data)
-            self._command_end = self._now() + self._idle
-            try:
-                await Send(data, self._within_session(self._command_end))
-            except (ConnectionLost, TLSFailed, DeadlineExceeded):
-                self._lose()
+    async def _stopping(self) -> None:
+        await self._say_last(SHUTTING_DOWN)
 
     def _lose(self) -> None:
         """A write has failed. Nothing more is done, not even what is here already: a client that did not get its
@@ -238,10 +155,6 @@ class POP3Frontend:
         self._log_reply(reply)
         self.machine.abort(reply)
         await self._flush()
-
-    async def _closed(self, event: events.ConnectionClosed) -> None:
-        await self._flush()
-        self._over = True
 
     # -- what is logged ----------------------------------------------------------------------------------
 
@@ -359,6 +272,7 @@ class POP3Frontend:
         self._session_end = self._started + (self.deadlines.session or inf)
         self._log_reply(answers.DONE)
         self.machine.open_mailbox(mailbox.sizes, mailbox.uids, read=mailbox.read)
+        self._idle = self.deadlines.idle
 
     def _make_mailbox(self) -> MaildirMailbox | None:
         getenv = self.session.getenv
@@ -432,6 +346,7 @@ class POP3Frontend:
     async def _update(self, event: events.Update) -> None:
         session, mailbox = self.session, self._mailbox
         assert mailbox is not None
+        self._idle = self.deadlines.login_idle
         session.log(self.machine.last_line)
         left, errors = await Thread(mailbox.update, event.deleted, event.read, commit=True)
         if errors:
@@ -447,7 +362,7 @@ class POP3Frontend:
         self.session.log(f"maildir: {self._mailbox.location}: {what}: {why}")
 
 
-_HANDLERS: dict[type, Callable[[POP3Frontend, Any], Coroutine[Operation[Any], Any, None]]] = {
+POP3Frontend._handlers = {
     events.Connected: POP3Frontend._connected,
     events.OpenMailbox: POP3Frontend._open_mailbox,
     events.Retrieve: POP3Frontend._retrieve,

@@ -9,12 +9,12 @@ from collections.abc import Callable, Coroutine
 from math import inf
 from typing import Any
 
+from mailfront_io.frontends.conversation import Conversation
 from mailfront_io.frontends.handshake import handshake
-from mailfront_io.ops import ConnectionLost, DeadlineExceeded, Operation, Recv, Send, Stopping, TLSFailed
+from mailfront_io.ops import Operation
 from mailfront_io.pipeline import Pipeline, fold
 from mailfront_io.plugin import Lines, Response
 from mailfront_io.session import ForwardPath, ReversePath, Session, parse_number
-from mailfront_proto.pull import NEED_DATA, PAUSED
 from mailfront_proto.qmqp.server import QMQPServer
 from mailfront_proto.qmtp import events
 from mailfront_proto.qmtp.package import PackageServer, State
@@ -53,42 +53,28 @@ class Deadlines:
         return cls(idle, min(idle, 180.0), session=whole)
 
 
-class PackageFrontend:
+class PackageFrontend(Conversation[PackageServer]):
     """One connection: `run` is the session coroutine. `machine` is new; it is told to give messages with the line ends
     that the backend wants."""
 
     __slots__ = (
-        "_end",
-        "_exit_code",
-        "_lost",
-        "_now",
         "_one_response",
         "_package_bytes",
         "_package_start",
         "_recipients",
-        "_recv",
         "_refusals",
         "_refused",
-        "_session_end",
         "_size",
         "deadlines",
-        "machine",
         "pipeline",
-        "session",
     )
 
     def __init__(self, session: Session, pipeline: Pipeline, machine: PackageServer) -> None:
-        self.session = session
-        self.pipeline = pipeline
-        self.machine = machine
-        machine.lf_bodies = pipeline.backend.lines is Lines.LF
         self.deadlines = Deadlines.from_session(session)
-        self._now = session.clock.monotonic
-        self._end = self._now() + self.deadlines.idle
-        """When the next package must have begun; counted from the last response."""
-        self._session_end = self._now() + self.deadlines.session
+        super().__init__(session, machine, self.deadlines.idle, self.deadlines.session)
+        self.pipeline = pipeline
+        machine.lf_bodies = pipeline.backend.lines is Lines.LF
         self._one_response = not (isinstance(machine, QMTPServer) and machine.profile.response_per_recipient)
-        self._recv = Recv()
         self._package_start = 0.0
         self._package_bytes = 0
         self._size = 0
@@ -97,9 +83,6 @@ class PackageFrontend:
         """The package as a whole is refused."""
         self._refusals = 0
         """Recipients of this package whose refusals are logged."""
-        self._exit_code = 0
-        self._lost = False
-        """A write has failed: the peer is gone, or does not read."""
 
     async def run(self) -> int:
         """The session, from its first byte to its last; the exit code of a one-shot program."""
@@ -118,82 +101,32 @@ class PackageFrontend:
             session.log(f"bytes in: {session.bytes_in} bytes out: {session.bytes_out}")
         return self._exit_code
 
-    async def _converse(self) -> None:
-        next_event = self.machine.next_event
-        while True:
-            event = next_event()
-            if event is NEED_DATA:
-                await self._exchange()
-            elif event is PAUSED:
-                await self._flush()
-            elif isinstance(event, events.ConnectionClosed):
-                await self._closed(event)
-                await self._flush()
-                return
-            else:
-                await _HANDLERS[type(event)](self, event)
-
     # -- bytes -------------------------------------------------------------------------------------------
 
     async def _exchange(self) -> None:
-        """Write what is to be written, then read: one operation."""
-        machine = self.machine
-        recv = self._recv
-        recv.output = output = machine.data_to_send()
-        if self._lost:
-            return
-        now = self._now()
-        if output:
-            self.session.bytes_out += len(output)
-            self._end = now + self.deadlines.idle
-        between = machine.state in _BETWEEN
-        if between:
-            deadline = self._end
-        else:
-            whole = self._package_start + self.deadlines.message + self._package_bytes / 2000
-            deadline = min(now + self.deadlines.block, whole)
-        recv.deadline = deadline if deadline < self._session_end else self._session_end
-        recv.idle = between
-        try:
-            data = await recv
-        except Stopping:
-            machine.abort()  # nothing is owed, so that nothing can be said
-        except (ConnectionLost, TLSFailed, DeadlineExceeded) as error:
-            if recv.output:
-                self._lose()
-            elif isinstance(error, DeadlineExceeded):
-                self._timed_out(between)
-            else:
-                machine.receive_eof()
-        else:
-            if data:
-                if between:
-                    self._package_start = self._now()
-                    self._package_bytes = 0
-                self.session.bytes_in += len(data)
-                machine.receive_data(data)
-            else:
-                machine.receive_eof()
+        between, before = self.machine.state in _BETWEEN, self.session.bytes_in
+        await super()._exchange()
+        if between and self.session.bytes_in > before:  # a package's time begins with its first byte
+            self._package_start = self._now()
+            self._package_bytes = 0
 
-    async def _flush(self) -> None:
-        """Write what is to be written."""
-        data = self.machine.data_to_send()
-        if data and not self._lost:
-            self.session.bytes_out += len(data)
-            now = self._now()
-            self._end = now + self.deadlines.idle
-            try:
-                await Send(data, min(self._end, self._session_end))
-            except (ConnectionLost, TLSFailed, DeadlineExceeded):
-                self._lose()
+    def _deadline(self, now: float) -> float:
+        self._recv.idle = between = self.machine.state in _BETWEEN
+        if between:
+            return self._command_end
+        whole = self._package_start + self.deadlines.message + self._package_bytes / 2000
+        return min(now + self.deadlines.block, whole)
+
+    async def _stopping(self) -> None:
+        self.machine.abort()  # nothing is owed, so that nothing can be said
 
     def _lose(self) -> None:
         """A write has failed. What is here already is still done; nothing more is read, nor written."""
         self._lost = True
         self.machine.receive_eof()
 
-    def _timed_out(self, between: bool) -> None:
-        if between or self.session.profile.name == "compat":
+    async def _timed_out(self) -> None:
+        if self.machine.state in _BETWEEN or self.session.profile.name == "compat":
             self.machine.abort()
         else:
             self._exit_code = PROTOCOL_ERROR
@@ -209,6 +142,7 @@ class PackageFrontend:
         if event.reply is not None and event.reason != "aborted":
             self._log_reply(event.reply)
             self._exit_code = PROTOCOL_ERROR
+        await super()._closed(event)
 
     # -- answers -----------------------------------------------------------------------------------------
 
@@ -297,7 +231,8 @@ class PackageFrontend:
             await self.pipeline.reset()
 
 
-_HANDLERS: dict[type, Callable[[PackageFrontend, Any], Coroutine[Operation[Any], Any, None]]] = {
+PackageFrontend._handlers = {
+    events.ConnectionClosed: PackageFrontend._closed,
     events.MessageStart: PackageFrontend._message_start,
     events.Body: PackageFrontend._body,
     events.Sender: PackageFrontend._sender,

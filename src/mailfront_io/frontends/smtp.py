@@ -5,27 +5,16 @@ One message's way: `Recv` → ``machine.receive_data`` → `Mail`, `Recipient` �
 `Send`; `Data` → 354; `Body` slices → pipeline → backend; `MessageEnd` → backend's answer → `Send`.
 """
 
-from collections.abc import Callable, Coroutine
 from math import inf
-from typing import Any
 
 from mailfront_io.auth.store import Identity
 from mailfront_io.frontends.authentication import Verdict, answer, exchange_failed, failure_delay, log_in
-from mailfront_io.ops import (
-    ConnectionLost,
-    DeadlineExceeded,
-    Operation,
-    Recv,
-    Send,
-    StartTLS,
-    Stopping,
-    TLSFailed,
-)
+from mailfront_io.frontends.conversation import Conversation
+from mailfront_io.frontends.handshake import handshake
+from mailfront_io.ops import ConnectionLost, DeadlineExceeded, Recv, Stopping, TLSFailed
 from mailfront_io.pipeline import Pipeline, fold
 from mailfront_io.plugin import Command, Hooks, Lines, Parameter, Response
 from mailfront_io.session import ForwardPath, ReversePath, Session, parse_number
-from mailfront_io.tls import gnutls_names
-from mailfront_proto.pull import NEED_DATA, PAUSED
 from mailfront_proto.record import record
 from mailfront_proto.sasl.requests import Authorize, FindKeys, Request, VerifyPassword, VerifyResponse, VerifyToken
 from mailfront_proto.smtp import events
@@ -33,7 +22,6 @@ from mailfront_proto.smtp.replies import Reply
 from mailfront_proto.smtp.server import SMTPServer
 from mailfront_proto.smtp.states import TRANSACTION_STATES, State
 
-HANDSHAKE_SECONDS = 30.0
 IDLE_TIMEOUT = Reply(421, "4.4.2 Timed out, closing connection")
 SHUTTING_DOWN = Reply(421, "4.3.2 The server is shutting down, closing connection")
 
@@ -72,56 +60,34 @@ class Deadlines:
         return cls(idle or 300.0, min(idle or 180.0, 180.0), whole or 86400.0)
 
 
-class SMTPFrontend:
+class SMTPFrontend(Conversation[SMTPServer]):
     """One connection: `run` is the session coroutine. `machine` is new; it is told to give messages with the line ends
     that the backend wants, and to offer what the backend keeps."""
 
     __slots__ = (
-        "_command_end",
-        "_command_seconds",
         "_commands",
-        "_exit_code",
         "_last_logged",
-        "_lost",
         "_message_bytes",
         "_message_start",
-        "_now",
-        "_over",
         "_parameters",
-        "_recv",
         "_restarts",
-        "_session_end",
         "deadlines",
-        "machine",
         "pipeline",
-        "session",
     )
 
     def __init__(self, session: Session, pipeline: Pipeline, machine: SMTPServer) -> None:
-        self.session = session
+        self.deadlines = Deadlines.from_session(session)
+        super().__init__(session, machine, self.deadlines.command, self.deadlines.session)
         self.pipeline = pipeline
-        self.machine = machine
         backend = pipeline.backend
         machine.lf_bodies = backend.lines is Lines.LF
         promises = backend.extensions & session.profile.extensions
         machine.extensions |= promises - {"BINARYMIME"} if machine.lf_bodies else promises
-        self.deadlines = Deadlines.from_session(session)
-        self._now = session.clock.monotonic
         self._commands: dict[str, tuple[Hooks, Command]] = {}
         self._parameters: list[Parameter] = []
-        self._command_seconds = self.deadlines.command
         self._restarts = self.deadlines.restarts
-        started = self._now()
-        self._session_end = started + (self.deadlines.session or inf)
-        self._command_end = started + self._command_seconds
-        """When the next command must be here; counted from the last reply."""
-        self._recv = Recv()
         self._message_start = 0.0
         self._message_bytes = 0
-        self._exit_code = 0
-        self._over = False
-        self._lost = False
-        """A write has failed: the peer is gone, or does not read."""
         self._last_logged: Reply | None = None
 
     async def run(self) -> int:
@@ -137,78 +103,28 @@ class SMTPFrontend:
             self.session.log(f"bytes in: {self.session.bytes_in} bytes out: {self.session.bytes_out}")
         return self._exit_code
 
-    async def _converse(self) -> None:
-        next_event = self.machine.next_event
-        while not self._over:
-            event = next_event()
-            if event is NEED_DATA:
-                await self._exchange()
-            elif event is PAUSED:
-                await self._flush()
-            else:
-                await _HANDLERS[type(event)](self, event)
-
     # -- bytes -------------------------------------------------------------------------------------------
 
-    async def _exchange(self) -> None:
-        """Write what is to be written, then read: one operation."""
-        machine = self.machine
-        recv = self._recv
-        recv.output = output = machine.data_to_send()
-        if self._lost:
-            return
-        now = self._now()
-        if output:
-            self.session.bytes_out += len(output)
-            self._command_end = now + self._command_seconds
-        state = machine.state
-        in_message = state in _MESSAGE_STATES
-        deadline = self._command_end
-        if in_message:
-            deadline = min(
-                deadline if state is State.CHUNKS else now + self.deadlines.block,
+    def _deadline(self, now: float) -> float:
+        state = self.machine.state
+        self._recv.idle = state not in TRANSACTION_STATES
+        if state in _MESSAGE_STATES:
+            return min(
+                self._command_end if state is State.CHUNKS else now + self.deadlines.block,
                 self._message_start + self.deadlines.message + self._message_bytes / 2000,
             )
-        elif self._restarts:
-            deadline = now + self._command_seconds
-        recv.deadline = deadline if deadline < self._session_end else self._session_end
-        recv.idle = state not in TRANSACTION_STATES
-        try:
-            data = await recv
-        except Stopping:
-            await self._say_last(SHUTTING_DOWN)
-        except (ConnectionLost, TLSFailed, DeadlineExceeded) as error:
-            if recv.output:
-                self._lose()
-            elif isinstance(error, DeadlineExceeded):
-                await self._timed_out(in_message)
-            else:
-                machine.receive_eof()
-        else:
-            if data:
-                self.session.bytes_in += len(data)
-                machine.receive_data(data)
-            else:
-                machine.receive_eof()
+        return now + self._idle if self._restarts else self._command_end
 
-    async def _flush(self) -> None:
-        """Write what is to be written."""
-        data = self.machine.data_to_send()
-        if data and not self._lost:
-            self.session.bytes_out += len(data)
-            self._command_end = deadline = self._now() + self._command_seconds
-            try:
-                await Send(data, min(deadline, self._session_end))
-            except (ConnectionLost, TLSFailed, DeadlineExceeded):
-                self._lose()
+    async def _stopping(self) -> None:
+        await self._say_last(SHUTTING_DOWN)
 
     def _lose(self) -> None:
         """A write has failed. What is here already is still done; nothing more is read, nor written."""
         self._lost = True
         self.machine.receive_eof()
 
-    async def _timed_out(self, in_message: bool) -> None:
-        if in_message or self.machine.state is State.TLS:
+    async def _timed_out(self) -> None:
+        if self.machine.state in _MESSAGE_STATES or self.machine.state is State.TLS:
             self.session.log("Timed out")
             self._exit_code = 1
         if self.session.profile.name != "compat":
@@ -229,8 +145,7 @@ class SMTPFrontend:
             if event.reply != self._last_logged:
                 self._log_reply(event.reply)
             self._exit_code = 1
-        await self._flush()
-        self._over = True
+        await super()._closed(event)
 
     # -- the beginning -----------------------------------------------------------------------------------
 
@@ -481,24 +396,10 @@ class SMTPFrontend:
         self.machine.accept()
 
     async def _handshake(self) -> bool:
-        session = self.session
-        assert session.tls_context is not None
-        session.log("Starting TLS handshake")
-        deadline = min(self._now() + HANDSHAKE_SECONDS, self._session_end)
-        try:
-            facts = await StartTLS(session.tls_context, server_side=True, deadline=deadline, alpn=("smtp",))
-        except (TLSFailed, ConnectionLost, DeadlineExceeded) as error:
-            why = "timed out" if isinstance(error, DeadlineExceeded) else str(error) or "connection lost"
-            session.log(f"TLS handshake failed: {why}")
+        if not await handshake(self.session, self._session_end, ("smtp",)):
             return False
-        session.tls = facts
-        session.numbers["tls_state"] = 1
-        session.strings["tls_protocol"] = facts.protocol
-        session.strings["tls_cipher"] = facts.cipher
-        session.bytes_in = session.bytes_out = 0
         self.machine.tls_established()
-        self._command_end = self._now() + self._command_seconds
-        session.log(f"TLS handshake: {gnutls_names(facts, session.tls_key_type)}")
+        self._command_end = self._now() + self._idle
         return True
 
 
@@ -516,7 +417,7 @@ def _told_by_plugins(event: Request, session: Session) -> Identity:
     )
 
 
-_HANDLERS: dict[type, Callable[[SMTPFrontend, Any], Coroutine[Operation[Any], Any, None]]] = {
+SMTPFrontend._handlers = {
     events.Connected: SMTPFrontend._connected,
     events.Helo: SMTPFrontend._helo,
     events.Mail: SMTPFrontend._mail,

@@ -1,0 +1,155 @@
+"""The conversation of a server session, as every front end has it: events from the machine to their handlers, bytes
+between the machine and the peer, and what comes of a peer that is late, gone or does not read.
+
+A front end adds its handlers and four decisions: when the next bytes must be here (`_deadline`), and what is done about
+a server that stops, a peer that is late, a write that fails (`_stopping`, `_timed_out`, `_lose`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Mapping
+from math import inf
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from mailfront_io.ops import ConnectionLost, DeadlineExceeded, Operation, Recv, RecvLine, Send, Stopping, TLSFailed
+from mailfront_io.session import Session
+from mailfront_proto.pull import NEED_DATA, PAUSED
+
+
+class Machine(Protocol):
+    """What a conversation needs of a server machine (`mailfront_proto.pull`)."""
+
+    def next_event(self) -> Any:
+        """The next event, `NEED_DATA` or `PAUSED`."""
+
+    def receive_data(self, data: bytes) -> None:
+        """Bytes from the peer."""
+
+    def receive_eof(self) -> None:
+        """The peer will send nothing more."""
+
+    def data_to_send(self) -> bytes:
+        """What is to be written."""
+        ...
+
+
+M = TypeVar("M", bound=Machine)
+
+Handlers = Mapping[type, Callable[[Any, Any], Coroutine[Operation[Any], Any, None]]]
+
+
+class Conversation(ABC, Generic[M]):
+    """`idle`: seconds that the peer has for its next command, counted from the last answer; `seconds`: that the whole
+    session has, None: no limit. `recv`: how it reads."""
+
+    __slots__ = (
+        "_command_end",
+        "_exit_code",
+        "_idle",
+        "_lost",
+        "_now",
+        "_over",
+        "_recv",
+        "_session_end",
+        "_started",
+        "machine",
+        "session",
+    )
+
+    _handlers: ClassVar[Handlers]
+
+    def __init__(
+        self, session: Session, machine: M, idle: float, seconds: float | None, recv: Recv | RecvLine | None = None
+    ) -> None:
+        self.session = session
+        self.machine = machine
+        self._now = session.clock.monotonic
+        self._started = self._now()
+        self._session_end = self._started + (seconds or inf)
+        self._idle = idle
+        self._command_end = self._started + idle
+        """When the next command must be here."""
+        self._recv = recv or Recv()
+        self._exit_code = 0
+        self._over = False
+        self._lost = False
+        """A write has failed: the peer is gone, or does not read."""
+
+    async def _converse(self) -> None:
+        next_event = self.machine.next_event
+        handlers = self._handlers
+        while not self._over:
+            event = next_event()
+            if event is NEED_DATA:
+                await self._exchange()
+            elif event is PAUSED:
+                await self._flush()
+            else:
+                await handlers[type(event)](self, event)
+
+    async def _exchange(self) -> None:
+        """Write what is to be written, then read: one operation."""
+        machine = self.machine
+        recv = self._recv
+        recv.output = output = machine.data_to_send()
+        if self._lost:
+            return
+        now = self._now()
+        if output:
+            self.session.bytes_out += len(output)
+            self._command_end = now + self._idle
+        deadline = self._deadline(now)
+        recv.deadline = deadline if deadline < self._session_end else self._session_end
+        try:
+            data = await recv
+        except Stopping:
+            await self._stopping()
+        except (ConnectionLost, TLSFailed, DeadlineExceeded) as error:
+            if recv.output:
+                self._lose()
+            elif isinstance(error, DeadlineExceeded):
+                await self._timed_out()
+            else:
+                machine.receive_eof()
+        else:
+            if data:
+                self.session.bytes_in += len(data)
+                machine.receive_data(data)
+            else:
+                machine.receive_eof()
+
+    async def _flush(self) -> None:
+        """Write what is to be written."""
+        data = self.machine.data_to_send()
+        if data:
+            await self._send(data)
+
+    async def _send(self, data: bytes) -> None:
+        if self._lost:
+            return
+        self.session.bytes_out += len(data)
+        self._command_end = deadline = self._now() + self._idle
+        try:
+            await Send(data, deadline if deadline < self._session_end else self._session_end)
+        except (ConnectionLost, TLSFailed, DeadlineExceeded):
+            self._lose()
+
+    async def _closed(self, event: Any) -> None:
+        """Handles ``ConnectionClosed``: the last words go out."""
+        await self._flush()
+        self._over = True
+
+    @abstractmethod
+    def _deadline(self, now: float) -> float:
+        """When the next bytes must be here; says in ``self._recv.idle`` whether the session may be stopped there."""
+
+    @abstractmethod
+    async def _stopping(self) -> None:
+        """The server stops, and the session waits between transactions."""
+
+    @abstractmethod
+    async def _timed_out(self) -> None:
+        """The bytes were not here in time. The machine is as it was when they were asked for."""
+
+    @abstractmethod
+    def _lose(self) -> None:
+        """A write has failed: set `_lost`, and say to the machine what that means."""
