@@ -9,6 +9,7 @@ What a peer sends is only ever a key here: no path is made of it, so a lookup ca
 
 import os
 import time
+import weakref
 from collections.abc import Callable, Container
 from errno import EISDIR
 from stat import S_ISDIR
@@ -146,6 +147,7 @@ class _FileBytes:
         self._descriptor = descriptor
         self._size = os.fstat(descriptor).st_size
         self._head = os.pread(descriptor, 2048, 0)
+        weakref.finalize(self, os.close, descriptor)
 
     def __len__(self) -> int:
         return self._size
@@ -155,6 +157,3 @@ class _FileBytes:
         if stop <= len(self._head):
             return self._head[start:stop]
         return os.pread(self._descriptor, stop - start, start)
-
-    def __del__(self) -> None:
-        os.close(self._descriptor)
