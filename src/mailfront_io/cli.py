@@ -77,7 +77,8 @@ def one_shot(words: list[str]) -> int:
             sys.stderr.write(USAGE)
         return EX_USAGE
     from mailfront_io.drivers.oneshot import run_descriptors
-    from mailfront_io.service import PROTOCOLS, ConfigurationError, NoImmediateTLS, encoded, service_from_line
+    from mailfront_io.service import PROTOCOLS, encoded, service_from_line
+    from mailfront_io.settings import ConfigurationError, NoImmediateTLS
     from mailfront_proto.smtp.replies import Reply
 
     if words[0] not in PROTOCOLS:

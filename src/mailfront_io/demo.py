@@ -15,7 +15,8 @@ from mailfront_io.auth.sqlite import SQLiteStore, UserDatabase, UserExists
 from mailfront_io.auth.store import StoreUnavailable
 from mailfront_io.pop3_service import POP3Service
 from mailfront_io.server import Endpoint, parse_address
-from mailfront_io.service import ConfigurationError, Service
+from mailfront_io.service import Service
+from mailfront_io.settings import ConfigurationError
 from mailfront_proto.secret import Secret
 
 USER = "demo"

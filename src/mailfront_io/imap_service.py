@@ -10,19 +10,15 @@ from typing import TYPE_CHECKING
 
 from mailfront_io.auth.offer import SETTINGS as OFFER_SETTINGS
 from mailfront_io.frontends.imap import IMAPFrontend
-from mailfront_io.ops import Connection
+from mailfront_io.login_service import LoginService
 from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.plugin import Kind, Setting
-from mailfront_io.service import ConfigurationError, NoImmediateTLS, check_settings, open_store
 from mailfront_io.session import Session, parse_number
-from mailfront_io.tls import TLSSettingError, key_type, server_context
+from mailfront_io.settings import ConfigurationError, is_compat, open_store
 from mailfront_proto.imap.profile import COMPAT, DEFAULT, Profile
 from mailfront_proto.imap.server import IMAPServer
-from mailfront_proto.smtp import profile as smtp_profile
 
 if TYPE_CHECKING:
-    import ssl
-
     from mailfront_io.auth.store import CredentialStore
 
 SETTINGS = (
@@ -42,7 +38,7 @@ SETTINGS = (
 )
 
 
-class IMAPService:
+class IMAPService(LoginService):
     """`program`: who takes over, its name (looked up in the PATH) and arguments; `environment`: the settings; `log`:
     takes a line; `credentials`: a store in place of ``$AUTH_STORE``; `turned_away`: what every client is told in place
     of the greeting, if anything.
@@ -51,7 +47,7 @@ class IMAPService:
     """
 
     protocol = "imap"
-    load_error = None
+    no_store = "neither $AUTH_STORE nor $CVM_SASL_PLAIN is set: imap needs one of them (where users are looked up)"
 
     def __init__(
         self,
@@ -62,51 +58,15 @@ class IMAPService:
         credentials: "CredentialStore | None" = None,
         turned_away: str = "",
     ) -> None:
-        self.environment = environment
-        self.log = log
+        super().__init__(environment, log, SETTINGS)
         self.profile = profile_from(environment)
         self._program = program
         self._turned_away = turned_away
-        if self.profile.name != "compat":
-            check_settings(SETTINGS, environment)
-        self.credentials = credentials if credentials is not None else open_store(environment) or cvm_store(environment)
-        self._tls_context: ssl.SSLContext | None = None
-        self._tls_key_type = ""
-        if environment.get("TLS_CERTFILE"):
-            self._load_tls()
+        if credentials is None:
+            credentials = open_store(environment) or cvm_store(environment)
+        self._take_logins(credentials)
 
-    def _load_tls(self) -> None:
-        getenv = self.environment.get
-        try:
-            self._tls_context, self._tls_key_type = server_context(getenv), key_type(getenv)
-        except TLSSettingError as error:
-            if self.profile.name != "compat":
-                raise ConfigurationError(str(error)) from error
-            self.log(error.log_line)
-            if "TLS_IMMEDIATE" in self.environment:
-                raise NoImmediateTLS(str(error)) from error
-
-    def check_required(self) -> None:
-        """Raise `ConfigurationError` for a setting that is needed and missing; for servers."""
-        if self.credentials is None:
-            raise ConfigurationError(
-                "neither $AUTH_STORE nor $CVM_SASL_PLAIN is set: imap needs one of them (where users are looked up)"
-            )
-        needs_tls = parse_number(self.environment.get("AUTH_REQUIRES_TLS")) != 0 and self.profile.name != "compat"
-        if needs_tls and self._tls_context is None:
-            raise ConfigurationError(
-                "$TLS_CERTFILE is not set: nobody could log in (AUTH_REQUIRES_TLS=0 takes passwords without TLS, too)"
-            )
-
-    def session(self, connection: Connection, facts: Mapping[str, str] | None = None) -> SessionCoroutine:
-        """The session coroutine for `connection`; `facts`: see `Session`."""
-        compat = self.profile.name == "compat"
-        shared = smtp_profile.COMPAT if compat else smtp_profile.DEFAULT
-        session = Session(connection, self.environment, self.log, shared, facts)
-        session.protocol_name = "IMAP"
-        session.tls_context = self._tls_context
-        session.tls_key_type = self._tls_key_type
-        session.credentials = self.credentials
+    def _run(self, session: Session) -> SessionCoroutine:
         return IMAPFrontend(session, IMAPServer(self.profile), self._program, self._turned_away).run()
 
 
@@ -135,10 +95,7 @@ def cvm_store(environment: Mapping[str, str]) -> "CredentialStore | None":
 
 def profile_from(environment: Mapping[str, str]) -> Profile:
     """The profile that ``$MAILFRONT_PROFILE`` names, with the limit that a variable changes."""
-    name = environment.get("MAILFRONT_PROFILE") or "default"
-    if name not in ("default", "compat"):
-        raise ConfigurationError(f"$MAILFRONT_PROFILE is {name!r}: set it to default or compat, or unset it")
-    profile = COMPAT if name == "compat" else DEFAULT
+    profile = COMPAT if is_compat(environment) else DEFAULT
     failures = parse_number(environment.get("MAXAUTHFAIL")) or profile.limits.auth_failures
     if failures == profile.limits.auth_failures:
         return profile

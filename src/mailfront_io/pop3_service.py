@@ -9,21 +9,17 @@ from typing import TYPE_CHECKING
 
 from mailfront_io.auth.offer import SETTINGS as OFFER_SETTINGS
 from mailfront_io.frontends.pop3 import HandOff, POP3Frontend
+from mailfront_io.login_service import LoginService
 from mailfront_io.mailboxes.location import Location
-from mailfront_io.ops import Connection
 from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.plugin import Kind, Setting
-from mailfront_io.service import ConfigurationError, NoImmediateTLS, check_settings, open_store
 from mailfront_io.session import Session, parse_number
-from mailfront_io.tls import TLSSettingError, key_type, server_context
+from mailfront_io.settings import ConfigurationError, is_compat, open_store
 from mailfront_proto.pop3.profile import COMPAT, DEFAULT, Profile
 from mailfront_proto.pop3.server import POP3Server
 from mailfront_proto.pop3.states import Mode
-from mailfront_proto.smtp import profile as smtp_profile
 
 if TYPE_CHECKING:
-    import ssl
-
     from mailfront_io.auth.store import CredentialStore
 
 SETTINGS = (
@@ -43,7 +39,7 @@ SETTINGS = (
 )
 
 
-class POP3Service:
+class POP3Service(LoginService):
     """`environment`: the settings; `log`: takes a line; `mode`: which part of a session is served. `mailbox`: its path,
     in `Mode.MAILBOX`; `hand_off`: who takes over, in `Mode.LOGIN`; `credentials`: a store in place of ``$AUTH_STORE``.
 
@@ -51,7 +47,7 @@ class POP3Service:
     """
 
     protocol = "pop3"
-    load_error = None
+    no_store = "$AUTH_STORE is not set: pop3 needs it (where users are looked up: sqlite:FILE)"
 
     def __init__(
         self,
@@ -63,55 +59,21 @@ class POP3Service:
         hand_off: HandOff | None = None,
         credentials: "CredentialStore | None" = None,
     ) -> None:
-        self.environment = environment
-        self.log = log
+        super().__init__(environment, log, SETTINGS)
         self.mode = mode
         self.profile = profile_from(environment)
-        self.credentials = credentials
         self._location = Location(mailbox) if mailbox else None
         self._hand_off = hand_off
-        if self.profile.name != "compat":
-            check_settings(SETTINGS, environment)
-        if credentials is None and mode is not Mode.MAILBOX:
-            self.credentials = open_store(environment)
-        self._tls_context: ssl.SSLContext | None = None
-        self._tls_key_type = ""
         # Behind somebody else's login TLS, if there is any, is somebody else's, too.
-        if environment.get("TLS_CERTFILE") and mode is not Mode.MAILBOX:
-            self._load_tls()
-
-    def _load_tls(self) -> None:
-        getenv = self.environment.get
-        try:
-            self._tls_context, self._tls_key_type = server_context(getenv), key_type(getenv)
-        except TLSSettingError as error:
-            if self.profile.name != "compat":
-                raise ConfigurationError(str(error)) from error
-            self.log(error.log_line)
-            if "TLS_IMMEDIATE" in self.environment:
-                raise NoImmediateTLS(str(error)) from error
+        if mode is not Mode.MAILBOX:
+            self._take_logins(credentials if credentials is not None else open_store(environment))
 
     def check_required(self) -> None:
         """Raise `ConfigurationError` for a setting that is needed and missing; for servers."""
-        if self.mode is Mode.MAILBOX:
-            return
-        if self.credentials is None:
-            raise ConfigurationError("$AUTH_STORE is not set: pop3 needs it (where users are looked up: sqlite:FILE)")
-        needs_tls = parse_number(self.environment.get("AUTH_REQUIRES_TLS")) != 0 and self.profile.name != "compat"
-        if needs_tls and self._tls_context is None:
-            raise ConfigurationError(
-                "$TLS_CERTFILE is not set: nobody could log in (AUTH_REQUIRES_TLS=0 takes passwords without TLS, too)"
-            )
+        if self.mode is not Mode.MAILBOX:
+            super().check_required()
 
-    def session(self, connection: Connection, facts: Mapping[str, str] | None = None) -> SessionCoroutine:
-        """The session coroutine for `connection`; `facts`: see `Session`."""
-        compat = self.profile.name == "compat"
-        shared = smtp_profile.COMPAT if compat else smtp_profile.DEFAULT
-        session = Session(connection, self.environment, self.log, shared, facts)
-        session.protocol_name = "POP3"
-        session.tls_context = self._tls_context
-        session.tls_key_type = self._tls_key_type
-        session.credentials = self.credentials
+    def _run(self, session: Session) -> SessionCoroutine:
         machine = POP3Server(self.profile, mode=self.mode)
         return POP3Frontend(session, machine, mailbox=self._location, hand_off=self._hand_off).run()
 
@@ -133,10 +95,7 @@ def pop3_service_from_line(
 
 def profile_from(environment: Mapping[str, str]) -> Profile:
     """The profile that ``$MAILFRONT_PROFILE`` names, with the limits that variables change."""
-    name = environment.get("MAILFRONT_PROFILE") or "default"
-    if name not in ("default", "compat"):
-        raise ConfigurationError(f"$MAILFRONT_PROFILE is {name!r}: set it to default or compat, or unset it")
-    profile = COMPAT if name == "compat" else DEFAULT
+    profile = COMPAT if is_compat(environment) else DEFAULT
     users = parse_number(environment.get("MAXUSERCMD")) or profile.limits.user_commands
     failures = parse_number(environment.get("MAXAUTHFAIL")) or profile.limits.auth_failures
     if (users, failures) == (profile.limits.user_commands, profile.limits.auth_failures):

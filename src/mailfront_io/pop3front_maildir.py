@@ -10,7 +10,7 @@ import sys
 from mailfront_io.drivers.oneshot import run_descriptors
 from mailfront_io.log import line_log
 from mailfront_io.pop3_service import POP3Service
-from mailfront_io.service import ConfigurationError
+from mailfront_io.settings import ConfigurationError
 from mailfront_proto.pop3.states import Mode
 
 EX_CONFIG = 78

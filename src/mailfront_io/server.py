@@ -18,12 +18,12 @@ from mailfront_io.drivers.listener import Listener
 from mailfront_io.log import line_log
 from mailfront_io.ops import Connection
 from mailfront_io.ops import Session as SessionCoroutine
-from mailfront_io.service import ConfigurationError, Service, encoded, service_from_line
+from mailfront_io.service import Service, encoded, service_from_line
+from mailfront_io.settings import ConfigurationError
 from mailfront_proto.smtp.replies import Reply
 
 if TYPE_CHECKING:
-    from mailfront_io.imap_service import IMAPService
-    from mailfront_io.pop3_service import POP3Service
+    from mailfront_io.login_service import LoginService
 
 EX_CONFIG = 78
 
@@ -50,7 +50,7 @@ the one-shot form, for instance:
 class Endpoint:
     """A service and the address where it is served."""
 
-    service: "Service | POP3Service | IMAPService"
+    service: "Service | LoginService"
     host: str
     port: int
 
@@ -228,7 +228,7 @@ def serve(
 
 def _service(
     words: list[str], environment: Mapping[str, str], log: Callable[[str], None]
-) -> "Service | POP3Service | IMAPService":
+) -> "Service | LoginService":
     if words[0] == "pop3":
         from mailfront_io.pop3_service import pop3_service_from_line
 
@@ -241,7 +241,7 @@ def _service(
 
 
 def _session_factory(
-    service: "Service | POP3Service | IMAPService", local_host: str
+    service: "Service | LoginService", local_host: str
 ) -> Callable[[Connection], SessionCoroutine]:
     def make(connection: Connection) -> SessionCoroutine:
         return service.session(connection, facts(connection, local_host))

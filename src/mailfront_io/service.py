@@ -12,12 +12,11 @@ from mailfront_io.pipeline import Pipeline
 from mailfront_io.plugin import Backend, Hooks, Kind, Setting
 from mailfront_io.registry import CannotLoad, load_backend, load_plugin, parse_plugin_list
 from mailfront_io.session import Session, parse_number
-from mailfront_io.tls import TLSSettingError, key_type, server_context
+from mailfront_io.settings import ConfigurationError, check_settings, is_compat, load_tls, open_store
 from mailfront_proto.smtp.profile import COMPAT, DEFAULT, LineEnds, Profile
 from mailfront_proto.smtp.replies import Reply
 
 if TYPE_CHECKING:
-    import ssl
     from ipaddress import IPv4Network, IPv6Network
 
     from mailfront_io.auth.store import CredentialStore
@@ -41,14 +40,6 @@ SETTINGS = (
     Setting("GREETING_DELAY", Kind.NUMBER, "seconds to wait for clients that talk before the greeting", "0"),
     Setting("MSG_DEBUG", Kind.NUMBER, "log every call of a plugin's hook", "0"),
 )
-
-
-class ConfigurationError(Exception):
-    """A setting or argument that cannot be used: one sentence with its name and the remedy."""
-
-
-class NoImmediateTLS(ConfigurationError):
-    """TLS is to come first and cannot be had, in the compat profile; told in the log already."""
 
 
 class Service:
@@ -85,23 +76,9 @@ class Service:
             check_settings([s for s in settings if credentials is None or s.variable != "AUTH_STORE"], environment)
         if credentials is None and any(s.variable == "AUTH_STORE" for h in hooks for s in h.settings):
             self.credentials = open_store(environment)
-        self._tls_context, self._tls_key_type = self._load_tls()
+        self._tls_context, self._tls_key_type = load_tls(environment, log)
         self._run = self._load_front_end()
         self._proxies = networks_from("XCLIENT_HOSTS", environment)
-
-    def _load_tls(self) -> "tuple[ssl.SSLContext | None, str]":
-        getenv = self.environment.get
-        if not getenv("TLS_CERTFILE"):
-            return None, ""
-        try:
-            return server_context(getenv), key_type(getenv)
-        except TLSSettingError as error:
-            if self.profile.name != "compat":
-                raise ConfigurationError(str(error)) from error
-            self.log(error.log_line)
-            if "TLS_IMMEDIATE" in self.environment:
-                raise NoImmediateTLS(str(error)) from error
-            return None, ""  # served without TLS, as the original does
 
     def _load_front_end(self) -> Callable[[Session, Pipeline], SessionCoroutine]:
         """The front end of the protocol, and no other: a one-shot program loads it for each connection."""
@@ -205,10 +182,7 @@ def service_from_line(
 
 def profile_from(environment: Mapping[str, str]) -> Profile:
     """The profile that ``$MAILFRONT_PROFILE`` names, with the limits that variables change."""
-    name = environment.get("MAILFRONT_PROFILE") or "default"
-    if name not in ("default", "compat"):
-        raise ConfigurationError(f"$MAILFRONT_PROFILE is {name!r}: set it to default or compat, or unset it")
-    profile = COMPAT if name == "compat" else DEFAULT
+    profile = COMPAT if is_compat(environment) else DEFAULT
     limits = profile.limits
     number = {variable: parse_number(environment.get(variable)) or 0 for variable in _LIMIT_VARIABLES}
     line_ends = environment.get("BARE_LINE_ENDS")
@@ -258,27 +232,3 @@ def networks_from(variable: str, environment: Mapping[str, str]) -> "list[IPv4Ne
 
 
 _LIMIT_VARIABLES = ("MAXNOTIMPL", "MAXAUTHFAIL", "MAX_MESSAGE_SIZE")
-
-
-def check_settings(settings: Iterable[Setting], environment: Mapping[str, str]) -> None:
-    """Raise `ConfigurationError` for the first setting with a value of the wrong kind."""
-    for setting in settings:
-        value = environment.get(setting.variable)
-        if value and setting.kind is Kind.NUMBER and parse_number(value) is None:
-            raise ConfigurationError(
-                f"${setting.variable} is {value!r}, which is no number: write decimal digits, or unset it "
-                f"({setting.doc})"
-            )
-
-
-def open_store(environment: Mapping[str, str]) -> "CredentialStore | None":
-    """The credential store that ``$AUTH_STORE`` names."""
-    name = environment.get("AUTH_STORE")
-    if not name:
-        return None
-    from mailfront_io.auth.opening import open_named_store
-
-    try:
-        return open_named_store(name)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error

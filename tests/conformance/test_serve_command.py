@@ -14,7 +14,7 @@ import pytest
 
 from mailfront_io import server
 from mailfront_io.server import Admission, parse_address
-from mailfront_io.service import ConfigurationError
+from mailfront_io.settings import ConfigurationError
 from tests.conformance.served import PROGRAM, Client, Served
 
 DRIVERS = {

@@ -11,8 +11,8 @@ import pytest
 
 from mailfront_io.drivers.listener import Backoff, raise_descriptor_limit
 from mailfront_io.server import parse_address
-from mailfront_io.service import ConfigurationError
 from mailfront_io.session import parse_number
+from mailfront_io.settings import ConfigurationError
 from mailfront_io.testing import EOF, Action, PeerTLS, WaitFor
 from mailfront_io.tls import server_context
 from mailfront_proto.errors import LocalProtocolError

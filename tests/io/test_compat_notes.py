@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mailfront_io.plugin import ACCEPT, Backend, Plugin, Response
-from mailfront_io.service import ConfigurationError, Service, service_from_line
+from mailfront_io.service import Service, service_from_line
 from mailfront_io.session import Path as EnvelopePath
+from mailfront_io.settings import ConfigurationError
 from mailfront_io.spool import Spool
 from mailfront_io.testing import EOF, PeerTLS, WaitFor, run_script
 from tests.certificates import client_context, write_pem

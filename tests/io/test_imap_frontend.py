@@ -6,7 +6,7 @@ import pytest
 from mailfront_io.auth.static import StaticStore
 from mailfront_io.auth.store import NOBODY, Asker, CredentialStore, Identity, StoreUnavailable
 from mailfront_io.imap_service import IMAPService, imap_service_from_line
-from mailfront_io.service import ConfigurationError
+from mailfront_io.settings import ConfigurationError
 from mailfront_io.testing import EOF, STOP, Action, Advance, Played, WaitFor, run_script
 from mailfront_proto.secret import Secret
 

@@ -10,8 +10,8 @@ from mailfront_io.auth.store import NOBODY, Asker, CredentialStore, Identity, St
 from mailfront_io.mailboxes.maildir import MaildirMailbox
 from mailfront_io.ops import Cancelled, Send
 from mailfront_io.pop3_service import POP3Service, pop3_service_from_line
-from mailfront_io.service import ConfigurationError
 from mailfront_io.session import Session
+from mailfront_io.settings import ConfigurationError
 from mailfront_io.testing import CANCEL, EOF, RESET, STALL, STOP, Action, Advance, Mark, WaitFor, run_script
 from mailfront_proto.pop3 import Mode
 from mailfront_proto.secret import Secret

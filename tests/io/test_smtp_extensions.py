@@ -7,8 +7,9 @@ import pytest
 
 from mailfront_io.auth.static import StaticStore
 from mailfront_io.plugin import Backend, Command, Lines, Parameter, Plugin, Response
-from mailfront_io.service import ConfigurationError, Service
+from mailfront_io.service import Service
 from mailfront_io.session import ForwardPath, ReversePath
+from mailfront_io.settings import ConfigurationError
 from mailfront_io.spool import Spool
 from mailfront_io.testing import Action, Advance, PeerTLS, WaitFor
 from mailfront_proto.secret import Secret

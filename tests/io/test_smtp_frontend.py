@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from mailfront_io.plugin import Backend, Plugin, Response
-from mailfront_io.service import ConfigurationError, service_from_line
+from mailfront_io.service import service_from_line
 from mailfront_io.session import Session
+from mailfront_io.settings import ConfigurationError
 from mailfront_io.spool import Spool
 from mailfront_io.testing import run_script
 

@@ -11,7 +11,7 @@ import sys
 from mailfront_io.drivers.oneshot import run_descriptors
 from mailfront_io.imap_service import IMAPService
 from mailfront_io.log import line_log
-from mailfront_io.service import ConfigurationError, NoImmediateTLS
+from mailfront_io.settings import ConfigurationError, NoImmediateTLS
 
 EX_CONFIG = 78
 

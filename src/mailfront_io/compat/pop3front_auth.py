@@ -16,8 +16,8 @@ from mailfront_io.drivers.oneshot import run_descriptors
 from mailfront_io.log import line_log
 from mailfront_io.ops import Send
 from mailfront_io.pop3_service import POP3Service
-from mailfront_io.service import ConfigurationError, NoImmediateTLS
 from mailfront_io.session import Session
+from mailfront_io.settings import ConfigurationError, NoImmediateTLS
 from mailfront_proto.pop3.replies import Reply
 from mailfront_proto.pop3.states import Mode
 from mailfront_proto.secret import Secret
