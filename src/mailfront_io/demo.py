@@ -2,7 +2,7 @@
 
 Everything it makes lives in one directory: the database of users, the password of the one there is, a self-signed
 certificate, and that user's maildir. It takes mail for any address at ``localhost`` and relays nothing; over POP3 it
-gives it back.
+gives it back, and over IMAP, if Dovecot is installed.
 """
 
 import os
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 from mailfront_io.auth.sqlite import SQLiteStore, UserDatabase, UserExists
 from mailfront_io.auth.store import StoreUnavailable
+from mailfront_io.imap_service import IMAPService
 from mailfront_io.pop3_service import POP3Service
 from mailfront_io.server import Endpoint, parse_address
 from mailfront_io.service import Service
@@ -22,7 +23,11 @@ from mailfront_proto.secret import Secret
 USER = "demo"
 SMTP_PORT, SMTPS_PORT, SUBMISSION_PORT = 2525, 2465, 2587
 POP3_PORT, POP3S_PORT = 2110, 2995
+IMAP_PORT, IMAPS_PORT = 2143, 2993
 QMTP_PORT, QMQP_PORT = 2209, 2628
+
+DOVECOT_IMAP = tuple(f"{prefix}/dovecot/imap" for prefix in ("/usr/lib", "/usr/libexec", "/usr/local/libexec"))
+"""Where Debian, Fedora and FreeBSD have it."""
 
 
 class Demo:
@@ -90,6 +95,14 @@ class Demo:
                 "give a line such as: smtp echo accept"
             )
         store = SQLiteStore(self._users)
+        imap, imap_missing = find_imap()
+        for_imap = {"SETUP_ENV": "dovecot", "HOME": os.path.abspath(self._directory)}
+
+        def imap_login(environment: Mapping[str, str]) -> IMAPService:
+            return IMAPService(
+                [imap], {**environment, **for_imap}, self._log, credentials=store, turned_away=imap_missing
+            )
+
         receive = ["counters", "accept-domains", "add-received"]
         submit = ["authenticate", "require-auth", *receive]
         in_tls = {**self._environment, "TLS_IMMEDIATE": ""}
@@ -107,11 +120,14 @@ class Demo:
             Endpoint(Service("qmqp", "maildir", receive, self._environment, self._log), host, port and QMQP_PORT),
             Endpoint(POP3Service(self._environment, self._log, credentials=store), host, port and POP3_PORT),
             Endpoint(POP3Service(in_tls, self._log, credentials=store), host, port and POP3S_PORT),
+            Endpoint(imap_login(self._environment), host, port and IMAP_PORT),
+            Endpoint(imap_login(in_tls), host, port and IMAPS_PORT),
         ]
 
     def announce(self, names: list[str]) -> None:
         """Print what is served and what to try."""
-        smtp, smtps, submission, qmtp, qmqp, pop3, pop3s = names
+        smtp, smtps, submission, qmtp, qmqp, pop3, pop3s, imap, imaps = names
+        imap_missing = find_imap()[1]
         program = sys.argv[0] if os.access(sys.argv[0], os.X_OK) else "mailfront"
         if program == shutil.which("mailfront"):
             program = "mailfront"
@@ -127,6 +143,8 @@ mailfront is listening; Ctrl-C stops it.
   QMTP, QMQP   {qmtp}, {qmqp}  mail for any address at localhost
   POP3         {pop3}  for users, STLS
   POP3 in TLS  {pop3s}
+  IMAP         {imap}  {imap_missing or "for users, STARTTLS"}
+  IMAP in TLS  {imaps}
 
   user {USER}, password {self._password}   (kept in {self._password_file})
   mail arrives in {self._maildir}/new
@@ -138,10 +156,20 @@ Try, in another terminal:
       --user {USER} --password-file {self._password_file}
   cat {self._maildir}/new/*
   curl --insecure --user {USER} pop3s://{pop3s}/1
-
+{"" if imap_missing else f"  curl --insecure --user {USER} 'imaps://{imaps}/INBOX;MAILINDEX=1'"}
 """
         )
         sys.stdout.flush()
+
+
+def find_imap() -> tuple[str, str]:
+    """Dovecot's program that speaks IMAP behind a login; and, where it cannot be had, a sentence that says why."""
+    path = next((path for path in DOVECOT_IMAP if os.access(path, os.X_OK)), "")
+    if not path:
+        return "imap", "Dovecot's imap is not installed (Debian: apt-get install dovecot-imapd)"
+    if os.geteuid() == 0:
+        return path, "Dovecot's imap serves no mail to root: start mailfront as another user"
+    return path, ""
 
 
 def make_certificate(path: str) -> None:

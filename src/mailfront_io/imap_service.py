@@ -32,6 +32,7 @@ SETTINGS = (
     Setting("IMAP_ACL", Kind.NUMBER, "not 0: the program has access control lists"),
     Setting("OUTBOX", Kind.TEXT, "Courier's outbox, told as XCOURIEROUTBOX"),
     Setting("IMAP_MOVE_EXPUNGE_TO_TRASH", Kind.NUMBER, "not 0: the program has XMAGICTRASH"),
+    Setting("MAILDIR_ROOT", Kind.DIRECTORY, "the users' maildirs, each by the name of its user: told as MAILDIR"),
     Setting("SETUP_ENV", Kind.TEXT, "dovecot: MAIL, MAILBOX and MAILDIR in the form that Dovecot reads"),
     Setting("AUTH_TIMEOUT", Kind.NUMBER, "seconds that a client may be idle before its login", "600 (compat: 1200)"),
     Setting("AUTH_SESSION_TIMEOUT", Kind.NUMBER, "seconds until the login must be done", "600 (compat: no limit)"),

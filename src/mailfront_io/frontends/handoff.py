@@ -6,8 +6,11 @@ closed: a user whose id is not known gets no program from a process that runs as
 
 import os
 from collections.abc import Mapping, Sequence
+from errno import ENOENT
 
+from mailfront_io.auth.store import Identity
 from mailfront_io.children import HandOff, Ids, SpawnFailed
+from mailfront_io.mailboxes.location import open_directory, user_location
 from mailfront_io.ops import DeadlineExceeded, Thread
 from mailfront_io.session import Session
 
@@ -16,8 +19,8 @@ START_SECONDS = 30.0
 
 
 class CannotHandOff(Exception):
-    """Nothing was said to the client yet; the text is for the log. `step`: ``ids`` (user, groups, directory) or
-    ``execute``."""
+    """Nothing was said to the client yet; the text is for the log. `step`: ``ids`` (user, groups, directory),
+    ``environment`` (where the mail is) or ``execute``."""
 
     def __init__(self, text: str, step: str) -> None:
         super().__init__(text)
@@ -43,7 +46,7 @@ async def hand_off(
     try:
         return await HandOff(
             arguments,
-            {**session.exported_env(), **await _places(session, identity.mailbox), **(environment or {})},
+            {**session.exported_env(), **await _places(session, identity), **(environment or {})},
             first=first,
             directory=identity.directory or None,
             ids=ids,
@@ -52,17 +55,34 @@ async def hand_off(
         raise CannotHandOff(str(error), "execute" if error.step == "execute" else "ids") from error
 
 
-async def _places(session: Session, mailbox: str) -> dict[str, str]:
-    """``SETUP_ENV=dovecot``: the mailbox as Dovecot's programs read it."""
-    if session.getenv("SETUP_ENV") != "dovecot":
+async def _places(session: Session, identity: Identity) -> dict[str, str]:
+    """Where the mail is: below ``$MAILDIR_ROOT``, if that is set; with ``SETUP_ENV=dovecot`` as Dovecot reads it."""
+    root = session.getenv("MAILDIR_ROOT")
+    for_dovecot = session.getenv("SETUP_ENV") == "dovecot"
+    if not root and not for_dovecot:
         return {}
-    found = {"DOVECONF_ENV": "1"}
-    if mailbox:
-        deadline = session.clock.monotonic() + START_SECONDS
-        try:
-            is_directory = await Thread(os.path.isdir, mailbox, deadline=deadline)
-        except DeadlineExceeded:
-            raise CannotHandOff(f"{mailbox} cannot be looked at", "ids") from None
-        place = f"{'maildir' if is_directory else 'mbox'}:{mailbox.replace(':', '::')}"
+    deadline = session.clock.monotonic() + START_SECONDS
+    try:
+        path, is_directory = await Thread(_look_up, root, identity, deadline=deadline)
+    except OSError as error:
+        raise CannotHandOff(f"the mailbox of {identity.username}: {error.strerror}", "environment") from error
+    except DeadlineExceeded:
+        raise CannotHandOff(f"the mailbox of {identity.username} cannot be looked at", "environment") from None
+    found = {"DOVECONF_ENV": "1"} if for_dovecot else {}
+    if path:
+        kind = "maildir" if is_directory else "mbox"
+        place = f"{kind}:{path.replace(':', '::')}" if for_dovecot else path
         found |= dict.fromkeys(("MAIL", "MAILBOX", "MAILDIR"), place)
     return found
+
+
+def _look_up(root: str | None, identity: Identity) -> tuple[str, bool]:
+    """The path of the user's mailbox, empty if nobody knows it, and whether it is a directory. Raises `OSError`: a
+    directory below `root` that is not there, or leads out of it."""
+    if not root or identity.mailbox.startswith("/"):  # the program starts in the user's directory
+        return identity.mailbox, os.path.isdir(os.path.join(identity.directory, identity.mailbox))
+    location = user_location(os.path.abspath(root), identity.username, identity.mailbox)
+    if location is None:
+        raise FileNotFoundError(ENOENT, os.strerror(ENOENT))
+    os.close(open_directory(location))
+    return str(location), True

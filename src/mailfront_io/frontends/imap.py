@@ -21,8 +21,12 @@ from mailfront_proto.sasl.requests import Request
 
 TIMED_OUT = "Connection timed out"
 SHUTTING_DOWN = Reply("BYE", "The server is shutting down", "UNAVAILABLE")
-NO_IDS = Reply("NO", "Internal error: could not set UID/GID")
-NO_PROGRAM = Reply("NO", "Could not execute second stage")
+NOT_HANDED_OVER = {
+    "ids": Reply("NO", "Internal error: could not set UID/GID"),
+    "environment": Reply("NO", "Internal error: could not set environment"),
+    "execute": Reply("NO", "Could not execute second stage"),
+}
+"""What is said when the program cannot take over, by the step of `CannotHandOff`."""
 
 
 @record(frozen=True)
@@ -166,7 +170,7 @@ class IMAPFrontend(Conversation[IMAPServer]):
         try:
             self._exit_code = await hand_off(session, self._program, self.machine.trailing_data, facts)
         except CannotHandOff as error:
-            reply = NO_PROGRAM if error.step == "execute" else NO_IDS
+            reply = NOT_HANDED_OVER[error.step]
             if not self.compat:
                 session.log(f"Error: {error}")
             session.log(f"{tag} {reply}")
