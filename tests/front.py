@@ -78,7 +78,8 @@ class Front:
         self.messages: list[tuple[str, list[str], bytes]] = []
         environment = {**({} if bare_env else ENVIRONMENT), **(env or {})}
         self.service = Service(protocol, "discard", [], environment, log or self.log.append, credentials)
-        self.service._plugins = [load_plugin(p) if isinstance(p, str) else p for p in plugins]
+        kinds = [load_plugin(p) if isinstance(p, str) else p for p in plugins]
+        self.service._plugins = [self.service._configured(kind) for kind in kinds]
         self.service._backend = load_backend(backend) if isinstance(backend, str) else backend
         if self.service._backend is Kept:
             self.service._backend = type("Kept", (Kept,), {"messages": self.messages})

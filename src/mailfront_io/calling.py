@@ -9,7 +9,8 @@ coroutine that finishes the job. The caller writes::
         response = await response
 
 A hook that raises, awaits something that is no operation, or answers nonsense costs 451 and a log line,
-never the session; one that hangs in an operation costs the same when its deadline passes.
+never the session; one that hangs in an operation costs the same when its deadline passes. A plugin's place in the list
+may say that the mail passes instead, and after how many seconds a hook counts as hung.
 """
 
 import os
@@ -19,13 +20,14 @@ from types import CoroutineType
 from typing import Any
 
 from mailfront_io.ops import DeadlineExceeded, Operation
-from mailfront_io.plugin import Backend, Hook, Hooks, Response
+from mailfront_io.plugin import Backend, CheckFailed, Hook, Hooks, Response
 from mailfront_io.session import Session
 
 INTERNAL_ERROR = Response(451, "4.3.0 Internal error.")
 
 HOOK_SECONDS = 120.0
-"""Seconds that one plugin's hook may take in all its operations before it counts as hung. RFC 5321 section
+"""Seconds that one plugin's hook may take in all its operations before it counts as hung, unless its place says
+otherwise. RFC 5321 section
 4.5.3.2 gives the server 5 minutes for MAIL and RCPT; a chain of two that hang stays below."""
 
 Answer = Response | None | Coroutine[Any, Any, Response | None]
@@ -170,7 +172,8 @@ class Caller:
     async def _settle(self, hooks: Hooks, response: Any) -> Response | None:
         """The response of a hook that returned no `Response`: a coroutine's is awaited."""
         try:
-            response = await self.bounded(hooks, response, self._session.clock.monotonic() + HOOK_SECONDS)
+            seconds = hooks.place.deadline or HOOK_SECONDS
+            response = await self.bounded(hooks, response, self._session.clock.monotonic() + seconds)
             if response is not None and not isinstance(response, Response):
                 raise TypeError(f"a hook answers with a Response or None, not {type(response).__name__}")
         except Exception as error:
@@ -182,12 +185,18 @@ class Caller:
         name = hooks.name or type(hooks).__name__
         return await Bounded(name, answer, deadline) if isinstance(answer, CoroutineType) else answer
 
-    def failed(self, hooks: Hooks, error: Exception) -> Response:
-        """A hook that raised: the client learns nothing, the log all, under an id."""
+    def failed(self, hooks: Hooks, error: Exception) -> Response | None:
+        """A hook that raised: the client learns nothing, the log all, under an id. None: the mail passes."""
+        name = hooks.name or type(hooks).__name__
+        passes = hooks.place.passes
+        if isinstance(error, CheckFailed):
+            if error.why or passes:
+                self._session.log(f"{name}: {error}{', passed' if passes else ''}")
+            return None if passes else error.response
         kind = "backend" if isinstance(hooks, Backend) else "plugin"
         what = "its deadline passed" if isinstance(error, DeadlineExceeded) else f"{type(error).__name__}: {error}"
-        self._session.log(f"Error {os.urandom(4).hex()}: {kind} {hooks.name or type(hooks).__name__}: {what}")
-        return INTERNAL_ERROR
+        self._session.log(f"Error {os.urandom(4).hex()}: {kind} {name}: {what}{', passed' if passes else ''}")
+        return None if passes else INTERNAL_ERROR
 
 
 class Bounded(Awaitable[Any]):

@@ -2,11 +2,12 @@
 
 A plugin overrides the hooks that it needs, each a plain ``def`` or, when it awaits operations
 (`mailfront_io.ops`), an ``async def``; nothing else may be awaited. A hook answers with a `Response` or
-None. One object serves one connection, from ``connect`` to ``disconnect``.
+None. One object serves one connection, from ``connect`` to ``disconnect``; what connections share is made by
+``configure``, once for each service.
 """
 
 import re
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, ClassVar, final
 
@@ -54,6 +55,33 @@ class Response:
 
 ACCEPT = Response(250)
 """Acceptance without text: the backend's words, or the usual ones, are shown."""
+
+
+class CheckFailed(Exception):
+    """Raised by a hook that could not make its check: a scanner that is not there, a list that gives no answer.
+
+    The place of the plugin in its list decides what comes of it: `response`, an error, or that the mail passes as if
+    the plugin had no opinion. `why`: for the log; empty: nothing is logged but the reply.
+    """
+
+    def __init__(self, response: Response, why: str = "") -> None:
+        if not response.refuses:
+            raise ValueError(f"a check that has failed is answered with an error, not {response!r}")
+        super().__init__(why or response.text)
+        self.response = response
+        self.why = why
+
+
+@record(frozen=True)
+class Place:
+    """What the list of plugins says of a plugin besides its name: ``clamav,deadline=20,failure=pass``.
+
+    `deadline`: seconds that one hook may take in all its operations, None: `mailfront_io.calling.HOOK_SECONDS`;
+    `passes`: a hook that fails (it raises, hangs, or answers nonsense) lets the mail pass; otherwise it defers it.
+    """
+
+    deadline: float | None = None
+    passes: bool = False
 
 
 class Kind(Enum):
@@ -159,6 +187,19 @@ class Hooks:
     settings: ClassVar[Sequence[Setting]] = ()
     spools: ClassVar[bool] = False
     """Whether the whole message must be kept until ``message_end``."""
+    one_shot: ClassVar[bool] = False
+    """Whether this works only in a program that serves one connection, started by tcpserver and its like."""
+    place: ClassVar[Place] = Place()
+    """How it is listed."""
+    shared: ClassVar[Any] = None
+    """What ``configure`` has returned: the part that all connections of a service share."""
+
+    @classmethod
+    def configure(cls, environment: Mapping[str, str], log: Callable[[str], None]) -> Any:
+        """Called once for each service, before its first connection and before a process is forked for one: what it
+        returns is in ``shared`` of every object. Raise `ValueError`, one sentence with the remedy, where the
+        settings in `environment` cannot be used. Open neither sockets nor threads here."""
+        return None
 
     def __init__(self, session: Session) -> None:
         self.session = session

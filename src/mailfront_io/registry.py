@@ -1,9 +1,10 @@
-"""Names to plugins and backends: built in, from other packages' entry points, or ``module:Class``."""
+"""Names to plugins and backends: built in, from other packages' entry points, or ``module:Class``; plugin lists."""
 
 from importlib import import_module
 from typing import TypeVar
 
-from mailfront_io.plugin import Backend, Hooks, Plugin
+from mailfront_io.plugin import Backend, Hooks, Place, Plugin
+from mailfront_io.session import parse_number
 
 _PLUGINS = {
     "accept": "mailfront_io.plugins.accept:Accept",
@@ -34,6 +35,9 @@ _BACKENDS = {
 PLUGIN_GROUP = "mailfront.plugins"
 BACKEND_GROUP = "mailfront.backends"
 
+LONGEST_DEADLINE = 600
+"""Seconds: as long as a client waits for any answer (RFC 5321 section 4.5.3.2)."""
+
 H = TypeVar("H", bound=Hooks)
 
 
@@ -57,9 +61,33 @@ def backend_names() -> list[str]:
     return sorted(_BACKENDS)
 
 
-def load_plugin(name: str) -> type[Plugin]:
-    """The class for `name`. Raises `CannotLoad`."""
-    return _load("plugin", name, _PLUGINS, PLUGIN_GROUP, Plugin)
+def load_plugin(element: str) -> type[Plugin]:
+    """The class for an element of a plugin list: a name, and behind commas what is said of its place; see
+    `parse_place`. Raises `CannotLoad`."""
+    name, *options = element.split(",")
+    kind = _load("plugin", name, _PLUGINS, PLUGIN_GROUP, Plugin)
+    if not options:
+        return kind
+    try:
+        place = parse_place(options)
+    except ValueError as error:
+        raise CannotLoad("plugin", element, str(error)) from None
+    return type(kind.__name__, (kind,), {"__doc__": kind.__doc__, "place": place})
+
+
+def parse_place(options: list[str]) -> Place:
+    """``deadline=SECONDS``, 1 to `LONGEST_DEADLINE`, and ``failure=pass`` or ``failure=defer``, each at most once.
+    Raises `ValueError`."""
+    values = dict(option.partition("=")[::2] for option in options)
+    repeated = len(values) < len(options)
+    seconds, failure = values.pop("deadline", None), values.pop("failure", "defer")
+    deadline = parse_number(seconds)
+    bad_deadline = seconds is not None and (deadline is None or not 1 <= deadline <= LONGEST_DEADLINE)
+    if values or repeated or bad_deadline or failure not in ("pass", "defer"):
+        raise ValueError(
+            f"write NAME,deadline=SECONDS,failure=pass with 1 to {LONGEST_DEADLINE} seconds; or failure=defer"
+        )
+    return Place(deadline, failure == "pass")
 
 
 def load_backend(name: str) -> type[Backend]:
@@ -89,26 +117,26 @@ def _from_entry_point(name: str, group: str) -> str | None:
 
 
 def parse_plugin_list(arguments: list[str], variable: str | None) -> list[str]:
-    """The plugin names, in order, from the arguments and then ``$PLUGINS``; each a colon-separated list.
+    """The elements of the plugin list, in order, from the arguments and then ``$PLUGINS``; each a colon-separated list.
 
     ``name`` appends, ``+name`` prepends, ``-name`` removes, ``-*`` empties the list. A name that is listed
     already is removed first. A ``module:Class`` name is one element: the part behind its colon begins with
-    a capital letter, as no plugin's name does.
+    a capital letter, as no plugin's name does. What stands behind a comma belongs to the place, not to the name.
     """
-    names: list[str] = []
+    elements: list[str] = []
     for argument in [*arguments, variable or ""]:
-        for element in _split(argument):
-            if element == "-*":
-                names.clear()
+        for word in _split(argument):
+            if word == "-*":
+                elements.clear()
                 continue
-            name = element.lstrip("+-") if element[0] in "+-" else element
-            if name in names:
-                names.remove(name)
-            if element[0] == "+":
-                names.insert(0, name)
-            elif element[0] != "-":
-                names.append(name)
-    return names
+            element = word.lstrip("+-") if word[0] in "+-" else word
+            name = element.partition(",")[0]
+            elements = [other for other in elements if other.partition(",")[0] != name]
+            if word[0] == "+":
+                elements.insert(0, element)
+            elif word[0] != "-":
+                elements.append(element)
+    return elements
 
 
 def _split(argument: str) -> list[str]:

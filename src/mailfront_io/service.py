@@ -4,7 +4,7 @@ The one-shot programs make one session of it, the servers one for each connectio
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mailfront_io.ops import Connection, Send
 from mailfront_io.ops import Session as SessionCoroutine
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from mailfront_io.auth.store import CredentialStore
+
+H = TypeVar("H", bound=Hooks)
 
 PROTOCOLS = ("smtp", "lmtp", "qmtp", "qmqp")
 PACKAGE_PROTOCOLS = ("qmtp", "qmqp")
@@ -74,11 +76,23 @@ class Service:
         if self.profile.name != "compat":
             settings = [*SETTINGS, *(s for h in hooks for s in h.settings)]
             check_settings([s for s in settings if credentials is None or s.variable != "AUTH_STORE"], environment)
+        self._plugins = [self._configured(kind) for kind in self._plugins]
+        self._backend = self._configured(self._backend)
         if credentials is None and any(s.variable == "AUTH_STORE" for h in hooks for s in h.settings):
             self.credentials = open_store(environment)
         self._tls_context, self._tls_key_type = load_tls(environment, log)
         self._run = self._load_front_end()
         self._proxies = networks_from("XCLIENT_HOSTS", environment)
+
+    def _configured(self, kind: type[H]) -> type[H]:
+        """`kind` with what all connections of this service share."""
+        if kind.configure.__func__ is Hooks.configure.__func__:  # type: ignore[attr-defined]
+            return kind
+        try:
+            shared = kind.configure(self.environment, self.log)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+        return type(kind.__name__, (kind,), {"__doc__": kind.__doc__, "shared": shared})
 
     def _load_front_end(self) -> Callable[[Session, Pipeline], SessionCoroutine]:
         """The front end of the protocol, and no other: a one-shot program loads it for each connection."""
@@ -105,6 +119,11 @@ class Service:
         """Raise `ConfigurationError` for a setting that is needed and missing. For servers, where somebody reads it;
         a one-shot program tells its client, as the original does."""
         for hooks in (*self._plugins, self._backend):
+            if hooks.one_shot:
+                raise ConfigurationError(
+                    f"{hooks.name} works only in programs that tcpserver and its like start for each connection: "
+                    "take it out of the list"
+                )
             for setting in hooks.settings:
                 given = setting.variable == "AUTH_STORE" and self.credentials is not None
                 if setting.required and not given and not self.environment.get(setting.variable):

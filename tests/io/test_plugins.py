@@ -435,6 +435,8 @@ def test_what_cannot_be_loaded_is_named(name: str) -> None:
         (["a:my.module:Class:b"], None, ["a", "my.module:Class", "b"]),
         (["+my.module:Class"], "a", ["my.module:Class", "a"]), (["my:Class", "-my:Class"], None, []),
         ([], None, []), ([], "a:+b", ["b", "a"]),
+        (["a,deadline=5:b"], "-a", ["b"]), (["a:b"], "a,failure=pass", ["b", "a,failure=pass"]),
+        (["+m:C,deadline=5,failure=pass", "b"], None, ["m:C,deadline=5,failure=pass", "b"]),
     ],
 )  # fmt: skip
 def test_the_list_of_plugins(arguments: list[str], variable: str | None, names: list[str]) -> None:
