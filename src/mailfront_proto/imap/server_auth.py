@@ -1,22 +1,18 @@
-"""The server's side of a login: LOGIN (RFC 9051 section 6.2.3), and how IMAP carries the exchange of
-`mailfront_proto.sasl.exchange` (RFC 9051 section 6.2.2, RFC 4959)."""
+"""The server's side of a login: LOGIN (RFC 9051 section 6.2.3), AUTHENTICATE (RFC 9051 section 6.2.2, RFC 4959), and
+what comes of them."""
 
 from typing import TYPE_CHECKING, Final
 
-from mailfront_proto.buffer import OVERSIZED
-from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.imap import answers
 from mailfront_proto.imap.command_reader import Argument, Atom
 from mailfront_proto.imap.replies import Reply, Status
 from mailfront_proto.imap.server_session import Secrets, ServerSession
 from mailfront_proto.imap.states import State
-from mailfront_proto.pull import NEED_DATA, Event, NeedData
-from mailfront_proto.sasl.requests import FindKeys, Request, VerifyPassword
+from mailfront_proto.sasl.requests import Request, VerifyPassword
 from mailfront_proto.secret import Secret
 
 if TYPE_CHECKING:
-    from mailfront_proto.sasl.mechanism import Failed, Step
-    from mailfront_proto.sasl.scram_keys import ScramKeys
+    from mailfront_proto.sasl.mechanism import Cause
 
 _CODES: Final = {
     "OTHER_IDENTITY": "AUTHORIZATIONFAILED",
@@ -31,21 +27,11 @@ response where the server speaks first (RFC 4959 section 3)."""
 
 
 class ServerAuth(ServerSession):
-    """A session that can authenticate its client. What is of SASL is imported when the first client asks for it."""
+    """A session that can authenticate its client."""
 
     __slots__ = ()
 
-    def supply_keys(self, keys: "ScramKeys | None") -> None:
-        """Answer `FindKeys`: the keys that are stored for the user, or None. Call `next_event` next.
-
-        Raises `LocalProtocolError` for another event, and for keys of another hash than the mechanism's.
-        """
-        exchange = self._exchange
-        if exchange is None or type(self._pending) is not FindKeys:
-            raise LocalProtocolError("supply_keys() answers FindKeys, and nothing else")
-        challenge = exchange.supply_keys(keys)
-        self._pending = None
-        self._auth_step(challenge)
+    _auth_state = State.AUTH
 
     # -- LOGIN -------------------------------------------------------------------------------------------
 
@@ -64,7 +50,7 @@ class ServerAuth(ServerSession):
         username = decode_identity(name)
         if not username or not password or has_control(password):
             # No such user can exist: it is a failed login, and counts as one.
-            self._login_failed(answers.LOGIN_FAILED)
+            self._refuse_login(answers.LOGIN_FAILED)
             return
         self._owe(VerifyPassword("LOGIN", "", username, Secret(bytes(password)), ""), next_state)
 
@@ -77,64 +63,26 @@ class ServerAuth(ServerSession):
         wanted = Atom if self.profile.strict_grammar else bytes
         if len(arguments) > 2 or not all(isinstance(argument, wanted) for argument in arguments):
             return self._refuse(answers.AUTHENTICATE_ARGUMENTS)
-        from mailfront_proto.sasl.exchange import ServerExchange
-
         name, response = arguments[0], arguments[1] if len(arguments) == 2 else None
         assert isinstance(name, bytes) and not isinstance(response, list)
-        self._next_state = next_state
-        self._exchange = ServerExchange(
-            self.sasl, ignores_authorization_identity=self.profile.free_authorization_identity
-        )
-        self._auth_step(self._exchange.start(name, response))
+        self._begin_exchange(name, response, next_state)
 
-    def _next_auth_response(self) -> Event | NeedData | None:
-        line = self._buffer.read_line(self.profile.limits.auth_line) if self._buffer.has_unread else None
-        if line is None:
-            return self._end_of_input() if self._eof else NEED_DATA
-        assert self._exchange is not None
-        if line == OVERSIZED:
-            self._auth_step(self._exchange.oversized())
-        else:
-            self._auth_step(self._exchange.respond(line[:-2] if line.endswith(b"\r\n") else line[:-1]))
-        return None
-
-    def _auth_step(self, step: "Step") -> None:
-        from mailfront_proto.sasl.base64_line import encode_base64
-        from mailfront_proto.sasl.mechanism import Challenge, Failed
-
-        if isinstance(step, Challenge):
-            self._state = State.AUTH
-            self._put(b"+ " + encode_base64(step.data) + b"\r\n")
-            return
-        self._state = self._command_state
-        if isinstance(step, Failed):
-            self._auth_failed(step)
-        else:
-            self._owe(step, State.HANDED_OVER)
-
-    def _auth_failed(self, failed: "Failed") -> None:
-        """The exchange has failed by itself; what was not cancelled, and reached a mechanism, counts."""
-        exchange, held = self._exchange, self._refused_auth
-        assert exchange is not None
-        self._exchange = self._refused_auth = None
-        self._secrets = Secrets.WORDS
-        if held is not None:
-            self._login_failed(held)
-            return
-        cause = failed.cause
+    def _exchange_failed(self, mechanism: str, cause: "Cause") -> None:
         status: Status = "BAD" if self.profile.strict_grammar and cause.name in _BAD else "NO"
         reply = Reply(status, answers.AUTHENTICATE_FAILED + cause.text, _CODES.get(cause.name, ""))
         if cause.is_attempt or not self.profile.strict_grammar:
-            self._login_failed(reply, exchange.mechanism, cause.words)
+            self._refuse_login(reply, mechanism, cause.words)
         else:
-            self._refuse(reply, mechanism=exchange.mechanism, cause=cause.words)
+            self._refuse(reply, mechanism=mechanism, cause=cause.words)
+
+    def _expect_secrets(self) -> None:
+        self._secrets = Secrets.WORDS
 
     # -- the application's verdict -----------------------------------------------------------------------
 
     def _login_accepted(self, event: Request) -> None:
         """Nothing is said: that is for who owns the connection next."""
-        if isinstance(event, FindKeys):
-            raise LocalProtocolError("FindKeys is answered with supply_keys(keys), or refused with reply()")
+        self._check_acceptable()
         self._pending = None
         self._exchange = None
         self.username = getattr(event, "authorization_identity", "") or getattr(event, "username", "")
@@ -142,19 +90,14 @@ class ServerAuth(ServerSession):
 
     def _login_refused(self, reply: Reply) -> None:
         """`reply` goes out, unless the mechanism has something to tell first."""
-        self._pending = None
-        exchange = self._exchange
-        challenge = exchange.refused() if exchange is not None and not reply.is_temporary else None
-        if challenge is not None:
-            self._refused_auth = reply
-            self._auth_step(challenge)
+        if self._holds(reply, permanent=not reply.is_temporary):
             return
-        if exchange is not None:
-            self._exchange = None
-            self._secrets = Secrets.WORDS
-        self._login_failed(reply)
+        self._pending = None
+        if self._exchange is not None:
+            self._end_exchange()
+        self._refuse_login(reply)
 
-    def _login_failed(self, reply: Reply, mechanism: str = "", cause: str = "") -> None:
+    def _refuse_login(self, reply: Reply, mechanism: str = "", cause: str = "") -> None:
         self._budgets.errors_in_row = 0
         self._say(reply, self._tag, mechanism, cause)
         self._end_with(self._budgets.auth_failure())

@@ -6,7 +6,7 @@
 from collections import deque
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.imap import answers
@@ -16,13 +16,9 @@ from mailfront_proto.imap.events import Answered, ConnectionClosed, HandOver
 from mailfront_proto.imap.profile import Profile
 from mailfront_proto.imap.replies import Reply
 from mailfront_proto.imap.states import State
-from mailfront_proto.machine import ServerMachine
 from mailfront_proto.pull import Event
 from mailfront_proto.sasl.masking import MASK
-from mailfront_proto.sasl.options import NOTHING_OFFERED, ServerOptions
-
-if TYPE_CHECKING:
-    from mailfront_proto.sasl.exchange import ServerExchange
+from mailfront_proto.sasl.server_machine import SASLServerMachine
 
 
 class Secrets(Enum):
@@ -35,7 +31,7 @@ class Secrets(Enum):
     """The content of a literal."""
 
 
-class ServerSession(ServerMachine[Event]):
+class ServerSession(SASLServerMachine[Reply]):
     """The state of one session; see `mailfront_proto.imap.server.IMAPServer` for its arguments."""
 
     __slots__ = (
@@ -43,10 +39,8 @@ class ServerSession(ServerMachine[Event]):
         "_command",
         "_command_state",
         "_events",
-        "_exchange",
         "_next_state",
         "_reader",
-        "_refused_auth",
         "_secrets",
         "_shown_tag",
         "_tag",
@@ -57,7 +51,6 @@ class ServerSession(ServerMachine[Event]):
         "offers_login",
         "offers_starttls",
         "profile",
-        "sasl",
         "server_id",
         "username",
     )
@@ -66,12 +59,15 @@ class ServerSession(ServerMachine[Event]):
     _state: State
 
     def __init__(self, profile: Profile, greeting: str) -> None:
-        super().__init__(State.GREETING)
+        super().__init__(
+            State.GREETING,
+            auth_line=profile.limits.auth_line,
+            free_authorization_identity=profile.free_authorization_identity,
+        )
         self.profile = profile
         self.greeting = greeting
         self.offers_starttls = False
         self.offers_login = False
-        self.sasl: ServerOptions = NOTHING_OFFERED
         self.application_capabilities: Sequence[str] = ()
         self.server_id: Mapping[str, str] = {"name": "mailfront"}
         self.in_tls = False
@@ -86,8 +82,6 @@ class ServerSession(ServerMachine[Event]):
         self._command = ""
         self._secrets = Secrets.NONE
         self._next_state = self._command_state = State.CLEAR
-        self._exchange: ServerExchange | None = None
-        self._refused_auth: Reply | None = None
         self._trailing_data = b""
 
     # -- what the application asks -----------------------------------------------------------------------

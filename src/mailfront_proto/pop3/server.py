@@ -162,7 +162,7 @@ class POP3Server(ServerMailbox):
             usual = answers.AUTH_FAILED if self._exchange is None else answers.SASL_FAILED
         reply = Reply("-ERR", text, code) if text is not None else Reply("-ERR", usual.text, code or usual.code)
         if type(event) not in _USUAL_REFUSALS:
-            self._login_refused(event, reply)
+            self._login_refused(reply)
             return
         self._pending = None
         self._refused_by_application(event, reply)

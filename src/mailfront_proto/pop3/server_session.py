@@ -6,10 +6,9 @@ event that is owed an answer, what a command shows of itself in a log, and the b
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from mailfront_proto.errors import LocalProtocolError
-from mailfront_proto.machine import ServerMachine
 from mailfront_proto.pop3 import answers
 from mailfront_proto.pop3.budgets import Budgets
 from mailfront_proto.pop3.events import Answered, ConnectionClosed, HandOver, Refused
@@ -20,10 +19,7 @@ from mailfront_proto.pop3.replies import Reply, encode_line
 from mailfront_proto.pop3.states import COMMANDS, Mode, State
 from mailfront_proto.pull import Event
 from mailfront_proto.sasl.masking import MASK, shown_argument
-from mailfront_proto.sasl.options import NOTHING_OFFERED, ServerOptions
-
-if TYPE_CHECKING:
-    from mailfront_proto.sasl.exchange import ServerExchange
+from mailfront_proto.sasl.server_machine import SASLServerMachine
 
 _HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"))
 _VERBS: Final = frozenset(verb.encode() for verb in COMMANDS)
@@ -37,24 +33,20 @@ _CLOSED: Final = State.CLOSED
 _DONE: Final = answers.DONE.encode()
 
 
-class ServerSession(ServerMachine[Event]):
+class ServerSession(SASLServerMachine[Reply]):
     """The state of one session; see `mailfront_proto.pop3.server.POP3Server` for its arguments."""
 
     __slots__ = (
         "_at",
         "_budgets",
         "_encoder",
-        "_exchange",
         "_frame_limit",
         "_listing_uids",
         "_maildrop",
         "_next_state",
         "_opened",
         "_reading",
-        "_refused_auth",
         "_secrets_may_follow",
-        "_state_before_auth",
-        "_state_behind_auth",
         "_trailing_data",
         "_user_name",
         "expire",
@@ -69,7 +61,6 @@ class ServerSession(ServerMachine[Event]):
         "offers_user",
         "offers_utf8",
         "profile",
-        "sasl",
         "username",
     )
 
@@ -77,14 +68,17 @@ class ServerSession(ServerMachine[Event]):
     _state: State
 
     def __init__(self, profile: Profile, mode: Mode, greeting: str) -> None:
-        super().__init__(State.GREETING)
+        super().__init__(
+            State.GREETING,
+            auth_line=profile.limits.auth_line,
+            free_authorization_identity=profile.free_authorization_identity,
+        )
         self.profile = profile
         self.mode = mode
         self.greeting = greeting
         self.offers_stls = False
         self.offers_user = mode is Mode.MAILBOX
         self.offers_utf8 = False
-        self.sasl: ServerOptions = NOTHING_OFFERED
         self.expire = "NEVER"
         self.login_delay = ""
         self.implementation = "mailfront"
@@ -113,9 +107,6 @@ class ServerSession(ServerMachine[Event]):
         self.in_utf8 = False
         """The client has said UTF8 (RFC 6856 section 2)."""
         self._user_name = ""
-        self._exchange: ServerExchange | None = None
-        self._refused_auth: Reply | None = None
-        self._state_before_auth = self._state_behind_auth = State.AUTHORIZATION
 
     # -- what the application asks -----------------------------------------------------------------------
 

@@ -1,37 +1,20 @@
-"""The server's side of an exchange, as SMTP (RFC 4954), POP3 (RFC 5034) and IMAP (RFC 9051, 4959) carry it.
+"""The server's side of an exchange: which mechanisms there are, base64 lines, ``=`` for an empty initial response,
+``*`` to cancel, the authorization identity, the refusal that a client must hear out.
 
-Everything that the three have in common is here: which mechanisms there are, base64 lines, ``=`` for an empty initial
-response, ``*`` to cancel, the authorization identity, the refusal that a client must hear out. A machine adds how a
-challenge is written (``334 `` or ``+ ``) and how it says yes and no. It has
+`mailfront_proto.sasl.server_machine` drives one `ServerExchange` for each AUTH command:
 
-* ``sasl``, a `ServerOptions` that the application sets: ``machine.sasl = ServerOptions(["PLAIN", "LOGIN"])``. At
-  first it is `NOTHING_OFFERED`; AUTH is not offered while ``sasl.mechanisms`` is empty;
-* ``accept()``, ``reply()`` (or what the protocol calls it) and ``supply_keys(keys)``, with which the application
-  answers the events of `mailfront_proto.sasl.requests`;
-
-and drives one `ServerExchange` for each AUTH command, in these places:
-
-1. The command: ``exchange = ServerExchange(self.sasl)``, ``step = exchange.start(name, initial_response)``. Both as
-   they came, without blanks around them; None for no initial response.
+1. The command: ``step = exchange.start(name, initial_response)``, both as they came; None for no initial response.
 2. A line while the exchange runs: ``step = exchange.respond(line)``, without its line end. A line that is too long
    (12,288 octets with its end are to be taken) is thrown away to its end: ``step = exchange.oversized()``.
 3. A **step** is one of three:
 
    * `Challenge`: write it, in base64 (`encode_base64`), and read the next line as a response;
    * a `Request`: hand it out as an event that owes an answer, and stop reading;
-   * `Failed`: the exchange is over. Say so with ``cause.text`` and tell the application (``exchange.mechanism`` and
-     ``cause.words`` are what a log may show). It counts as a failed attempt if ``cause.is_attempt``. For
-     ``Cause.REFUSED`` send the answer that was held, and tell nothing more.
+   * `Failed`: the exchange is over.
 
-4. The answer to a `Request`:
-
-   * ``accept()``: say that authentication has succeeded. The exchange is over. (`FindKeys` cannot be accepted: raise
-     `LocalProtocolError`.) What a mechanism must tell the client at the end, such as SCRAM's server signature, has been
-     told by then: none of the three protocols has additional data with success.
-   * a refusal: if it is permanent, ask ``challenge = exchange.refused()``. If that is not None hold the answer, write
-     the challenge, and go on at 2; the step that comes of it is ``Failed(Cause.REFUSED)``. Else send the answer. The
-     exchange is over; it counts as a failed attempt.
-   * ``supply_keys(keys)``, if the event is `FindKeys`: ``step = exchange.supply_keys(keys)``, and go on at 3.
+4. The application refuses a `Request` for good: ``challenge = exchange.refused()``. If that is not None the answer
+   waits: write the challenge and go on at 2; the step that comes of it is ``Failed(Cause.REFUSED)``.
+5. The application answers `FindKeys`: ``step = exchange.supply_keys(keys)``, and go on at 3.
 
 No call raises because of what the client sent.
 """

@@ -6,12 +6,11 @@ bytes in and out, the event that is owed an answer, the transaction, and the bud
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from mailfront_proto.errors import LocalProtocolError
-from mailfront_proto.machine import ServerMachine
 from mailfront_proto.sasl.masking import MASK, shown_argument
-from mailfront_proto.sasl.options import NOTHING_OFFERED
+from mailfront_proto.sasl.server_machine import SASLServerMachine
 from mailfront_proto.smtp import answers
 from mailfront_proto.smtp.answers import NOT_IMPLEMENTED
 from mailfront_proto.smtp.body import ChunkDecoder, DotDecoder
@@ -31,9 +30,6 @@ from mailfront_proto.smtp.states import (
     State,
     after_message,
 )
-
-if TYPE_CHECKING:
-    from mailfront_proto.sasl.exchange import ServerExchange
 
 _HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"))
 
@@ -74,7 +70,7 @@ class Transaction:
         self.last_chunk = False
 
 
-class ServerSession(ServerMachine[Event]):
+class ServerSession(SASLServerMachine[Reply]):
     """The state of one session; see `mailfront_proto.smtp.server.SMTPServer` for its arguments."""
 
     __slots__ = (
@@ -86,16 +82,13 @@ class ServerSession(ServerMachine[Event]):
         "_drain_left",
         "_drain_state",
         "_enhances",
-        "_exchange",
         "_frame_limit",
         "_greeted",
         "_max_wire_line",
         "_next_state",
         "_overrides",
-        "_refused_auth",
         "_registered",
         "_secrets_may_follow",
-        "_state_before_auth",
         "_strict_lines",
         "_transaction",
         "_vendor",
@@ -112,7 +105,6 @@ class ServerSession(ServerMachine[Event]):
         "offers_starttls",
         "offers_xclient",
         "profile",
-        "sasl",
     )
 
     _handshake_state: ClassVar[object] = State.TLS
@@ -126,7 +118,11 @@ class ServerSession(ServerMachine[Event]):
         greeting: str | None,
         lf_bodies: bool,
     ) -> None:
-        super().__init__(State.GREETING)
+        super().__init__(
+            State.GREETING,
+            auth_line=profile.limits.auth_line,
+            free_authorization_identity=profile.free_authorization_identity,
+        )
         self.lf_bodies = lf_bodies
         self.profile = profile
         self.hostname = hostname
@@ -135,7 +131,6 @@ class ServerSession(ServerMachine[Event]):
         self.offers_starttls = False
         self.offers_xclient = False
         self.extensions = profile.extensions - PROMISES
-        self.sasl = NOTHING_OFFERED
         self.message_size = profile.limits.message_size
         self.in_tls = False
         """TLS is in use."""
@@ -166,9 +161,6 @@ class ServerSession(ServerMachine[Event]):
         """EHLO was given: the protocol's name is ESMTP for the rest of the session."""
         self.authenticated = False
         self._advertised: frozenset[str] = frozenset()
-        self._exchange: ServerExchange | None = None
-        self._refused_auth: Reply | None = None
-        self._state_before_auth = _CONNECTED
         self._drop_transaction()
 
     def _drop_transaction(self) -> None:
