@@ -89,9 +89,11 @@ DIFFERENCES = [
     Difference("local parts are not counted there", rb"(MAIL|RCPT).*<a{65}@.*", "501 5.1.[37]", "250 2.1.[05]",
                (EHLO, b"MAIL FROM:<" + b"a" * 65 + b"@a.example>")),
     Difference("labels of domains have 63 octets there, and no hyphen in front", rb"(MAIL|RCPT).*@(a{64}|-a)\..*",
-               "(250|501|555) .*", "501 5.1.[37]", (EHLO, b"MAIL FROM:<a@" + b"a" * 64 + b".example>")),
-    Difference("numbers alone are no domain there", rb"RCPT TO:<.*@[0-9.]+>.*", "250 2.1.5", "501 5.1.3",
+               "(250|501|55[25]) .*", "501 5.1.[37]", (EHLO, b"MAIL FROM:<a@" + b"a" * 64 + b".example>")),
+    Difference("numbers alone are no domain there", rb"RCPT TO:<.*@[0-9.]+>.*", "(250|501|555) .*", "501 5.1.3",
                (EHLO, MAIL_FROM, b"RCPT TO:<b@0>")),
+    Difference("a hyphen in front is refused there: the address might be taken for an option", rb"(MAIL|RCPT).*<-.*>.*",
+               "(250|501|55[25]) .*", "501 5.1.[37]", (EHLO, MAIL_FROM, b"RCPT TO:<-b@b.example>")),
     Difference("the address is looked at first, then the parameters", rb"(MAIL|RCPT).* .*", "501 5.1.[37]|553 5.6.7",
                "501 5.5.4|555 5.5.4|552 5.3.4", (EHLO, "MAIL FROM:<\u00e4@a.example> FOO".encode())),
     Difference("it takes an address without its first bracket", rb"(MAIL FROM|RCPT TO):a@a.example>.*",
@@ -122,7 +124,10 @@ class Theirs:
         self._connection.sendall(data)
         output = b""
         while len(found := read_replies(output)) < replies:
-            received = self._connection.recv(65536)
+            try:
+                received = self._connection.recv(65536)
+            except ConnectionResetError:  # it has closed, and some of what was said was not read
+                break
             if not received:
                 break
             output += received
