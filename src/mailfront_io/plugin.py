@@ -101,7 +101,7 @@ class Setting:
     """A setting of a plugin, backend or front end, declared once.
 
     `variable`: the environment variable; `doc`: one line for people; `default`: as text, for people;
-    `required`: without it the plugin cannot work.
+    `required`: without it the plugin cannot work; `unless`: or without this variable in its place.
     """
 
     variable: str
@@ -109,6 +109,7 @@ class Setting:
     doc: str
     default: str = ""
     required: bool = False
+    unless: str = ""
 
 
 @record(frozen=True)

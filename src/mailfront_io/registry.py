@@ -34,6 +34,7 @@ _BACKENDS = {
 
 PLUGIN_GROUP = "mailfront.plugins"
 BACKEND_GROUP = "mailfront.backends"
+    "qmail": "mailfront_io.backends.qmail:Qmail",
 
 LONGEST_DEADLINE = 600
 """Seconds: as long as a client waits for any answer (RFC 5321 section 4.5.3.2)."""

@@ -126,6 +126,7 @@ class Service:
                 )
             for setting in hooks.settings:
                 given = setting.variable == "AUTH_STORE" and self.credentials is not None
+                given = given or bool(setting.unless and self.environment.get(setting.unless))
                 if setting.required and not given and not self.environment.get(setting.variable):
                     raise ConfigurationError(f"${setting.variable} is not set: {hooks.name} needs it ({setting.doc})")
 

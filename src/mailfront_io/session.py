@@ -106,6 +106,7 @@ class Session:
         self.clock = connection.clock
         self.environment = self._settings = environment
         self._facts: Mapping[str, str] = facts if facts is not None else {}
+        self._shares_settings = facts is not None
         self.profile = profile
         self.log = log
         """Writes a line to the log; the sink escapes what a terminal must not see."""
@@ -204,6 +205,13 @@ class Session:
     def exported_env(self) -> dict[str, str]:
         """The environment for a child: the last assignment of a name wins."""
         return {**self.environment, **self._facts, **dict(self._assignments)}
+
+    def own_env(self) -> dict[str, str]:
+        """What of that is this session's own: all, unless the settings are those of a server."""
+        if not self._shares_settings:
+            return self.exported_env()
+        of_user = self.identity.environment() if self.identity is not None else {}
+        return {**of_user, **self._facts, **dict(self._assignments)}
 
     def _values(self, name: str) -> Iterator[str]:
         for assigned, value in self._assignments:

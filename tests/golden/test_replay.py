@@ -26,6 +26,7 @@ SELECTED = (
     "counters-",
     "add-received-",
     "debug",
+    "qmail-",
     "queuedir",
     "rules-",
     "patterns-",
@@ -39,7 +40,6 @@ SELECTED = (
 )
 NOT_YET = {
     "lua": "needs lua",
-    "qmail-": "needs the qmail backend",
 }
 
 # name -> (the fields that differ, the fault of the original that is not copied)

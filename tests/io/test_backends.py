@@ -170,7 +170,7 @@ def test_maildir_null_sender_and_missing_setting(maildir: Path) -> None:
     front.say(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n", b".\r\n")
     (found,) = (maildir / "new").iterdir()
     assert found.read_bytes() == b"Return-Path: <>\n"
-    output = Front("accept", backend="maildir").say(DATA, BODY)
+    output = Front("accept", backend="maildir").say(ENVELOPE)
     assert output.endswith(b"451 4.3.0 Missing backend configuration parameter\r\n")
 
 

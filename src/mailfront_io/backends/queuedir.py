@@ -1,11 +1,10 @@
 """queuedir: a directory of message files with their envelopes, for another program to pick up.
 
 A file holds: sender NUL, each recipient NUL, NUL, message. It is built in one directory and linked into
-another, so that a reader of that one never sees half of it.
+another, so that a reader of that one never sees half of it. `mailfront queue` reads such files and hands them on.
 """
 
 import os
-from _thread import allocate_lock
 
 from mailfront_io import durable
 from mailfront_io.ops import Thread
@@ -16,6 +15,9 @@ from mailfront_io.spool import Spool
 MISSING = Response(451, "4.3.0 Missing backend configuration parameter")
 CANNOT_CREATE = Response(451, "4.3.0 Error creating queue file")
 CANNOT_WRITE = Response(451, "4.3.0 Error writing queue file")
+
+_checked: set[str] = set()
+"""The directories in which files could be made, when this process looked at them last."""
 
 
 class QueueDir(Backend):
@@ -30,106 +32,74 @@ class QueueDir(Backend):
         Setting("QUEUEDIR_NOSYNC", Kind.FLAG, "do not wait for the disk: faster, and a crash may lose mail"),
     )
 
-    _descriptor: int | None = None
-    _temporary = ""
-    _final = ""
+    _building = _final = ""
 
     async def sender(self, path: Path) -> Response | None:
-        """Makes the file, so that a directory that cannot be written is known now."""
+        """A directory that cannot be written is known now, where this process has not written there yet."""
         getenv = self.session.getenv
         root = getenv("QUEUEDIR")
         if not root:
             return MISSING
-        building = os.path.join(root, getenv("QUEUEDIR_TMP") or "tmp")
-        final = os.path.join(root, getenv("QUEUEDIR_DEST") or "new")
-        # Private by default; the original leaves it to the umask.
-        mode = 0o666 if self.session.profile.name == "compat" else 0o600
+        self._building = os.path.join(root, getenv("QUEUEDIR_TMP") or "tmp")
+        self._final = os.path.join(root, getenv("QUEUEDIR_DEST") or "new")
+        if self._building in _checked:
+            return None
         try:
-            self._descriptor, name = await Thread(_create, building, self.session.clock.time(), mode, commit=True)
+            await Thread(_check, self._building, self._mode, commit=True)
         except OSError as error:
-            self._log(building, error)
-            return CANNOT_CREATE
-        self._temporary = os.path.join(building, name)
-        self._final = os.path.join(final, name)
+            return self._failed(CANNOT_CREATE, self._building, error)
+        _checked.add(self._building)
         return None
 
     async def message_end(self, spool: Spool | None) -> Response | None:
-        """Writes, syncs and links the file, in one go."""
-        if self._descriptor is None or self.session.envelope.sender is None:
+        """Makes, writes, syncs and links the file, in one go."""
+        session = self.session
+        if not self._building or session.envelope.sender is None:
             return CANNOT_WRITE
         assert spool is not None
-        descriptor, self._descriptor = self._descriptor, None
-        sync = self.session.getenv("QUEUEDIR_NOSYNC") is None
+        sync = session.getenv("QUEUEDIR_NOSYNC") is None
+        envelope = _envelope(session.envelope)
+        now = session.clock.time()
         try:
             await Thread(
-                _store,
-                descriptor,
-                self._temporary,
-                self._final,
-                _envelope(self.session.envelope),
-                spool,
-                sync,
-                commit=True,
+                _store, self._building, self._final, now, self._mode, envelope, spool, sync, commit=True
             )
         except OSError as error:
-            self._log(self._final, error)
-            return CANNOT_WRITE
+            _checked.discard(self._building)
+            return self._failed(CANNOT_WRITE, self._final, error)
         return None
 
-    def reset(self) -> None:
-        """Nothing stays behind."""
-        if self._descriptor is not None:
-            durable.discard(self._descriptor, self._temporary)
-            self._descriptor = None
+    @property
+    def _mode(self) -> int:
+        # Private by default; the original leaves it to the umask.
+        return 0o666 if self.session.profile.name == "compat" else 0o600
 
-    def _log(self, path: str, error: OSError) -> None:
+    def _failed(self, response: Response, path: str, error: OSError) -> Response:
         if self.session.profile.name != "compat":
             self.session.log(f"queuedir: {path}: {error.strerror}")
+        return response
 
 
-class _UniqueTimes:
-    """Times in microseconds, each later than any that this process has had before, also when the clock is set
-    back. A name whose file has moved on must not come again: it could not be linked."""
-
-    def __init__(self) -> None:
-        self._lock = allocate_lock()
-        self._last = 0
-
-    def next(self, now: float) -> int:
-        """`now`, or a little later."""
-        with self._lock:
-            self._last = max(int(now * 1_000_000), self._last + 1)
-            return self._last
+def _check(building: str, mode: int) -> None:
+    with durable.open_directory(building) as directory:
+        durable.remove_leftovers(directory)
+        durable.NewFile(directory, mode).discard()
 
 
-_times = _UniqueTimes()
-
-
-def _create(directory: str, now: float, mode: int) -> tuple[int, str]:
-    while True:
-        seconds, microseconds = divmod(_times.next(now), 1_000_000)
-        name = f"{seconds}.{microseconds:06}.{os.getpid()}"
-        try:
-            return durable.create(os.path.join(directory, name), mode), name
-        except FileExistsError:
-            continue  # another process of our number, in a container that shares the directory
+def _store(
+    building: str, final: str, now: float, mode: int, envelope: bytes, spool: Spool, sync: bool
+) -> None:
+    with (
+        durable.open_directory(building) as built_in,
+        durable.open_directory(final) as readers_look_in,
+        durable.NewFile(built_in, mode) as file,
+    ):
+        file.write([envelope])
+        file.write(spool.blocks())
+        file.publish(readers_look_in, lambda: "{}.{:06}.{}".format(*durable.TIMES.next(now), os.getpid()), sync)
 
 
 def _envelope(envelope: Envelope) -> bytes:
     assert envelope.sender is not None
     paths = [envelope.sender, *envelope.recipients]
     return b"".join(p.address.encode("utf-8", "surrogateescape") + b"\0" for p in paths) + b"\0"
-
-
-def _store(descriptor: int, temporary: str, final: str, envelope: bytes, spool: Spool, sync: bool) -> None:
-    try:
-        durable.write_blocks(descriptor, [envelope])
-        durable.write_blocks(descriptor, spool.blocks())
-    except OSError:
-        durable.discard(descriptor, temporary)
-        raise
-    try:
-        durable.publish(descriptor, temporary, final, sync)
-    except OSError:
-        durable.discard(None, temporary)
-        raise
