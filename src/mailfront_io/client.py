@@ -41,6 +41,7 @@ from mailfront_io.frontends.client_settings import ClientDeadlines, ClientSettin
 from mailfront_io.frontends.outgoing import Message, OutgoingMessage
 from mailfront_io.frontends.smtp_client import SMTPClientSession
 from mailfront_io.ops import Connection
+from mailfront_io.tls import client_context
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.secret import Secret
 from mailfront_proto.smtp.addresses import Address
@@ -147,24 +148,6 @@ async def send_message_trio(
     return call.result
 
 
-def client_context(ca_file: str | None = None, *, verify: bool = True) -> "ssl.SSLContext":
-    """A context for a client: TLS 1.2 at least, no compression, no renegotiation.
-
-    `ca_file`: a PEM file with the authorities to trust in place of the system's. `verify`: False takes any
-    certificate: nobody can listen then, but who can change what is sent can pose as the server. Raises OSError
-    for a file that cannot be read, or holds no certificate (`ssl.SSLError`).
-    """
-    import ssl
-
-    context = ssl.create_default_context(cafile=ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def _check_verifies(context: "ssl.SSLContext | None") -> None:
     """REQUIRETLS asks for a server whose certificate is verified (RFC 8689 section 4.2.1)."""
     import ssl
@@ -248,7 +231,7 @@ class _Call:
         """The coroutine for ``run_client``."""
         self._connected = True
         seconds = time.monotonic() - self._began
-        return SMTPClientSession(connection, self._host, self._message, self._settings, seconds).run()
+        return SMTPClientSession(connection, self._host, self._settings, seconds).run(self._message)
 
     def _explained(self, error: OSError | UnicodeError) -> Exception:
         """`error` as it is to be raised."""

@@ -11,7 +11,7 @@ to be closed earlier is closed by ``with`` (in a hook), or by a `Scope` (a trans
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 
-from mailfront_io.ops import Operation, Recv, RecvLine, Send, StartTLS, TLSFacts
+from mailfront_io.ops import ConnectionLost, Operation, Recv, RecvLine, Send, StartTLS, TLSFacts, TLSFailed
 from mailfront_proto.record import record
 
 if TYPE_CHECKING:
@@ -110,11 +110,18 @@ class Peer:
         as `context` says. Throws `TLSFailed`, `DeadlineExceeded`, `ConnectionLost`; close the peer then."""
         return PeerStartTLS(self, context, server_hostname, deadline)
 
-    def close(self) -> None:
-        """Close it; for the second time to no effect. Inside TLS close_notify is sent if there is room for it."""
+    def close(self, last: bytes = b"") -> None:
+        """Close it; for the second time to no effect. `last` is sent before, a QUIT for instance, and inside TLS
+        close_notify, if there is room for it."""
         if not self.closed:
             self.closed = True
-            self.stream.close()
+            try:
+                if last:
+                    self.stream.write(memoryview(last))
+            except (ConnectionLost, TLSFailed):
+                pass  # nobody hears it
+            finally:
+                self.stream.close()
 
     def __enter__(self) -> "Peer":
         return self
@@ -134,11 +141,14 @@ class Connect(Operation[Peer]):
     `deadline`, at least a second; without a deadline 30 seconds in all. `tls`: do the handshake as well, on the
     address that was connected to; `server_hostname`: for it, see `Peer.start_tls`. `scope`: closes it.
 
+    `lasting`: the session does not close it at its end, so that other sessions of this process may have it, one at a
+    time: whoever has it closes it, or hands it on.
+
     Throws `Unreachable` when every address has failed, `DeadlineExceeded`, and `TLSFailed` or `ConnectionLost` in the
     handshake.
     """
 
-    __slots__ = ("addresses", "random_start", "scope", "server_hostname", "tls")
+    __slots__ = ("addresses", "lasting", "random_start", "scope", "server_hostname", "tls")
 
     def __init__(
         self,
@@ -149,8 +159,10 @@ class Connect(Operation[Peer]):
         tls: "ssl.SSLContext | None" = None,
         server_hostname: str | None = None,
         scope: Scope | None = None,
+        lasting: bool = False,
     ) -> None:
         self.addresses = addresses
+        self.lasting = lasting
         self.deadline = deadline
         self.random_start = random_start
         self.tls = tls

@@ -232,7 +232,7 @@ class Backend(Hooks):
     lines: ClassVar[Lines] = Lines.LF
     """The form in which this backend and the spool get the message."""
 
-    extensions: ClassVar[frozenset[str]] = frozenset()
+    extensions: frozenset[str] = frozenset()
     """What this backend keeps of what SMTP extensions promise, as capability keywords: ``DSN`` (it sends the reports
     of RFC 3461, or hands ``path.options`` on), ``REQUIRETLS`` (it keeps RFC 8689), ``BINARYMIME`` (messages without
     lines, RFC 3030; needs `Lines.CRLF`). They are offered to clients then."""

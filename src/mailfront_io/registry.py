@@ -28,8 +28,10 @@ _PLUGINS = {
 _BACKENDS = {
     "discard": "mailfront_io.backends.discard:Discard",
     "echo": "mailfront_io.backends.echo:Echo",
+    "lmtp": "mailfront_io.backends.relay:LMTPRelay",
     "maildir": "mailfront_io.backends.maildir:Maildir",
     "queuedir": "mailfront_io.backends.queuedir:QueueDir",
+    "smtp": "mailfront_io.backends.relay:SMTPRelay",
 }
 
 PLUGIN_GROUP = "mailfront.plugins"

@@ -59,6 +59,14 @@ class Spool:
             yield block
         self._file.seek(0, os.SEEK_END)
 
+    def content(self) -> bytes | BinaryIO:
+        """The message for who reads it in his own way: its bytes while it is in memory, else its file, at its start
+        and only until `close`."""
+        if self._file is None:
+            return bytes(self._memory)
+        self._file.seek(0)
+        return self._file
+
     def replace(self, blocks: Iterator[bytes]) -> None:
         """Put another message in place of this one, only once `blocks` has ended without an error."""
         new = Spool(self._directory, in_file=self._file is not None)

@@ -113,6 +113,24 @@ def server_context(getenv: Callable[[str], str | None]) -> "ssl.SSLContext | Non
     return context
 
 
+def client_context(ca_file: str | None = None, *, verify: bool = True) -> "ssl.SSLContext":
+    """A context for a client: TLS 1.2 at least, no compression, no renegotiation.
+
+    `ca_file`: a PEM file with the authorities to trust in place of the system's. `verify`: False takes any
+    certificate: nobody can listen then, but who can change what is sent can pose as the server. Raises OSError
+    for a file that cannot be read, or holds no certificate (`ssl.SSLError`).
+    """
+    import ssl
+
+    context = ssl.create_default_context(cafile=ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def _set_priority(context: "ssl.SSLContext", priority: str | None, compatible: bool) -> None:
     import ssl
 

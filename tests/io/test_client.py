@@ -75,7 +75,7 @@ class Talk:
             self.error = self.played.error
 
     async def _run(self, connection: Connection) -> int:
-        self.result = await SMTPClientSession(connection, "mx.example.org", self._message, self.settings).run()
+        self.result = await SMTPClientSession(connection, "mx.example.org", self.settings).run(self._message)
         return 0
 
     @property

@@ -165,7 +165,8 @@ class Performer:
         except BaseException:
             peer.close()
             raise
-        self._scope.add(peer)
+        if not operation.lasting:
+            self._scope.add(peer)
         if operation.scope is not None:
             operation.scope.add(peer)
         return peer

@@ -114,8 +114,9 @@ class ClientSettings:
     `mail_options`: what is asked for the message (``ret``, ``envid``, ``auth``, ``require_tls``, ``others``), and
     whether it is BINARYMIME (``body``); its size, and what else of it is not ASCII, is found out. `chunking`: send it
     with BDAT where that is offered. `eight_bit_headers`: a header that is not ASCII goes to a server without SMTPUTF8
-    all the same. Raises `LocalProtocolError` for a name or an option that cannot be sent, and for REQUIRETLS without
-    TLS.
+    all the same. `relays`: the messages are other people's. SMTPUTF8 is said then where it was said to us, whatever the
+    header holds; and recipients for whom a report of success was promised are refused where none would come. Raises
+    `LocalProtocolError` for a name or an option that cannot be sent, and for REQUIRETLS without TLS.
 
     `transcript` is called with each line said, fit for a terminal and without secrets (see
     `mailfront_io.frontends.client_transcript`); `on_step` with each `Step` as it ends. Neither may block.
@@ -130,6 +131,7 @@ class ClientSettings:
     mail_options: MailOptions = NO_MAIL_OPTIONS
     chunking: bool = True
     eight_bit_headers: bool = False
+    relays: bool = False
     deadlines: ClientDeadlines = ClientDeadlines()
     transcript: Callable[[str], None] | None = None
     on_step: Callable[[Step], None] | None = None

@@ -133,6 +133,11 @@ class OutgoingMessage:
         left = self.left
         self.decide(left, [RecipientResult(self.recipients[index][0], reply, stage) for index in left])
 
+    def reopen(self, indices: Sequence[int]) -> None:
+        """What has become of the recipients `indices` is open again: they are for another session."""
+        for index in indices:
+            self._results[index] = None
+
     def decide(self, indices: Sequence[int], results: Sequence[RecipientResult]) -> None:
         """What has become of the recipients `indices`."""
         for index, result in zip(indices, results, strict=True):

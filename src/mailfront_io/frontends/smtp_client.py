@@ -1,4 +1,5 @@
-"""The SMTP and LMTP client session: one message to one server. Written once for all drivers.
+"""The SMTP and LMTP client session: messages to one server. Written once for all drivers, for the calls in
+`mailfront_io.client` and for the backends that relay.
 
 One message's way: greeting → EHLO → STARTTLS, handshake, EHLO → AUTH → ``machine.send_message`` → body in
 blocks → one result per recipient → QUIT. A server that takes fewer recipients at once gets the message in several
@@ -53,19 +54,23 @@ from mailfront_proto.smtp.client_events import (
 )
 from mailfront_proto.smtp.client_order import ALLOWED
 from mailfront_proto.smtp.events import ConnectionClosed
-from mailfront_proto.smtp.parameters import BodyType, MailOptions
+from mailfront_proto.smtp.parameters import BodyType, MailOptions, Notify, RecipientOptions
 from mailfront_proto.smtp.replies import Reply
 from mailfront_proto.smtp.states import State
 from mailfront_proto.smtp.transaction import NO_EIGHT_BIT
 
 E = TypeVar("E", Greeting, HelloDone)
 
+NO_REPORTS: Final = Reply(554, "5.3.3 The next server reports no successful deliveries")
+"""RFC 3461 section 5.2.2 has us send the report then, which is for a mail system with a queue."""
+
 TURN: Final = 1024 * 1024
 """Bytes of a message after which other sessions have their turn, even if the server keeps up with us."""
 
 
 class SMTPClientSession:
-    """One connection: `run` is the coroutine for a driver's ``run_client``.
+    """One connection: `open` it, `send` one message after the other while it is `usable`, and `quit`. `run` does that
+    for one message: the coroutine for a driver's ``run_client``.
 
     `host`: the server's name, for messages and for its certificate. `connect_seconds`: how long it took to
     connect, for the first `Step`.
@@ -75,43 +80,57 @@ class SMTPClientSession:
         self,
         connection: Connection,
         host: str,
-        message: OutgoingMessage,
         settings: ClientSettings,
         connect_seconds: float | None = None,
     ) -> None:
         self._host = host
-        self._message = message
         self._settings = settings
         self._machine = SMTPClient(settings.local_name or address_literal(connection), lmtp=settings.lmtp)
         self._transcript = Transcript(settings.transcript)
         now = connection.clock.monotonic
         self._wire = ClientWire(self._machine, self._transcript, settings.deadlines, now, settings.on_step)
         self._tls: TLSFacts | None = None
+        self._message: OutgoingMessage
+        self._wanted = settings.mail_options
         self._measured = Measure()
         self._given_up: Reply | None = None
         """Why we broke the message off."""
+        self._end_sent = False
+        """Whether the end of the message went out: only then may the server have it."""
+        self.untaken: list[int] = []
+        """The recipients of the last message, by index, for whom the server has certainly not taken it because the
+        connection ended too early: for them it may be sent over another one without making duplicates."""
         if connect_seconds is not None:
             self._wire.add_step(Step("connect", connect_seconds))
 
-    async def run(self) -> SendResult:
-        """The session. Recipients that it leaves undecided (``message.left``) are for another one: the server takes no
-        more in this. Raises `SendError`; what the message's file or iterable raises, the message being broken off; and
-        OSError for a file that cannot be measured."""
-        message, machine = self._message, self._machine
+    async def run(self, message: OutgoingMessage) -> SendResult:
+        """The session for one message. Recipients that it leaves undecided (``message.left``) are for another one: the
+        server takes no more in this. Raises `SendError`; what the message's file or iterable raises, the message being
+        broken off; and OSError for a file that cannot be measured."""
         try:
-            self._measured = await message.source.measure()
-            greeting = await self._begin()
-            await self._send_message()
+            await message.source.measure()
+            greeting = await self.open()
+            await self.send(message, self._settings.mail_options)
         except (SendError, LocalProtocolError):
-            await self._quit()
+            await self.quit()
             raise
-        await self._quit()
-        return SendResult(message.results, greeting, machine.capabilities, self._tls, tuple(self._wire.steps))
+        await self.quit()
+        return SendResult(message.results, greeting, self._machine.capabilities, self._tls, tuple(self._wire.steps))
+
+    @property
+    def usable(self) -> bool:
+        """Whether another message can be sent."""
+        return not self._wire.lost and self._machine.state is not State.CLOSED
+
+    @property
+    def problem(self) -> str:
+        """Why it is not: for a log, without secrets."""
+        return self._transcript.mask(str(self._wire.broken or self._wire.lost))
 
     # -- before the message ------------------------------------------------------------------------------
 
-    async def _begin(self) -> Reply:
-        """Everything up to MAIL; returns the greeting."""
+    async def open(self) -> Reply:
+        """Everything up to the first MAIL; returns the greeting. Raises `SendError`."""
         policy = self._settings.tls
         if policy is TLSPolicy.IMPLICIT:
             await self._handshake()
@@ -213,9 +232,20 @@ class SMTPClientSession:
 
     # -- the message -------------------------------------------------------------------------------------
 
-    async def _send_message(self) -> None:
-        """As many transactions as the server wants for this message, and takes in this session."""
-        machine, message = self._machine, self._message
+    async def send(self, message: OutgoingMessage, wanted: MailOptions) -> None:
+        """Send `message`: as many transactions as the server wants for it, and takes in this session. `wanted`: what
+        is asked for it, see ``ClientSettings.mail_options``. Then look at ``message.results``, ``message.left`` (for
+        another session), `untaken`, and whether this session is still `usable`.
+
+        Raises LocalProtocolError for REQUIRETLS without TLS, and what the message's file or iterable raises: the
+        connection must be closed then.
+        """
+        machine = self._machine
+        self._message, self._wanted = message, wanted
+        self._measured = await message.source.measure()
+        self.untaken = []
+        if self._settings.relays and "DSN" not in machine.capabilities:
+            self._refuse_reports()
         options = self._mail_options()
         while left := message.left:
             batch = [left[index] for index in machine.batch([message.recipients[index][0] for index in left])]
@@ -230,20 +260,33 @@ class SMTPClientSession:
                 options,
                 chunking=self._settings.chunking,
             )
+            self._end_sent = False
             done = await self._until_done(options)
-            message.decide(batch, self._explained(done.results))
-            if self._wire.lost or machine.state is State.CLOSED:
+            results = self._explained(done.results)
+            message.decide(batch, results)
+            if not self.usable:
+                if self._given_up is None:
+                    lost = [] if self._end_sent else zip(batch, results, strict=True)
+                    self.untaken = [index for index, result in lost if _by_loss(result)] + message.left
                 self._give_up_rest()
+
+    def _refuse_reports(self) -> None:
+        """Somebody else was promised a report of success, and nobody would send it."""
+        message = self._message
+        promised = [index for index in message.left if _wants_success(message.recipients[index][1])]
+        message.decide(
+            promised, [RecipientResult(message.recipients[index][0], NO_REPORTS, Stage.LOCAL) for index in promised]
+        )
 
     def _mail_options(self) -> MailOptions:
         """What the machine is to know of the message, and to ask for."""
-        measured, offered, wanted = self._measured, self._machine.capabilities, self._settings.mail_options
+        measured, offered, wanted = self._measured, self._machine.capabilities, self._wanted
         eight_bit = measured.eight_bit
         if eight_bit is None:  # a stream: to announce 8-bit where that can be done costs nothing
             eight_bit = "8BITMIME" in offered
         is_binary = wanted.body is BodyType.BINARY_MIME
         size = measured.raw_size if is_binary else measured.size
-        smtputf8 = bool(measured.eight_bit_header)
+        smtputf8 = bool(measured.eight_bit_header) and not self._settings.relays
         if self._settings.eight_bit_headers and "SMTPUTF8" not in offered:
             smtputf8 = False
         return MailOptions(
@@ -286,6 +329,7 @@ class SMTPClientSession:
                     await Sleep(0)
         end = "its final dot" if machine.state is State.BODY else "its last chunk"
         machine.end_of_body()
+        self._end_sent = True
         await wire.flush()
         self._transcript.note(f"the message, {octets} bytes, and {end}")
         wire.step("message")
@@ -310,9 +354,17 @@ class SMTPClientSession:
         else:
             self._message.decide_left(Reply(451, "4.4.2 The connection was over before this recipient's turn"))
 
-    async def _quit(self) -> None:
-        """Take leave. The message is settled: nothing that happens here matters."""
-        if not self._wire.lost and self._machine.state in ALLOWED["QUIT"]:
+    @property
+    def farewell(self) -> bytes:
+        """What to write before closing, for who does not want to wait for the answer, as `quit` does."""
+        return b"QUIT\r\n" if self._may_quit() else b""
+
+    def _may_quit(self) -> bool:
+        return not self._wire.lost and not self._machine.awaiting and self._machine.state in ALLOWED["QUIT"]
+
+    async def quit(self) -> None:
+        """Take leave. What was sent is settled: nothing that happens here matters."""
+        if self._may_quit():
             self._machine.quit()
             try:
                 while not isinstance(await self._event(), ConnectionClosed):
@@ -370,6 +422,15 @@ def address_literal(connection: Connection) -> str:
         return "localhost"
     host = connection.local[0].partition("%")[0]
     return f"[IPv6:{host}]" if ":" in host else f"[{host}]"
+
+
+def _by_loss(result: RecipientResult) -> bool:
+    """Whether a recipient's fate is the end of the connection, and no answer to it or its message."""
+    return result.stage is Stage.CONNECTION or result.reply.code == 421
+
+
+def _wants_success(options: RecipientOptions) -> bool:
+    return options.notify is not None and Notify.SUCCESS in options.notify
 
 
 def _on_one_line(reply: Reply) -> str:
