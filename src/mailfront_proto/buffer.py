@@ -25,13 +25,15 @@ class ReceiveBuffer:
     `max_held`: bytes held past which `feed` raises `LocalProtocolError`.
     """
 
-    __slots__ = ("_data", "_discarding", "_max_held", "_pos", "_searched", "has_unread")
+    __slots__ = ("_data", "_max_held", "_pos", "_searched", "has_unread")
 
     def __init__(self, max_held: int = MAX_HELD_INPUT) -> None:
+        # With nothing unread _data is empty and _pos is 0.
         self._data: bytes | bytearray = b""
         self._pos = 0
-        self._searched = 0  # no LF before this offset (from _pos on)
-        self._discarding = False  # inside a line over the limit
+        # At the front: 0, a line of which nothing is known; above, a line that does not end before this offset;
+        # below, the rest of a line over its limit.
+        self._searched = 0
         self._max_held = max_held
         self.has_unread = False
         """Whether there is anything to read."""
@@ -41,26 +43,27 @@ class ReceiveBuffer:
 
     def feed(self, data: bytes) -> None:
         """Store `data`, without looking at it."""
-        held = len(self._data) - self._pos if self.has_unread else 0
+        if self.has_unread or len(data) > self._max_held:
+            self._join(data)
+        else:
+            self._data = data
+            self.has_unread = data != b""
+
+    def _join(self, data: bytes) -> None:
+        """Store `data` behind what is held."""
+        held = len(self._data) - self._pos
         if held + len(data) > self._max_held:
             raise LocalProtocolError(
                 f"{held + len(data)} bytes fed but not yet used (limit {self._max_held}): "
                 "call next_event() until it returns NEED_DATA before reading more"
             )
-        if not held:
-            self._data = data
-            self._pos = self._searched = 0
-            self.has_unread = bool(data)
-            return
-        if isinstance(self._data, bytes):
+        if isinstance(self._data, bytes) or self._pos > held:  # the move costs less than the reading of it did
             self._data = bytearray(self._data[self._pos :])
-            self._searched = max(0, self._searched - self._pos)
-            self._pos = 0
-        elif self._pos > held:  # more used than held: the move costs less than the reading did
-            del self._data[: self._pos]
-            self._searched = max(0, self._searched - self._pos)
+            if self._searched > 0:
+                self._searched = max(0, self._searched - self._pos)
             self._pos = 0
         self._data += data
+        self.has_unread = len(self._data) > 0
 
     def read_line(self, limit: int) -> bytes | None:
         """The next line with its LF; None when it is not here yet; `OVERSIZED` for one of more than
@@ -71,25 +74,25 @@ class ReceiveBuffer:
         searched = self._searched
         end = data.find(b"\n", searched if searched > start else start) + 1
         if not end:
-            if self._discarding or len(data) - start >= limit:
+            if searched < 0 or len(data) - start >= limit:
                 # It cannot fit any more, wherever its LF is: hold nothing of it. (A line of exactly
                 # `limit` bytes has its LF among them.)
-                self._discarding = True
                 self.clear()
+                self._searched = -1
             else:
                 self._searched = len(data)
             return None
-        self._pos = end
         if end == len(data):
+            self._data = b""
+            self._pos = 0
             self.has_unread = False
-            if start == 0 and end <= limit and not self._discarding and data.__class__ is bytes:
-                return data  # the chunk is the line, as it is with a client that waits for each reply
-        if self._discarding:
-            self._discarding = False
+        else:
+            self._pos = end
+        if searched:
+            self._searched = 0
+        if searched < 0 or end - start > limit:
             return OVERSIZED
-        if end - start > limit:
-            return OVERSIZED
-        line = data[start:end]
+        line = data[start:end]  # all of a chunk is no copy: a client that waits for each reply sends no more
         return line if isinstance(line, bytes) else bytes(line)
 
     def read_all(self) -> bytes:
@@ -115,16 +118,21 @@ class ReceiveBuffer:
     def skip(self, size: int) -> None:
         """Use up `size` bytes that `peek` has shown."""
         self._pos += size
-        self.has_unread = self._pos < len(self._data)
+        if self._pos >= len(self._data):
+            self.clear()
 
     def read_exactly(self, size: int) -> bytes | None:
         """Exactly `size` bytes, or None when they are not here yet."""
-        end = self._pos + size
-        if end > len(self._data):
+        start = self._pos
+        end = start + size
+        data = self._data
+        if end > len(data):
             return None
-        block = self._data[self._pos : end]
-        self._pos = end
-        self.has_unread = end < len(self._data)
+        if end == len(data):
+            self.clear()
+        else:
+            self._pos = end
+        block = data[start:end]
         return block if isinstance(block, bytes) else bytes(block)
 
     def push_back(self, data: bytes) -> None:
