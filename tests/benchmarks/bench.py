@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks import core, pop3, scripts, servers, targets
+from tests.benchmarks import core, packages, pop3, scripts, servers, targets
 from tests.benchmarks.measure import (
     Failed,
     Load,
@@ -42,7 +42,7 @@ from tests.benchmarks.report import SCALE, Report, Result
 from tests.benchmarks.servers import DidNotStart, Kind, NotThere
 from tests.benchmarks.targets import C_MAILFRONT, CASES, DRIVERS, Case, Unit
 
-# How many connections are open at a time in the S2 cases.
+# How many connections are open at a time in the S2 cases and in those of QMTP.
 _S2_AT_ONCE = 10
 
 
@@ -61,6 +61,9 @@ LOADS: dict[str, Callable[[], Load]] = {
     "S2P": lambda: ScriptedLoad(scripts.many_all_pipelined(), _S2_AT_ONCE, scripts.PER_CONNECTION),
     "S3": lambda: _large(scripts.large()),
     "S3dot": lambda: _large(scripts.large_dotted()),
+    "Q1": lambda: ScriptedLoad(packages.script("Q1"), _S2_AT_ONCE, scripts.PER_CONNECTION),
+    "Q1W": lambda: ScriptedLoad(packages.script("Q1W"), _S2_AT_ONCE, packages.WINDOW * packages.WINDOWS),
+    "Q2": lambda: ScriptedLoad(packages.script("Q2"), at_once=20, units=1),
 }
 
 _NOTE_ACCEPT = (
@@ -131,6 +134,8 @@ class Bench:
         kinds = self.kinds
         if case.name in pop3.SIZES:
             kinds = pop3.kinds(self.scratch, case.name, {kind.name for kind in self.kinds})
+        elif case.name in packages.PROTOCOLS:
+            kinds = packages.kinds(case.name, {kind.name for kind in self.kinds})
         with ExitStack() as stack:
             meters: dict[str, Meter] = {}
             for kind in kinds:

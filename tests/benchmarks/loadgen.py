@@ -18,6 +18,7 @@ import re
 import select
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 Address = tuple[str, int]
@@ -28,7 +29,7 @@ SILENCE = 20.0
 _RECEIVE = 65536
 
 # The echo backends say how much of the message reached them, in its LF form.
-_RECEIVED = re.compile(rb"Received (\d+) bytes")
+RECEIVED = re.compile(rb"Received (\d+) bytes")
 
 
 class Refused(Exception):
@@ -46,19 +47,6 @@ class Step:
     codes: tuple[bytes, ...]
     messages: int = 0
     size: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """All that one connection says; after the last step the server must close, if `closes`."""
-
-    steps: tuple[Step, ...]
-    closes: bool = True
-
-    @property
-    def messages(self) -> int:
-        """Messages that one connection delivers."""
-        return sum(step.messages for step in self.steps)
 
 
 @dataclass(slots=True)
@@ -94,18 +82,34 @@ def answered(step: Step, data: bytes) -> bool:
     for reply, code in zip(replies, step.codes, strict=False):
         lines = reply.splitlines()
         if any(line[:3] != code for line in lines):
-            raise Refused(f"expected {code.decode()}, got {_shown(reply)}")
-        if step.size is not None and (count := _RECEIVED.search(reply)) and int(count[1]) != step.size:
-            raise Refused(f"the message has {step.size} bytes, the server says {_shown(reply)}")
+            raise Refused(f"expected {code.decode()}, got {shown(reply)}")
+        if step.size is not None and (count := RECEIVED.search(reply)) and int(count[1]) != step.size:
+            raise Refused(f"the message has {step.size} bytes, the server says {shown(reply)}")
     if len(replies) > len(step.codes) or (rest and len(replies) == len(step.codes)):
         unasked = b"".join(replies[len(step.codes) :]) + rest
-        raise Refused(f"more than the expected replies: {_shown(unasked)}")
+        raise Refused(f"more than the expected replies: {shown(unasked)}")
     return len(replies) == len(step.codes)
 
 
-def _shown(data: bytes) -> str:
+def shown(data: bytes) -> str:
+    """For a sentence."""
     text = data[:200].decode("latin-1").strip()
     return repr(text if len(data) <= 200 else text + "…")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """All that one connection says; after the last step the server must close, if `closes`. `answered`: judges what
+    came in answer to a step, as `answered` does for SMTP."""
+
+    steps: tuple[Step, ...]
+    closes: bool = True
+    answered: Callable[[Step, bytes], bool] = answered
+
+    @property
+    def messages(self) -> int:
+        """Messages that one connection delivers."""
+        return sum(step.messages for step in self.steps)
 
 
 def rehearse(address: Address, script: Script) -> list[bytes]:
@@ -121,13 +125,13 @@ def rehearse(address: Address, script: Script) -> list[bytes]:
         for step in script.steps:
             # Pipelined input and its output may both be more than the buffers
             # between here and the server hold, so a plain sendall could lock up.
-            answers.append(_converse(sock, step))
+            answers.append(_converse(sock, step, script.answered))
         if script.closes and sock.recv(_RECEIVE):
             raise Refused("the server went on talking after its last reply")
     return answers
 
 
-def _converse(sock: socket.socket, step: Step) -> bytes:
+def _converse(sock: socket.socket, step: Step, answered: Callable[[Step, bytes], bool]) -> bytes:
     unsent = memoryview(step.send)
     data = b""
     while not answered(step, data) or unsent:
@@ -141,7 +145,7 @@ def _converse(sock: socket.socket, step: Step) -> bytes:
         if ready[0][1] & ~select.POLLOUT:
             piece = sock.recv(_RECEIVE)
             if not piece:
-                raise Refused(f"the connection ended after {_shown(data)}")
+                raise Refused(f"the connection ended after {shown(data)}")
             data += piece
     return data
 
@@ -173,6 +177,7 @@ class _Run:
         self.address = address
         self.steps = script.steps
         self.closes = script.closes
+        self.answered = script.answered
         self.answers = answers
         self.outcome = Outcome()
         self.open: dict[int, _Connection] = {}
@@ -216,7 +221,9 @@ class _Run:
         self.open[sock.fileno()] = connection
         # A refused connection shows as an error event, like every other end.
         sock.connect_ex(self.address)
-        self.epoll.register(sock, select.EPOLLIN)
+        if self.steps[0].send:  # this client speaks first
+            connection.unsent = memoryview(self.steps[0].send)
+        self.epoll.register(sock, select.EPOLLIN | (select.EPOLLOUT if connection.unsent else 0))
 
     def _receive(self, connection: _Connection) -> None:
         data = connection.sock.recv(_RECEIVE)
@@ -228,7 +235,7 @@ class _Run:
                 self._fail(connection, f"the connection ended at step {connection.step}")
             return
         if connection.step == len(self.steps):
-            raise Refused(f"the server went on talking after its last reply: {_shown(data)}")
+            raise Refused(f"the server went on talking after its last reply: {shown(data)}")
         if connection.buffer:
             data = connection.buffer + data
         usual = self.answers[connection.step]
@@ -237,7 +244,7 @@ class _Run:
             self._advance(connection)
         elif len(data) < len(usual) and usual.startswith(data):
             connection.buffer = data
-        elif answered(self.steps[connection.step], data):
+        elif self.answered(self.steps[connection.step], data):
             connection.buffer = b""
             self._advance(connection)
         else:

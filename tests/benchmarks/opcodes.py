@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,17 +23,18 @@ from mailfront_io.drivers.listener import Listener
 from mailfront_io.server import Admission, listen
 from mailfront_io.server import _session_factory as session_factory
 from mailfront_io.service import service_from_line
-from tests.benchmarks import scripts
+from tests.benchmarks import packages, scripts
 from tests.benchmarks.loadgen import Address, Script, rehearse
 
 # Repeated until the count of one more is known: the first has caches to fill.
 _WARM_UP, _COUNTED = 3, 5
 
-CASES: dict[str, tuple[Callable[[], Script], int]] = {
-    "S1": (lambda: scripts.one_message(scripts.SMALL), 1),
-    "S2": (scripts.many_lock_step, scripts.PER_CONNECTION),
-    "S2Q": (scripts.many_envelope_pipelined, scripts.PER_CONNECTION),
-    "S2P": (scripts.many_all_pipelined, scripts.PER_CONNECTION),
+CASES: dict[str, Callable[[], Script]] = {
+    "S1": lambda: scripts.one_message(scripts.SMALL),
+    "S2": scripts.many_lock_step,
+    "S2Q": scripts.many_envelope_pipelined,
+    "S2P": scripts.many_all_pipelined,
+    **{case: partial(packages.script, case) for case in packages.PROTOCOLS},
 }
 
 # The first part of a file's path that is found here says whose the instruction is.
@@ -98,12 +100,13 @@ def _serve(driver: str, listener: Listener, on_started: Callable[[Callable[[], N
 
 def count(driver: str, case: str) -> Counter[tuple[str, str]]:
     """Instructions of `_COUNTED` connections of `case` under `driver`."""
-    service = service_from_line(["smtp", "echo", "accept"], {}, lambda text: None)
+    protocol = packages.PROTOCOLS.get(case, "smtp")
+    service = service_from_line([protocol, "echo", "accept"], {}, lambda text: None)
     admission = Admission(service.log)
     socket = listen("127.0.0.1", 0)
     address: Address = socket.getsockname()
     listener = Listener(socket, session_factory(service, "localhost"), admission.admit, admission.release)
-    script = CASES[case][0]()
+    script = CASES[case]()
     counter = OpcodeCounter()
     results: list[Counter[tuple[str, str]]] = []
 
@@ -137,7 +140,7 @@ def main(words: list[str]) -> int:
     for case in words[1:2] or list(CASES):
         for driver in drivers:
             counts = count(driver, case)
-            messages = CASES[case][1] * _COUNTED
+            messages = CASES[case]().messages * _COUNTED
             rooms: Counter[str] = Counter()
             for (path, _), number in counts.items():
                 rooms[room(path)] += number

@@ -7,13 +7,13 @@ both look at every file; all are in cur and read, so that QUIT has nothing to do
 
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from tests.benchmarks.loadgen import SILENCE, Address
 from tests.benchmarks.measure import Failed
-from tests.benchmarks.servers import OURS, PEERS, Kind, Place, c_program, find_program, tcpserver
+from tests.benchmarks.servers import OURS, PEERS, Kind, Place, c_program, find_program, serving, tcpserver
 from tests.benchmarks.targets import C_MAILFRONT
 
 # How many links a file may have is the file system's affair; 65,000 in ext4.
@@ -106,12 +106,5 @@ def kinds(scratch: Path, case: str, wanted: Iterable[str]) -> list[Kind]:
         "MAILDIR_ROOT": str(place / "boxes"),
     }
     found = [replace(PEERS[0], command=c_mailfront, missing=missing)]
-    found += [replace(kind, command=_ours(kind), environment=environment) for kind in OURS]
+    found += [replace(kind, command=serving(kind, ["pop3", "maildir"]), environment=environment) for kind in OURS]
     return [kind for kind in found if kind.name in wanted]
-
-
-def _ours(kind: Kind) -> Callable[[Place], list[str]]:
-    def command(at: Place) -> list[str]:
-        return [*kind.command(at)[:-3], "pop3", "maildir"]
-
-    return command

@@ -60,7 +60,8 @@ class Kind:
     """A server that can be started, any number of times.
 
     `command` gives its argument list; `missing` a sentence if it is not
-    installed, else None; `writes_port` says whether it fills the port file.
+    installed, else None; `writes_port` says whether it fills the port file,
+    `greets` whether it speaks first.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Kind:
     writes_port: bool = False
     tls: bool = False
     ours: bool = False
+    greets: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -191,6 +193,15 @@ OURS: tuple[Kind, ...] = tuple(
 )
 
 
+def serving(kind: Kind, line: list[str]) -> Callable[[Place], list[str]]:
+    """The command of `kind`, one of ours, for another line than that of SMTP."""
+
+    def command(at: Place) -> list[str]:
+        return [*kind.command(at)[:-3], *line]
+
+    return command
+
+
 @contextmanager
 def pinned(core: int) -> Iterator[None]:
     """Run the block on that core; what is started inside stays there."""
@@ -304,8 +315,11 @@ def _listening(kind: Kind, place: Place) -> Address | None:
         with socket.create_connection(address, timeout=5) as sock:
             # Wait for the greeting: closing before it would leave the server an
             # error to handle while the first run is measured.
-            sock.recv(512)
-            sock.sendall(b"QUIT\r\n")
+            if kind.greets:
+                sock.recv(512)
+                sock.sendall(b"QUIT\r\n")
+            else:
+                sock.shutdown(socket.SHUT_WR)
             while sock.recv(512):
                 pass
     except OSError:

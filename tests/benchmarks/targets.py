@@ -47,6 +47,9 @@ CASES: tuple[Case, ...] = (
     Case("P1", "POP3 session over 1,000 messages (STAT, LIST, UIDL)", Unit.SESSION),
     Case("P2", "RETR pipelined, 4 KiB", Unit.RETRIEVAL),
     Case("P3", "POP3 session over 100,000 messages", Unit.SESSION),
+    Case("Q1", "QMTP, 100 packages per connection, each behind the response to the last", Unit.MESSAGE),
+    Case("Q1W", "QMTP, 1,000 packages per connection, 50 before their responses", Unit.MESSAGE),
+    Case("Q2", "QMQP, one package per connection, 20 at once", Unit.MESSAGE),
 )
 
 # Our drivers, in the order of the columns. "asyncio" is the standard library's
@@ -83,6 +86,9 @@ RATIO_TARGETS: Mapping[str, Mapping[str, float]] = {
     "P1": _P1,
     "P2": _row(1.3, 1.5, 2.5, 1.3),
     "P3": _P1,
+    "Q1": _row(0.8, 1.2, 2.5, 1.2),
+    "Q1W": _row(2.0, 2.5, 4.0, 2.5),
+    "Q2": _S1,
 }
 
 _S4 = _row(12, 12, 25, 60)

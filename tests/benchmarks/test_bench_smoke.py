@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.benchmarks import opcodes, scripts
+from tests.benchmarks import opcodes, packages, scripts
 from tests.benchmarks.loadgen import (
     Address,
     Outcome,
@@ -186,6 +186,52 @@ def test_replies_are_split_wherever_they_were_cut() -> None:
     assert answered(step, data)
     with pytest.raises(Refused):
         answered(step, data + b"2")
+
+
+@pytest.mark.parametrize("case", list(packages.PROTOCOLS))
+def test_responses_to_packages_are_split_wherever_they_were_cut(case: str) -> None:
+    step = packages.script(case).steps[0]
+    data = packages.netstring(b"KReceived %d bytes." % (step.size or 0)) * step.messages
+    assert step.messages == (50 if case == "Q1W" else 1)
+    for end in range(len(data)):
+        assert not packages.answered(step, data[:end])
+    assert packages.answered(step, data)
+    for wrong, text in (
+        (data + b"1", "more than"),
+        (packages.netstring(b"ZLater.") + data, "expected K, got 'ZLater.'"),
+        (packages.netstring(b"KReceived 7 bytes."), "Received 7 bytes"),
+        (b"250 Received 1 bytes.\r\n220 a: b", "expected a response"),
+        (data.replace(b",", b";"), "expected K"),
+    ):
+        with pytest.raises(Refused, match=text):
+            packages.answered(step, wrong)
+
+
+def test_packages_are_sent_and_counted() -> None:
+    assert {case: packages.script(case).messages for case in packages.PROTOCOLS} == {"Q1": 100, "Q1W": 1000, "Q2": 1}
+    assert sum(opcodes.count("blocking", "Q2").values()) > 0
+
+
+def test_a_client_that_speaks_first_is_answered() -> None:
+    response = packages.netstring(b"KReceived 1 bytes.")
+
+    def converse(listener: socket.socket) -> None:
+        for _ in range(4):
+            connection, _ = listener.accept()
+            with connection:
+                for _ in range(2):
+                    connection.recv(65536)
+                    connection.sendall(response)
+                connection.recv(1)
+
+    script = Script((Step(b"a", (b"K",), 1), Step(b"b", (b"K",), 1)), closes=False, answered=packages.answered)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=converse, args=(listener,))
+        thread.start()
+        answers = rehearse(listener.getsockname(), script)
+        outcome = run(listener.getsockname(), script, 3, 1, answers)
+        thread.join(30)
+    assert (outcome.errors, outcome.connections, outcome.messages) == ([], 3, 6)
 
 
 def test_the_report_judges_by_the_ratio_within_a_round() -> None:
