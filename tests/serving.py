@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,14 +22,15 @@ def environment(**settings: object) -> dict[str, str]:
 
 @contextmanager
 def serving(
-    directory: Path, *words: str, settings: Mapping[str, object] | None = None
+    directory: Path, *words: str, settings: Mapping[str, object] | None = None, prefix: Sequence[str] = ()
 ) -> Iterator[list[tuple[str, int]]]:
-    """``mailfront serve WORDS``; gives the addresses it listens on. It must stop by itself at SIGTERM, with 0."""
+    """``mailfront serve WORDS``; gives the addresses it listens on. It must stop by itself at SIGTERM, with 0.
+    `prefix`: a program that starts it, with its arguments."""
     port_file = directory / "ports"
     port_file.unlink(missing_ok=True)
     with (directory / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            [MAILFRONT, "serve", "--listen", "127.0.0.1:0", "--port-file", port_file, *words],
+            [*prefix, MAILFRONT, "serve", "--listen", "127.0.0.1:0", "--port-file", port_file, *words],
             env=environment(**(settings or {})),
             cwd=directory,
             stdin=subprocess.DEVNULL,
