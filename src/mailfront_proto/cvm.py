@@ -109,7 +109,7 @@ class CVMRequest:
     password: Secret | None = None
     secret: Secret | None = None
     challenge: bytes | None = None
-    response: bytes | None = None
+    response: Secret | None = None
     response_type: bytes | None = None
     random_bytes: bytes = b""
     version: int = 2
@@ -133,7 +133,8 @@ class CVMRequest:
         if self.version != 1 or self.random_bytes or self.secret is not None:
             raise LocalProtocolError("CVMRequest: the version is 2, or 1, which has no random bytes and no secret")
         given = [self.password.reveal()] if self.password is not None else []
-        given += [value for value in (self.challenge, self.response) if value is not None]
+        given += [self.challenge] if self.challenge is not None else []
+        given += [self.response.reveal()] if self.response is not None else []
         values = [self.account, self.domain or b"", *given]
         if any(b"\0" in value or len(value) > MAX_VALUE for value in values) or b"" in given:
             raise LocalProtocolError("CVMRequest: in version 1 values have no NUL, and an empty one would end the list")
@@ -167,7 +168,7 @@ class CVMRequest:
         if any(len(value) > MAX_VALUE for value in (account, domain, *given)):
             return None
         if len(given) == 2:
-            return cls(account, domain, challenge=given[0], response=given[1], version=1)
+            return cls(account, domain, challenge=given[0], response=Secret(given[1]), version=1)
         return cls(account, domain, Secret(given[0]) if given else None, version=1)
 
     @classmethod
@@ -189,7 +190,7 @@ class CVMRequest:
             secret(Credential.PASSWORD),
             secret(Credential.SECRET),
             values.get(Credential.CHALLENGE),
-            values.get(Credential.RESPONSE),
+            secret(Credential.RESPONSE),
             values.get(Credential.RESPONSE_TYPE),
             random_bytes,
         )

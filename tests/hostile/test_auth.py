@@ -326,7 +326,7 @@ def test_h44_proofs_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatc
     _, outcome = scram_login("joe", "wrong")
     assert outcome.codes()[-1] == 535 and (32, 32) in compared
     compared.clear()
-    assert not VerifyResponse("CRAM-MD5", "CRAM-MD5", "joe", b"<1@x>", bytes(16)).matches(Secret(b"x"))
+    assert not VerifyResponse("CRAM-MD5", "CRAM-MD5", "joe", b"<1@x>", Secret(bytes(16))).matches(Secret(b"x"))
     assert compared == [(16, 16)]
 
 

@@ -118,7 +118,7 @@ class CVMStore(CredentialStore):
         """Asks with challenge and digest."""
         account, domain = _split(username, asker)
         request = CVMRequest(
-            account, domain, None, _shared_secret(asker), challenge, response=digest, response_type=b"CRAM-MD5"
+            account, domain, None, _shared_secret(asker), challenge, response=Secret(digest), response_type=b"CRAM-MD5"
         )
         return await self._identify(self._responses, request, asker)
 

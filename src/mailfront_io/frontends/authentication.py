@@ -131,7 +131,7 @@ async def _ask(machine: TakesKeys, event: Request, session: Session) -> Identity
         case VerifyPassword():
             return await store.verify_password(event.username, event.password, asker)
         case VerifyResponse():
-            return await store.verify_response(event.username, event.challenge, event.digest, asker)
+            return await store.verify_response(event.username, event.challenge, event.digest.reveal(), asker)
         case VerifyToken():
             return await store.verify_token(event.username, event.token, event.properties, asker)
         case Authorize(username=""):  # ANONYMOUS: no store knows nobody

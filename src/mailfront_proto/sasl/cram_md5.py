@@ -63,7 +63,8 @@ class CramMD5Server(ServerMechanism):
         username = decode_identity(name)
         if not username or _DIGEST.match(digest) is None:
             return Failed(Cause.NOT_PROVEN)  # the original asks, and nobody knows such a user or digest
-        return VerifyResponse("CRAM-MD5", "CRAM-MD5", username, self._challenge, bytes.fromhex(digest.decode("ascii")))
+        answer = Secret(bytes.fromhex(digest.decode("ascii")))
+        return VerifyResponse("CRAM-MD5", "CRAM-MD5", username, self._challenge, answer)
 
 
 class CramMD5Client(ClientMechanism):

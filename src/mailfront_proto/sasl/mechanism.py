@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 @record
 class Challenge:
-    """The server wants another response to `data` (may be empty)."""
+    """The server wants another response to `data` (may be empty; not shown, since a signature may be in it)."""
 
     data: bytes
+
+    def __repr__(self) -> str:
+        return f"Challenge(<{len(self.data)} octets>)"
 
 
 class Cause(Enum):

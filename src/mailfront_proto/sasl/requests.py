@@ -54,13 +54,13 @@ class VerifyResponse(Request):
     """
 
     challenge: bytes
-    digest: bytes
+    digest: Secret
 
     def matches(self, password: Secret) -> bool:
         """Whether the digest is that of the user's `password`; compared in constant time."""
         from mailfront_proto.sasl.cram_md5 import keyed_digest
 
-        return Secret(keyed_digest(password, self.challenge)) == Secret(self.digest)
+        return Secret(keyed_digest(password, self.challenge)) == self.digest
 
 
 @record

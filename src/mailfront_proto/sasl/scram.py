@@ -131,9 +131,10 @@ class ScramServer(ServerMechanism):
             return Failed(Cause.MALFORMED)
         signed = b"%s,%s,%s" % (self._client_first, self._server_first, message.without_proof)
         signature = keyed(keys.stored_key.reveal(), signed, self._hash_name)
+        proof = message.proof.reveal()
         proven = (
-            len(message.proof) == len(signature)
-            and Secret(digest(_xor(message.proof, signature), self._hash_name)) == keys.stored_key
+            len(proof) == len(signature)
+            and Secret(digest(_xor(proof, signature), self._hash_name)) == keys.stored_key
         )
         # All is compared, whatever comes first: a stranger learns nothing from the time that it takes.
         same_nonce = Secret(message.nonce) == Secret(self._nonce)
@@ -241,7 +242,7 @@ class ScramClient(ClientMechanism):
         if message.error:
             raise RemoteProtocolError(f"the server says {message.error[:80]!r}")
         assert self._server_signature is not None
-        if Secret(message.verifier) != Secret(self._server_signature):
+        if message.verifier != Secret(self._server_signature):
             raise RemoteProtocolError("the server does not know the password: its signature is wrong")
         self._verified = True
         return b""

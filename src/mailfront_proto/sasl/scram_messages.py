@@ -5,6 +5,7 @@ from typing import Final
 
 from mailfront_proto.record import record
 from mailfront_proto.sasl.base64_line import decode_base64
+from mailfront_proto.secret import Secret
 
 MAX_NONCE: Final = 1024
 """Octets of a nonce, ours behind it included. Usual ones have 40; with this a challenge fits into any line."""
@@ -91,7 +92,7 @@ class ClientFinal:
     without_proof: bytes
     channel_binding: bytes
     nonce: bytes
-    proof: bytes
+    proof: Secret
 
     @classmethod
     def parse(cls, message: bytes) -> "ClientFinal | None":
@@ -100,14 +101,14 @@ class ClientFinal:
         if match is None:
             return None
         binding, proof = decode_base64(match[2]), decode_base64(match[4])
-        return None if binding is None or proof is None else cls(match[1], binding, match[3], proof)
+        return None if binding is None or proof is None else cls(match[1], binding, match[3], Secret(proof))
 
 
 @record
 class ServerFinal:
     """``server-final-message``: the server's signature, or else its error."""
 
-    verifier: bytes
+    verifier: Secret
     error: bytes
 
     @classmethod
@@ -117,9 +118,9 @@ class ServerFinal:
         if match is None:
             return None
         if match[2] is not None:
-            return cls(b"", match[2])
+            return cls(Secret(b""), match[2])
         verifier = decode_base64(match[1])
-        return None if verifier is None else cls(verifier, b"")
+        return None if verifier is None else cls(Secret(verifier), b"")
 
 
 def escape_name(name: str) -> bytes:
