@@ -6,7 +6,6 @@ on the wire, so no text, wherever it is from, can add a reply line by itself (CR
 """
 
 import re
-from functools import lru_cache
 
 from mailfront_proto.record import record
 
@@ -66,22 +65,14 @@ def with_enhanced_code(code: int, text: str, usual: str = "") -> str:
     section 4: every such reply carries one, and every line of it)."""
     if 300 <= code < 400:
         return text
-    first = text.partition("\n")[0].partition(" ")[0]
-    if _begins_with_code(first):
-        if "\n" not in text:
-            return text
-        prefix = first
-    else:
-        prefix = usual or f"{code // 100}.0.0"
+    first, more_lines, _ = text.partition("\n")
+    begins = _ENHANCED.match(first)
+    if not more_lines:
+        return text if begins else f"{usual or f'{code // 100}.0.0'} {text}".rstrip(" ")
+    prefix = begins.group() if begins else usual or f"{code // 100}.0.0"
     return "\n".join(
-        line if _begins_with_code(line.partition(" ")[0]) else f"{prefix} {line}".rstrip(" ")
-        for line in text.split("\n")
+        line if _ENHANCED.match(line) else f"{prefix} {line}".rstrip(" ") for line in text.split("\n")
     )
-
-
-@lru_cache(maxsize=256)
-def _begins_with_code(word: str) -> bool:
-    return _ENHANCED.match(word) is not None
 
 
 def encode_reply(code: int, text: str, max_line: int | None = MAX_REPLY_LINE, enhanced: str = "") -> bytes:
@@ -90,9 +81,13 @@ def encode_reply(code: int, text: str, max_line: int | None = MAX_REPLY_LINE, en
     none is added."""
     if enhanced:
         text = with_enhanced_code(code, text, enhanced)
-    # isprintable() is false for a line feed, and for surrogates and some spaces: the long way sorts those out
-    if text.isascii() and text.isprintable() and (max_line is None or len(text) <= max_line - 6):
-        return f"{code} {text}\r\n".encode("ascii")
+    if text.isascii() and (max_line is None or len(text) <= max_line - 6):  # nearly always
+        if text.isprintable():
+            return f"{code} {text}\r\n".encode("ascii")
+        first, _, last = text.rpartition("\n")
+        if first and first.replace("\n", "").isprintable() and last.isprintable():
+            first = first.replace("\n", f"\r\n{code}-")
+            return f"{code}-{first}\r\n{code} {last}\r\n".encode("ascii")
     repeated = _ENHANCED.match(text)
     # each line of a multi-line reply repeats it (RFC 2034 section 4)
     prefix = repeated.group().encode() + b" " if repeated else b""
