@@ -14,29 +14,33 @@ _PLUGINS = {
     "add-received": "mailfront_io.plugins.add_received:AddReceived",
     "authenticate": "mailfront_io.plugins.authenticate:Authenticate",
     "check-fqdn": "mailfront_io.plugins.check_fqdn:CheckFQDN",
+    "clamav": "mailfront_io.plugins.clamav:ClamAV",
     "counters": "mailfront_io.plugins.counters:Counters",
     "cvm-authenticate": "mailfront_io.plugins.cvm_authenticate:CVMAuthenticate",
     "cvm-validate": "mailfront_io.plugins.cvm_validate:CVMValidate",
     "force-file": "mailfront_io.plugins.force_file:ForceFile",
+    "lua": "mailfront_io.plugins.lua:Lua",
     "mailrules": "mailfront_io.plugins.mailrules:MailRules",
     "patterns": "mailfront_io.plugins.patterns:Patterns",
     "qmail-validate": "mailfront_io.plugins.qmail_validate:QmailValidate",
+    "rbl": "mailfront_io.plugins.rbl:RBL",
     "reject": "mailfront_io.plugins.reject:Reject",
     "relayclient": "mailfront_io.plugins.relayclient:RelayClient",
     "require-auth": "mailfront_io.plugins.require_auth:RequireAuth",
+    "spamassassin": "mailfront_io.plugins.spamassassin:SpamAssassin",
 }
 _BACKENDS = {
     "discard": "mailfront_io.backends.discard:Discard",
     "echo": "mailfront_io.backends.echo:Echo",
     "lmtp": "mailfront_io.backends.relay:LMTPRelay",
     "maildir": "mailfront_io.backends.maildir:Maildir",
+    "qmail": "mailfront_io.backends.qmail:Qmail",
     "queuedir": "mailfront_io.backends.queuedir:QueueDir",
     "smtp": "mailfront_io.backends.relay:SMTPRelay",
 }
 
 PLUGIN_GROUP = "mailfront.plugins"
 BACKEND_GROUP = "mailfront.backends"
-    "qmail": "mailfront_io.backends.qmail:Qmail",
 
 LONGEST_DEADLINE = 600
 """Seconds: as long as a client waits for any answer (RFC 5321 section 4.5.3.2)."""
