@@ -8,7 +8,7 @@ to be closed earlier is closed by ``with`` (in a hook), or by a `Scope` (a trans
         answer = await clamd.recv(deadline)
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 
 from mailfront_io.ops import ConnectionLost, Operation, Recv, RecvLine, Send, StartTLS, TLSFacts, TLSFailed
@@ -25,6 +25,10 @@ Address = tuple[str, int] | str
 
 class Unreachable(Exception):
     """Nobody could be connected to; the text names each address that was tried, and why it failed."""
+
+
+class Unresolvable(Unreachable):
+    """No name among the addresses stands for an address; the text names each."""
 
 
 class ResolveFailed(Exception):
@@ -139,16 +143,17 @@ class Connect(Operation[Peer]):
     A host name stands for all its addresses (the system's resolver, IPv4 and IPv6). With `random_start` the list is
     begun at random and gone round, which spreads load. An address that does not answer gets its share of the time to
     `deadline`, at least a second; without a deadline 30 seconds in all. `tls`: do the handshake as well, on the
-    address that was connected to; `server_hostname`: for it, see `Peer.start_tls`. `scope`: closes it.
+    address that was connected to; `server_hostname`: for it, see `Peer.start_tls`. `scope`: closes it. `tried`: each
+    `Peer.address` that is left out, because it was connected to already and was of no use.
 
     `lasting`: the session does not close it at its end, so that other sessions of this process may have it, one at a
     time: whoever has it closes it, or hands it on.
 
-    Throws `Unreachable` when every address has failed, `DeadlineExceeded`, and `TLSFailed` or `ConnectionLost` in the
-    handshake.
+    Throws `Unreachable` when every address has failed, `Unresolvable` when there was none to try, `DeadlineExceeded`,
+    and `TLSFailed` or `ConnectionLost` in the handshake.
     """
 
-    __slots__ = ("addresses", "lasting", "random_start", "scope", "server_hostname", "tls")
+    __slots__ = ("addresses", "lasting", "random_start", "scope", "server_hostname", "tls", "tried")
 
     def __init__(
         self,
@@ -160,6 +165,7 @@ class Connect(Operation[Peer]):
         server_hostname: str | None = None,
         scope: Scope | None = None,
         lasting: bool = False,
+        tried: Collection[Address] = (),
     ) -> None:
         self.addresses = addresses
         self.lasting = lasting
@@ -168,6 +174,7 @@ class Connect(Operation[Peer]):
         self.tls = tls
         self.server_hostname = server_hostname
         self.scope = scope
+        self.tried = tried
 
 
 class PeerRecv(Operation[bytes]):

@@ -69,15 +69,31 @@ class Spool:
 
     def replace(self, blocks: Iterator[bytes]) -> None:
         """Put another message in place of this one, only once `blocks` has ended without an error."""
-        new = Spool(self._directory, in_file=self._file is not None)
-        try:
+        with self.another() as new:
             for block in blocks:
                 new.write(block)
-        except BaseException:
-            new.close()
-            raise
+            self.take(new)
+
+    def another(self) -> "Spool":
+        """An empty one of the same kind, for a message that may take this one's place: see `take`."""
+        return Spool(self._directory, in_file=self._file is not None)
+
+    def take(self, new: "Spool") -> None:
+        """Put the message of `new`, now that it is complete, in place of this one; `new` is empty then."""
         self.close()
         self._memory, self._file, self.size = new._memory, new._file, new.size
+        new._memory, new._file, new.size = bytearray(), None, 0
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def descriptor(self) -> int:
+        """The file's descriptor; -1 while the message is in memory."""
+        return -1 if self._file is None else self._file.fileno()
 
     def close(self) -> None:
         """Forget the message and its file."""

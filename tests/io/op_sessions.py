@@ -107,6 +107,13 @@ class Case:
             await self.caught(Connect([("no such host", 25)], self.within())),
         ]
 
+    async def connect_to_others(self) -> Any:
+        both = [self.at("shout"), self.at("echo")]
+        first = await Connect(both, self.within())
+        second = await Connect(both, self.within(), tried=[first.address])
+        none = Connect(both, self.within(), tried=[first.address, second.address])
+        return [first.address == both[0], second.address == both[1], await self.caught(none)]
+
     async def connect_past_silence(self) -> Any:
         began = self.clock.monotonic()
         peer = await Connect([self.at("silent"), self.at("shout")], self.within(2.4))

@@ -98,8 +98,11 @@ CASES = [
     ),
     Case(
         "connect_to_nobody",
-        ["Unreachable", "Unreachable", "DeadlineExceeded", "DeadlineExceeded", "Unreachable"],
-        Outside({("refused", 1): REFUSED, ("silent", 1): SILENT, ("no such host", 25): REFUSED}),
+        ["Unreachable", "Unresolvable", "DeadlineExceeded", "DeadlineExceeded", "Unresolvable"],
+        Outside({("refused", 1): REFUSED, ("silent", 1): SILENT}, dns={("no such host", "A"): []}),
+    ),
+    Case(
+        "connect_to_others", [True, True, "Unreachable"], Outside({("shout", 1): HELLO, ("echo", 1): HELLO})
     ),
     Case("connect_past_silence", ["HELLO\n", True], Outside({("silent", 1): SILENT, ("shout", 1): HELLO})),
     Case("breaks", ["ConnectionLost", True], Outside({("reset", 1): [WaitFor(b"x"), RESET]})),

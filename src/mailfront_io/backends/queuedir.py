@@ -32,16 +32,21 @@ class QueueDir(Backend):
         Setting("QUEUEDIR_NOSYNC", Kind.FLAG, "do not wait for the disk: faster, and a crash may lose mail"),
     )
 
+    prefix = ""
+    """What the names of the settings begin with: the plugin rbl writes messages, too."""
+
     _building = _final = ""
+
+    def _setting(self, name: str) -> str | None:
+        return self.session.getenv(self.prefix + name)
 
     async def sender(self, path: Path) -> Response | None:
         """A directory that cannot be written is known now, where this process has not written there yet."""
-        getenv = self.session.getenv
-        root = getenv("QUEUEDIR")
+        root = self._setting("QUEUEDIR")
         if not root:
             return MISSING
-        self._building = os.path.join(root, getenv("QUEUEDIR_TMP") or "tmp")
-        self._final = os.path.join(root, getenv("QUEUEDIR_DEST") or "new")
+        self._building = os.path.join(root, self._setting("QUEUEDIR_TMP") or "tmp")
+        self._final = os.path.join(root, self._setting("QUEUEDIR_DEST") or "new")
         if self._building in _checked:
             return None
         try:
@@ -57,7 +62,7 @@ class QueueDir(Backend):
         if not self._building or session.envelope.sender is None:
             return CANNOT_WRITE
         assert spool is not None
-        sync = session.getenv("QUEUEDIR_NOSYNC") is None
+        sync = self._setting("QUEUEDIR_NOSYNC") is None
         envelope = _envelope(session.envelope)
         now = session.clock.time()
         try:

@@ -61,14 +61,18 @@ class Process(Protocol):
 
 
 class Doors(Protocol):
-    """Each method is a generator of waits, but `datagram_socket`."""
+    """Each method is a generator of waits, but `address_of` and `datagram_socket`."""
 
     def look_up(self, address: "Address", deadline: float | None, *, datagrams: bool = False) -> Steps:
         """All places (opaque; `str` shows one) that `address` stands for. Raises OSError if there are none."""
         ...
 
+    def address_of(self, place: Any) -> "Address":
+        """The address of `place`, free of names."""
+        ...
+
     def open(self, place: Any, deadline: float | None) -> Steps:
-        """Connect to `place`: the address and the `Stream`. Raises OSError."""
+        """Connect to `place`: the `Stream`. Raises OSError."""
         ...
 
     def datagram_socket(self, place: Any) -> DatagramSocket:
@@ -100,6 +104,12 @@ class System:
         from mailfront_io.drivers import sockets
 
         return sockets.look_up(address, deadline, datagrams)
+
+    def address_of(self, place: Any) -> "Address":
+        """See `Doors`."""
+        from mailfront_io.drivers import sockets
+
+        return sockets.address_of(place)
 
     def open(self, place: Any, deadline: float | None) -> Steps:
         """See `Doors`."""

@@ -150,7 +150,7 @@ def _ask(messages: Any, question: Any, server: Place, until: float, clock: Clock
 def _ask_by_tcp(
     messages: Any, question: Any, server: Place, until: float, clock: Clock
 ) -> Generator[Operation[Any], Any, "Answer"]:
-    _, stream = yield from connect(server, until, clock)
+    stream = yield from connect(server, until, clock)
     try:
         wire = question.to_wire()
         yield from transmit(stream, len(wire).to_bytes(2, "big") + wire, until)  # RFC 1035 section 4.2.2

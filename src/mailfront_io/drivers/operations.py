@@ -50,6 +50,7 @@ from mailfront_io.peers import (
     Resolve,
     Scope,
     Unreachable,
+    Unresolvable,
 )
 
 if TYPE_CHECKING:
@@ -137,6 +138,9 @@ class Performer:
                 places += yield from self._doors.look_up(address, deadline)
             except OSError as error:
                 failures.append(f"{_shown(address)}: {_words(error)}")
+        if not places:
+            raise Unresolvable("; ".join(failures) or "there is no address to connect to")
+        places = [place for place in places if self._doors.address_of(place) not in operation.tried]
         if operation.random_start and places:
             start = random.randrange(len(places))
             places = places[start:] + places[:start]
@@ -145,7 +149,7 @@ class Performer:
             now = self.clock.monotonic()
             until = min(end, now + max((end - now) / (len(places) - number), SHORTEST_TRY))
             try:
-                address, stream = yield from self._doors.open(place, until)
+                stream = yield from self._doors.open(place, until)
             except OSError as error:
                 failures.append(f"{place}: {_words(error)}")
             except DeadlineExceeded:
@@ -153,8 +157,8 @@ class Performer:
                     raise
                 failures.append(f"{place}: no answer")
             else:
-                return (yield from self._connected(operation, Peer(address, stream)))
-        raise Unreachable("; ".join(failures) or "there is no address to connect to")
+                return (yield from self._connected(operation, Peer(self._doors.address_of(place), stream)))
+        raise Unreachable("; ".join(failures) or "every address has been tried")
 
     def _connected(self, operation: Connect, peer: Peer) -> Steps[Peer]:
         try:

@@ -135,10 +135,10 @@ class Program:
 class Outside:
     """Whom the session can reach.
 
-    `peers`: by address, as the session names it; where it connects to a host name, the addresses of that in `dns` are
-    tried if there are any. `datagrams`: the same for `Datagram`; each bytes is one. `dns`: by (name, kind), the
-    records as `Resolve` gives them, an exception, or a `Late`; what is not there does not exist. `programs`: by
-    ``argv[0]``, a `Program` or a function that makes one of the `Spawn`.
+    `peers`: by address, as the session names it; where it connects to a host name that is in `dns`, the addresses of
+    that are tried (if the records are none, it cannot be resolved). `datagrams`: the same for `Datagram`; each bytes
+    is one. `dns`: by (name, kind), the records as `Resolve` gives them, an exception, or a `Late`; what is not there
+    does not exist. `programs`: by ``argv[0]``, a `Program` or a function that makes one of the `Spawn`.
     """
 
     peers: "Mapping[Address, Somebody]" = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """The scripted driver's doors: connections, datagrams, names and programs that lead to the parties of a test."""
 
+import errno
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -153,11 +154,16 @@ class ScriptedDoors:
         if isinstance(address, str):
             return [address]
         host, port = address
-        found: list[Any] = []
-        for kind in ("A", "AAAA"):
-            records = self._outside.dns.get((host, kind), ())
-            found += [] if isinstance(records, Exception | Late) else records
+        known = [self._outside.dns[host, kind] for kind in ("A", "AAAA") if (host, kind) in self._outside.dns]
+        found = [ip for records in known if not isinstance(records, Exception | Late) for ip in records]
+        if known and not found:
+            raise OSError(errno.ENOENT, "Name or service not known")
         return [(ip, port) for ip in found] or [address]
+
+    def address_of(self, place: Any) -> "Address":
+        """See `Doors`."""
+        address: Address = place
+        return address
 
     def open(self, place: Any, deadline: float | None) -> Steps:
         """See `Doors`."""
@@ -170,7 +176,7 @@ class ScriptedDoors:
             raise ConnectionRefusedError(111, "Connection refused")
         party = self._world.add(Party(self._world, somebody() if callable(somebody) else somebody or ()))
         self._world.peers.append((place, party))
-        return place, ScriptedStream(self._world, party)
+        return ScriptedStream(self._world, party)
 
     def datagram_socket(self, place: Any) -> ScriptedDatagrams:
         """See `Doors`."""

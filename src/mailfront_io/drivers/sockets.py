@@ -46,8 +46,13 @@ def look_up(address: Address, deadline: float | None, datagrams: bool) -> Steps:
     return [Place(family, name) for family, _, _, _, name in found]
 
 
+def address_of(place: Place) -> Address:
+    """The address of `place`: (IP address, port), or a path."""
+    return address(place.name) or str(place)
+
+
 def connect(place: Place, deadline: float | None, clock: Clock) -> Steps:
-    """Connect to `place`: (its address, stream). Raises OSError, DeadlineExceeded."""
+    """Connect to `place`: the stream. Raises OSError, DeadlineExceeded."""
     connection = socket.socket(place.family, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)
@@ -63,7 +68,7 @@ def connect(place: Place, deadline: float | None, clock: Clock) -> Steps:
             else:
                 raise OSError(number, os.strerror(number))
         no_delay(connection)
-        return address(place.name) or place.name, SocketStream(connection)
+        return SocketStream(connection)
     except BaseException:
         connection.close()
         raise
