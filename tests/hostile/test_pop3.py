@@ -67,7 +67,7 @@ NUMBERS = [
     (b"-1", SYNTAX, SYNTAX),
     (b"1x", SYNTAX, SYNTAX),
     (b"1_0", SYNTAX, SYNTAX),
-    (b"+1", SYNTAX, OUT_OF_RANGE),  # RETR looks at other bytes only behind the range, as the original does
+    (b"+1", SYNTAX, OUT_OF_RANGE),
     (b"x", SYNTAX, OUT_OF_RANGE),
     ("١".encode(), SYNTAX, OUT_OF_RANGE),
     (b"0x1", SYNTAX, OUT_OF_RANGE),
@@ -75,12 +75,26 @@ NUMBERS = [
 
 
 @BOTH
-@pytest.mark.parametrize(("number", "elsewhere", "in_retr"), NUMBERS)
-def test_h75_numbers(number: bytes, elsewhere: bytes, in_retr: bytes, profile: Profile) -> None:
+@pytest.mark.parametrize(("number", "answer", "of_the_original_retr"), NUMBERS)
+def test_h75_numbers(number: bytes, answer: bytes, of_the_original_retr: bytes, profile: Profile) -> None:
+    """The original's RETR, which is its TOP, too, looks at other bytes only behind the range."""
     commands = [b"LIST", b"UIDL", b"DELE", b"RETR", b"TOP"]
     wire = b"".join(verb + b" " + number + (b" 1\r\n" if verb == b"TOP" else b"\r\n") for verb in commands)
     outcome = split_outcome(wire, profile, few=len(number) > 30)
-    assert lines_of(outcome) == [elsewhere] * 3 + [in_retr] * 2
+    assert lines_of(outcome) == [answer] * 3 + [of_the_original_retr if profile is COMPAT else answer] * 2
+
+
+@pytest.mark.parametrize(
+    "command", ["RETR 1 0", "RETR 1 ", "TOP 1", "TOP 1 ", "TOP 1 0 0", "LIST 1 2", "UIDL 1 2", "DELE 1 2"]
+)
+def test_each_command_has_the_arguments_of_its_own(command: str) -> None:
+    assert lines_of(split_outcome(command.encode() + b"\r\n", DEFAULT)) == [SYNTAX]
+
+
+def test_retr_and_top_are_one_command_in_the_original() -> None:
+    outcome = split_outcome(b"TOP 1\r\nRETR 1\r\nRETR 1 0\r\nTOP 1 0\r\n", COMPAT, messages=[b"a: b\n\none\n"])
+    whole, top = b"+OK \r\na: b\r\n\r\none\r\n\r\n.\r\n", b"+OK \r\na: b\r\n\r\n\r\n.\r\n"
+    assert outcome.output.endswith(whole + whole + top + top)
 
 
 @BOTH

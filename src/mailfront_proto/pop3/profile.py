@@ -63,9 +63,17 @@ class Profile:
     """An authorization identity in PLAIN is ignored, whatever it is (the original does); otherwise one that differs
     from the user name is refused, unless ``machine.sasl`` allows it."""
 
+    counts_every_auth: bool = False
+    """Every AUTH that fails counts as a failed login, one of an unknown mechanism and a cancelled one, too (the
+    original); otherwise those that could have let somebody in."""
+
     rescans_on_reset: bool = False
     """RSET opens the mailbox anew, as the original does: new messages may be there, and numbers may change. RFC 1939
     section 5 has them stay; the default only takes the marks back."""
+
+    retr_takes_lines: bool = False
+    """RETR and TOP are one command, with a number of lines or without, as in the original. RFC 1939 gives RETR none,
+    and TOP one that may not be left out."""
 
     crlf_files: bool = True
     """A line of a message may end in CRLF as well as in LF. Otherwise a CR is content like any other, and CRLF goes out
@@ -97,7 +105,9 @@ COMPAT = Profile(
     extensions=False,
     spaces_in_password=False,
     free_authorization_identity=True,
+    counts_every_auth=True,
     rescans_on_reset=True,
+    retr_takes_lines=True,
     crlf_files=False,
     ends_with_empty_line=True,
     refuses_http=False,

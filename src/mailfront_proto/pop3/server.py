@@ -344,7 +344,7 @@ _HANDLERS: Final[dict[str, Handler]] = {
     "LIST": POP3Server._list,
     "UIDL": POP3Server._uidl,
     "RETR": POP3Server._retr,
-    "TOP": POP3Server._retr,
+    "TOP": POP3Server._top,
     "DELE": POP3Server._dele,
     "RSET": POP3Server._rset,
     "LAST": POP3Server._last,

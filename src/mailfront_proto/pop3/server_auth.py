@@ -58,7 +58,7 @@ class ServerAuth(ServerSession):
 
     def _exchange_failed(self, mechanism: str, cause: "Cause") -> Event:
         reply = Reply("-ERR", cause.text, "AUTH" if cause.name in _WRONG_CREDENTIALS else "")
-        if not cause.is_attempt:
+        if not (cause.is_attempt or self.profile.counts_every_auth):
             return self._refuse(reply, mechanism=mechanism, cause=cause.words)
         event = Refused(self.last_line, self._coded(reply), mechanism, cause.words)
         self._refuse_login(reply)

@@ -15,6 +15,7 @@ from mailfront_proto.pop3.states import Mode, State
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, PAUSED, Event, Paused
 
 _is_number: Final = re.compile(rb"[0-9]+\Z").match
+_is_two_numbers: Final = re.compile(rb"[0-9]+ +[0-9]+\Z").match
 _digits: Final = re.compile(rb"[0-9]*").match
 
 _TRANSACTION: Final = State.TRANSACTION
@@ -144,7 +145,17 @@ class ServerMailbox(ServerAuth):
         return answers.DELETED if self._maildrop.is_deleted(number) else None
 
     def _retr(self, argument: bytes, next_state: State) -> Event:
-        """RETR and TOP are one command, as in the original: with a number of lines or without."""
+        if not self.profile.retr_takes_lines and not _is_number(argument):
+            return self._refuse(answers.SYNTAX_ERROR)
+        return self._retrieve(argument, next_state)
+
+    def _top(self, argument: bytes, next_state: State) -> Event:
+        if not self.profile.retr_takes_lines and not _is_two_numbers(argument):
+            return self._refuse(answers.SYNTAX_ERROR)
+        return self._retrieve(argument, next_state)
+
+    def _retrieve(self, argument: bytes, next_state: State) -> Event:
+        """A number, and a number of lines or none; in the original RETR and TOP are one command."""
         found = _digits(argument)
         digits = found.group() if found else b""
         rest = argument[len(digits) :]
