@@ -85,7 +85,7 @@ class Scripted(Driver):
     """No sockets, no waiting."""
 
     def cannot(self, session: Session) -> str | None:
-        return "nothing real is started by a script" if session.starts_cvm else None
+        return "nothing real is started by a script" if session.starts_programs else None
 
     def play(self, stage: Stage, session: Session) -> bytes:
         script: list[Action] = []

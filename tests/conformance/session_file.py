@@ -7,6 +7,7 @@ A file holds sessions one behind the other. Each begins with ``## name``; ``#`` 
     set QUEUEDIR=$DIR/q                     a setting; $DIR is the session's directory, $CERT a certificate
     make q/tmp/                             a directory, made beforehand
     make users joe:secret\n                 a file, made beforehand; in it, too, $DIR is the directory
+    make bin/queue* #!/bin/sh\nexit 31\n    a program
     unread: yes                             it ends before all is read: how much was is the driver's affair
     hook-seconds: 0.1                       what one hook may take, in place of two minutes
     S: 220 mx.example.org mailfront ESMTP   the server says this line (waited for)
@@ -103,6 +104,11 @@ class Session:
     def waits(self) -> bool:
         """Whether it takes minutes, which only a virtual clock makes short."""
         return any(isinstance(step, Wait) for step in self.steps)
+
+    @property
+    def starts_programs(self) -> bool:
+        """Whether it starts others: CVM modules, or qmail-queue."""
+        return self.starts_cvm or self.words[1:2] == ("qmail",)
 
     @property
     def starts_cvm(self) -> bool:
@@ -258,8 +264,9 @@ def load_golden(names: set[str]) -> list[Session]:
 
 def _from_golden(session: recorded.Session) -> Session:
     outcome = session.outcome
-    files = {name: text for name, text in outcome.files.items() if text.decode("latin-1") != session.files.get(name)}
-    files |= {name: b"(gone)" for name in session.files if name[-1] != "/" and name.rstrip("*") not in outcome.files}
+    made = {name.rstrip("*"): text for name, text in session.files.items()}
+    files = {name: text for name, text in outcome.files.items() if text.decode("latin-1") != made.get(name)}
+    files |= {name: b"(gone)" for name in made if name[-1] != "/" and name not in outcome.files}
     steps: tuple[Step, ...] = (Send(session.stdin), Act.FIN) if session.stdin else (Act.FIN,)
     greeted = outcome.stdout.startswith((b"220 ", b"+OK "))
     if not greeted and session.argv[1:2] not in (("qmtp",), ("qmqp",)):

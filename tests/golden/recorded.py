@@ -22,6 +22,7 @@ SECONDS_PER_RUN = 30
 
 _DATE = re.compile(rb"\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d -0000")
 _QMAIL_QUEUE_PID = re.compile(rb"\bqp \d+")
+_BYTES_OUT = re.compile(rb"\bbytes out: (\d+)")
 _QUEUE_FILE = re.compile(r"(?<![^/])\d{9,}\.\d{6}\.\d+(?![^/])")
 
 
@@ -113,7 +114,7 @@ def run(
             raise
     return Outcome(
         stdout=with_stand_ins(stdout, place),
-        stderr=with_log_stand_ins(stderr, place, process.pid),
+        stderr=with_log_stand_ins(as_counted(stderr, stdout), place, process.pid),
         exit=process.returncode,
         files=files_in(directory),
     )
@@ -123,6 +124,12 @@ def with_stand_ins(data: bytes, place: str) -> bytes:
     """`data` with the stand-ins for the directory, the date and the id of a qmail-queue."""
     data = data.replace(place.encode(), b"$DIR")
     return _QMAIL_QUEUE_PID.sub(b"qp PID", _DATE.sub(b"DATE", data))
+
+
+def as_counted(log: bytes, output: bytes) -> bytes:
+    """`log` with the bytes out counted as if the id of each qmail-queue had five digits, as in the recordings."""
+    missing = sum(5 - len(id_) + len(b"qp ") for id_ in _QMAIL_QUEUE_PID.findall(output))
+    return _BYTES_OUT.sub(lambda found: b"bytes out: %d" % (int(found[1]) + missing), log)
 
 
 def with_log_stand_ins(log: bytes, place: str, pid: int) -> tuple[bytes, ...]:

@@ -80,12 +80,13 @@ class Maildir(Backend):
             return found
         quota = parse_number(getenv("MAILDIR_QUOTA")) or 0
         if own or quota:
+            creates = own and getenv("MAILDIR_CREATE") is not None
             try:
-                used = await Thread(_used, found, own and getenv("MAILDIR_CREATE") is not None, bool(quota))
-            except FileNotFoundError:
-                return NO_MAILBOX if own else self._failed(found, "No such file or directory")
+                used = await Thread(_used, found, creates, bool(quota), commit=creates)
             except OSError as error:
                 return self._failed(found, error.strerror)
+            if used is None:
+                return NO_MAILBOX if own else self._failed(found, os.strerror(errno.ENOENT))
             declared = self._declared_size()
             if quota and declared > quota:
                 return TOO_BIG
@@ -158,15 +159,18 @@ _VARIABLE = re.compile("%(.?)", re.DOTALL)
 _SIZE = re.compile(r",S=([0-9]{1,15})(?![0-9])")
 
 
-def _used(location: Location, create: bool, count: bool) -> int:
-    """The bytes in a maildir, if they are to be counted. Raises `OSError`: there is none, and none is to be made."""
+def _used(location: Location, create: bool, count: bool) -> int | None:
+    """The bytes in a maildir, if they are to be counted. None: there is none, and none is to be made, or can be.
+    Raises `OSError`: it cannot be delivered to."""
     try:
         directory = _open(location)
     except FileNotFoundError:
-        if not create:
-            raise
-        directory = _create(location)
+        if not create or location.root is None or "." in {part[:1] for part in location.path.split("/")}:
+            return None
+        directory = _create(location, location.root)
     try:
+        for name in ("tmp", "new"):
+            os.close(open_subdirectory(name, directory))
         return _bytes_in(directory) if count else 0
     finally:
         os.close(directory)
@@ -182,15 +186,14 @@ def _open(location: Location) -> int:
         raise
 
 
-def _create(location: Location) -> int:
-    """Make the maildir, below its root, and what leads to it."""
-    if location.root is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+def _create(location: Location, root: str) -> int:
+    """Make the maildir, below its root, and what leads to it; its descriptor."""
+    above = Location(root)
     parts = location.path.split("/")
-    for count in range(1, len(parts) + 1):
-        above = Location("/".join(parts[: count - 1]), location.root) if count > 1 else Location(location.root)
-        _make_directory(_open(above), parts[count - 1])
-    for name in ("tmp", "new", "cur"):
+    for count, name in enumerate(parts, 1):
+        _make_directory(_open(above), name)
+        above = Location("/".join(parts[:count]), root)
+    for name in ("cur", "tmp", "new"):
         _make_directory(_open(location), name)
     return _open(location)
 
@@ -198,8 +201,6 @@ def _create(location: Location) -> int:
 def _make_directory(above: int, name: str) -> None:
     """Make it, if it is not there, so that it lasts; closes the descriptor of the one above."""
     try:
-        if name.startswith("."):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         os.mkdir(name, 0o700, dir_fd=above)
         os.fsync(above)
     except FileExistsError:
