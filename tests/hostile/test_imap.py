@@ -185,6 +185,14 @@ def test_h39_login_is_disabled_unless_configured() -> None:
     assert b"a NO [PRIVACYREQUIRED] LOGIN is disabled\r\nb NO [CANNOT] " in session.outcome.output
 
 
+def test_h39_a_password_that_would_be_refused_is_not_asked_for() -> None:
+    """A client that sends it without waiting shows it in no log."""
+    session = player(IMAPServer()).play([[b"a LOGIN joe {6}\r\n"]], eof=False)
+    assert session.outcome.output.endswith(b"ready.\r\na NO [PRIVACYREQUIRED] LOGIN is disabled\r\n")
+    session.play([[b"secret\r\n"]], eof=False)
+    assert not any("secret" in repr(event) for event in session.outcome.events)
+
+
 @PROFILES
 @pytest.mark.parametrize("bad", [b"\0", b"a\nb", b"a\rb", b"\x7f", b"\x1b"])
 def test_h41_control_bytes_in_names_and_passwords(bad: bytes, profile: Profile) -> None:

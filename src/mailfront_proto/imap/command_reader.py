@@ -66,7 +66,7 @@ class Reading(Enum):
     NEED_DATA = "NEED_DATA"
     """The rest is not here yet."""
     CONTINUE = "CONTINUE"
-    """A literal waits to be asked for: send ``+`` and read on."""
+    """A literal waits to be asked for: send ``+`` and read on, or ``abandon()`` the command."""
     LOST = "LOST"
     """There is no telling where this command ends: close the connection."""
 
@@ -104,6 +104,15 @@ class CommandReader:
             found = self._read_line()
             if found is not None:
                 return found
+
+    @property
+    def begun(self) -> Command:
+        """The command whose literal waits to be asked for, as far as it is here."""
+        return self._command
+
+    def abandon(self) -> None:
+        """The literal that waits is not asked for, and its command is over (RFC 9051 section 2.2.1)."""
+        self._begin()
 
     def _read_literal(self, left: int) -> bool:
         if self._keeps:

@@ -159,14 +159,35 @@ class IMAPServer(ServerAuth):
         if command is Reading.NEED_DATA:
             return self._end_of_input() if self._eof else NEED_DATA
         if command is Reading.CONTINUE:
-            self._say_line(b"+ OK")
-            return None
+            begun = self._reader.begun
+            begun.error = self._refusal_of_begun(begun.name.decode("ascii", "replace"))
+            if begun.error is None:
+                self._say_line(b"+ OK")
+                return None
+            self._reader.abandon()
+            command = begun
         if command is Reading.LOST:
             self._end_with(answers.LOST)
             return None
         assert isinstance(command, Command)
         self._carry_out(command)
         return None
+
+    def _refusal_of_begun(self, name: str) -> Reply | None:
+        """Why a command is refused whatever its next argument is: nobody is asked for a password in vain, least of all
+        in clear."""
+        if not self.profile.strict_grammar:
+            return None
+        if name not in COMMANDS:
+            return answers.UNIMPLEMENTED
+        row = self._table[self._state, name]
+        if isinstance(row, Reply):
+            return row
+        if name == "LOGIN":
+            return None if self.offers_login else self._login_disabled()
+        if name == "AUTHENTICATE":
+            return answers.AUTHENTICATE_ARGUMENTS
+        return answers.NEEDS_NONE if name in _WITHOUT_ARGUMENTS else None
 
     def _carry_out(self, command: Command) -> None:
         name = command.name.decode("ascii", "replace")

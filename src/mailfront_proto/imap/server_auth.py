@@ -41,8 +41,7 @@ class ServerAuth(ServerSession):
         if len(arguments) != 2 or not all(isinstance(argument, bytes) for argument in arguments):
             return self._refuse(answers.LOGIN_ARGUMENTS)
         if not self.offers_login:
-            code = "" if self.in_tls else answers.LOGIN_DISABLED.code
-            return self._refuse(Reply("NO", answers.LOGIN_DISABLED.text, code))
+            return self._refuse(self._login_disabled())
         from mailfront_proto.sasl.mechanism import decode_identity, has_control
 
         name, password = arguments
@@ -53,6 +52,9 @@ class ServerAuth(ServerSession):
             self._refuse_login(answers.LOGIN_FAILED)
             return
         self._owe(VerifyPassword("LOGIN", "", username, Secret(bytes(password)), ""), next_state)
+
+    def _login_disabled(self) -> Reply:
+        return Reply("NO", answers.LOGIN_DISABLED.text, "" if self.in_tls else answers.LOGIN_DISABLED.code)
 
     # -- AUTHENTICATE ------------------------------------------------------------------------------------
 
