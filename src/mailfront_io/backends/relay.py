@@ -91,8 +91,6 @@ class _Relay(Backend):
         recipients = [(self._address(path), _without_plugins(path.options)) for path in envelope.recipients]
         message = OutgoingMessage(self._address(envelope.sender), recipients, spool.content())
         await self._send(message, _passed_on(envelope.sender.options))
-        for line in list(dict.fromkeys(str(result.reply) for result in message.results))[:MAX_LOGGED]:
-            self._log(line)
         unheard = frozenset(message.left)
         message.decide_left(Reply(NO_SERVER.code, NO_SERVER.text))
         return [
@@ -100,14 +98,13 @@ class _Relay(Backend):
         ]
 
     async def _send(self, message: OutgoingMessage, wanted: MailOptions) -> None:
-        """To the first server that hears us out, over a pooled connection first and a new one then. Recipients that
-        are left have met no server."""
+        """To the first server that hears us out, over a pooled connection first and a new one then. Recipients who are
+        left in the end have been heard by none."""
         upstream, pool = self.shared
         now = self.session.clock.monotonic
         for server in upstream.servers:
             use_pool = True
-            while message.left:
-                before = len(message.left)
+            while before := message.left:
                 pooled = pool.take(server, now()) if use_pool else None
                 connection = pooled or await self._connect(server, upstream)
                 if connection is None:
@@ -118,14 +115,15 @@ class _Relay(Backend):
                     connection.peer.close()
                     raise
                 connection.messages += 1
-                if connection.session.problem:
-                    self._log(f"{server.name}: {connection.session.problem}")
-                message.reopen(connection.session.untaken)
+                lost = connection.session.untaken
+                message.reopen(lost)
+                self._log_answers(server, message, before, connection.session.problem)
+                if message.left and not lost:
+                    connection.exhausted = True  # the server limits what it takes in a session
                 pool.give(connection, now())
-                if len(message.left) == before:
-                    if pooled is None:
-                        break
-                    use_pool = False
+                use_pool = use_pool and not lost
+                if pooled is None and (lost or message.left == before):
+                    break  # to the next server
 
     async def _connect(self, server: Server, upstream: Upstream) -> UpstreamConnection | None:
         """A new connection with an open session; None, and a line in the log, if there is none to be had."""
@@ -156,6 +154,13 @@ class _Relay(Backend):
             peer.close()
             raise
         return UpstreamConnection(server, peer, client)
+
+    def _log_answers(self, server: Server, message: OutgoingMessage, asked: list[int], problem: str) -> None:
+        """What `server` said of the recipients `asked`, each thing once, and how the connection ended if it did."""
+        results = [result for index in asked if (result := message.result(index)) is not None]
+        answers = dict.fromkeys(str(result.reply) for result in results if result.stage is not Stage.CONNECTION)
+        for line in [*list(answers)[:MAX_LOGGED], *([problem] if problem else [])]:
+            self._log(f"{server.name}: {line}")
 
     def _can_be_said(self, path: ReversePath | ForwardPath) -> bool:
         options = path.options

@@ -24,7 +24,7 @@ MAX_MESSAGES: Final = 100
 class UpstreamConnection:
     """A connection on which a session is open."""
 
-    __slots__ = ("_idle_since", "messages", "peer", "server", "session")
+    __slots__ = ("_idle_since", "exhausted", "messages", "peer", "server", "session")
 
     def __init__(self, server: Server, peer: Peer, session: SMTPClientSession) -> None:
         self.server = server
@@ -32,12 +32,14 @@ class UpstreamConnection:
         self.session = session
         self.messages = 0
         """Sent over it so far."""
+        self.exhausted = False
+        """The server takes no more in this session."""
         self._idle_since = 0.0
 
     @property
     def lasts(self) -> bool:
         """Whether it may be used for another message."""
-        return self.session.usable and self.messages < MAX_MESSAGES
+        return self.session.usable and not self.exhausted and self.messages < MAX_MESSAGES
 
     def rest(self, now: float) -> None:
         """It is idle from `now` on."""

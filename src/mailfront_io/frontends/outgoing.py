@@ -128,6 +128,10 @@ class OutgoingMessage:
         """What has become of the others, in the order given."""
         return [result for result in self._results if result is not None]
 
+    def result(self, index: int) -> RecipientResult | None:
+        """What has become of the recipient `index`; None: nothing yet."""
+        return self._results[index]
+
     def decide_left(self, reply: Reply, stage: Stage = Stage.CONNECTION) -> None:
         """`reply` is what becomes of all who are left."""
         left = self.left

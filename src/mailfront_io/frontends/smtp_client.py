@@ -95,6 +95,8 @@ class SMTPClientSession:
         self._measured = Measure()
         self._given_up: Reply | None = None
         """Why we broke the message off."""
+        self._goodbye: Reply | None = None
+        """The 421 that has ended the session."""
         self._end_sent = False
         """Whether the end of the message went out: only then may the server have it."""
         self.untaken: list[int] = []
@@ -125,7 +127,7 @@ class SMTPClientSession:
     @property
     def problem(self) -> str:
         """Why it is not: for a log, without secrets."""
-        return self._transcript.mask(str(self._wire.broken or self._wire.lost))
+        return self._transcript.mask(str(self._wire.broken or self._wire.lost or self._goodbye or ""))
 
     # -- before the message ------------------------------------------------------------------------------
 
@@ -265,6 +267,7 @@ class SMTPClientSession:
             results = self._explained(done.results)
             message.decide(batch, results)
             if not self.usable:
+                self._goodbye = next((result.reply for result in results if result.reply.code == 421), None)
                 if self._given_up is None:
                     lost = [] if self._end_sent else zip(batch, results, strict=True)
                     self.untaken = [index for index, result in lost if _by_loss(result)] + message.left
