@@ -228,7 +228,7 @@ class SMTPFrontend(Conversation[SMTPServer]):
         """An error from reset, at MAIL and RSET, ends the session."""
         self._reply(response)
         await self._flush()
-        self._exit_code = 1
+        self._exit_code = 0 if self._compat else 1
         self._over = True
 
     async def _usual(self, event: events.Event) -> None:

@@ -114,6 +114,7 @@ class Script:
     ) -> None:
         from lupa import lua51
 
+        self._type_of = lua51.lua_type
         self._lua = lua51.LuaRuntime(
             encoding=None,
             source_encoding="latin-1",
@@ -168,7 +169,9 @@ class Script:
         if self._spent:
             raise ScriptError("not enough memory")
         function = self._globals[name.encode()]
-        return (None, None, None) if function is None else self._call(function, *arguments)
+        if self._type_of(function) != "function":
+            return None, None, None
+        return self._call(function, *arguments)
 
     def _call(self, function: Any, *arguments: Value) -> tuple[Value, Value, Value]:
         done, first, second, third = self._run(function, *arguments)
@@ -214,5 +217,6 @@ def to_number(value: Value) -> float:
     """As ``lua_tonumber``: a number, or a string that is one; else 0. Infinite and undefined ones are 0, too."""
     if isinstance(value, bytes):
         value = float(value) if _NUMBER.match(value) else 0
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else 0
+    if value is None or isinstance(value, bool) or not math.isfinite(value):
+        return 0
+    return value
