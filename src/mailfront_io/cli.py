@@ -16,9 +16,10 @@ usage: mailfront PROTOCOL BACKEND [PLUGINS...]     one session on standard input
        mailfront send [OPTIONS] HOST[:PORT]        send one message
        mailfront rules check|test FILE [OPTIONS]   check mail rules, see what they do
        mailfront user add|passwd|list|remove|verify [NAME]     who may log in
+       mailfront queue list|show|deliver [OPTIONS]     what the backend queuedir has written
 
 PROTOCOL  smtp, lmtp, qmtp or qmqp
-BACKEND   where mail goes: echo, discard, maildir, queuedir, or module:Class
+BACKEND   where mail goes: maildir, qmail, queuedir, echo, discard, or module:Class
 PLUGINS   what decides, in order, each a name or a colon-separated list: +name puts one in front,
           -name takes one out, -* all; without one that accepts, everything is refused
 
@@ -46,6 +47,10 @@ def main() -> int:
         from mailfront_io.rules_command import main as rules
 
         return rules(arguments[1:])
+    if arguments[:1] == ["queue"]:
+        from mailfront_io.queue_command import main as queue
+
+        return queue(arguments[1:])
     if arguments[:1] == ["user"]:
         from mailfront_io.user_command import main as user
 
