@@ -88,6 +88,8 @@ class ClientMachine(Generic[E]):
         self._output_size = 0
         self._events: deque[E] = deque()
         self._closed: E | None = None
+        self._received = 0
+        """Octets that have come, in all."""
 
     def receive_data(self, data: bytes) -> None:
         """Store bytes from the server. Call `next_event` next. Bytes after the end are dropped."""
@@ -97,6 +99,7 @@ class ClientMachine(Generic[E]):
             raise LocalProtocolError("receive_data(): these bytes are for TLS; call tls_established() first")
         if self._closed is None:
             self._feed(data)
+            self._received += len(data)
 
     def receive_eof(self) -> None:
         """The server will send nothing more, or the connection is lost."""

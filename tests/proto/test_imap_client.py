@@ -279,9 +279,46 @@ def test_broken_answers(answer: bytes, text: str) -> None:
 def test_endless_challenges_are_fatal() -> None:
     client = greeted(tls=True)
     client.authenticate(LoginClient("joe", Secret(b"x")))
-    client.receive_data(b"+ \r\n" * 20)
     with pytest.raises(RemoteProtocolError, match="one challenge after the other"):
-        client.next_event()
+        for _ in range(20):
+            assert answered(client, b"+ \r\n") is NEED_DATA
+
+
+EARLY: list[tuple[Callable[[IMAPClient], None], bytes, bytes]] = [
+    (IMAPClient.noop, b"A0001 OK done\r\n", b""),
+    (IMAPClient.noop, b"A0001 OK d", b"one\r\n"),
+    (IMAPClient.noop, b"* OK still here\r\nA0001 NO\r\n", b""),
+    (IMAPClient.capability, b"* CAPABILITY IMAP4rev1\r\nA0001 OK\r\n", b""),
+    (lambda client: client.login("joe", Secret(b"x")), b"A0001 OK in\r\n", b""),
+    (lambda client: client.login("jo\xebl", Secret(b"x" * 9)), b"+ go on\r\n", b""),
+    (lambda client: client.authenticate(LoginClient("joe", Secret(b"x"))), b"+ VXNlcm5hbWU6\r\n", b""),
+]
+
+
+@pytest.mark.parametrize(("command", "early", "rest"), EARLY)
+def test_h37_an_answer_before_its_command_is_no_answer(
+    command: Callable[[IMAPClient], None], early: bytes, rest: bytes
+) -> None:
+    """What came along with the greeting was not said to what was sent then, whatever its tag is."""
+    client = greeted(b"* OK [CAPABILITY IMAP4rev1 AUTH=LOGIN] ready\r\n" + early, tls=True)
+    command(client)
+    with pytest.raises(RemoteProtocolError, match="an answer before its command"):
+        while True:
+            if client.next_event() is NEED_DATA:
+                client.receive_data(rest)
+
+
+def test_a_yes_before_all_of_a_command_is_no_answer_and_a_no_is() -> None:
+    for answer, wanted in ((b"A0001 OK in\r\n", None), (b"A0001 NO not him\r\n", AuthenticationFailed)):
+        client = greeted(b"* OK [CAPABILITY IMAP4rev1] ready\r\n", tls=True)
+        client.login("joe", Secret(b"\xc3\xab" * 5))
+        client.receive_data(b"+ go on\r\n" + answer)
+        if wanted is not None:
+            assert isinstance(client.next_event(), wanted)
+            continue
+        with pytest.raises(RemoteProtocolError, match="an answer before its command") as raised:
+            client.next_event()
+        assert raised.value.received == answer[:-2]
 
 
 def test_a_server_that_says_bye() -> None:

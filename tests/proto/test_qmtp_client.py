@@ -205,6 +205,39 @@ def test_a_message_accepted_before_its_end() -> None:
     assert results(client.next_event())[0][2] is Stage.CONNECTION
 
 
+@pytest.mark.parametrize(("early", "rest"), [(b"4:Kyes,", b""), (b"4:K", b"yes,"), (b"4", b":Kyes,")])
+def test_a_response_before_its_package_is_none(early: bytes, rest: bytes) -> None:
+    """It came before the end of the package did, though nobody has looked at it until now."""
+    for kind in (QMTPClient, QMQPClient):
+        client = kind()
+        client.receive_data(early)
+        send(client, A, [B], b"x\n")
+        if rest:
+            assert client.next_event() is NEED_DATA
+            client.receive_data(rest)
+        with pytest.raises(RemoteProtocolError, match="before its end"):
+            client.next_event()
+        assert results(client.next_event())[0][2] is Stage.CONNECTION
+
+
+def test_a_response_of_one_package_is_none_to_the_next() -> None:
+    client = QMTPClient()
+    send(client, A, [B], b"x\n")
+    client.receive_data(b"1:K,1:K,")
+    send(client, A, [C], b"y\n")
+    assert results(client.next_event()) == [(B, Reply(250, ""), Stage.MESSAGE)]
+    with pytest.raises(RemoteProtocolError, match="before its end"):
+        client.next_event()
+
+
+def test_a_refusal_before_the_end_is_one_for_all_recipients() -> None:
+    client = QMTPClient()
+    client.receive_data(b"3:Dno,")
+    send(client, A, [B, C], b"x\n")
+    assert [reply for _, reply, _ in results(client.next_event())] == [Reply(554, "no")] * 2
+    assert client.next_event() == ConnectionClosed("refused", in_message=True)
+
+
 def test_the_longest_response() -> None:
     client = QMTPClient()
     send(client, A, [B], b"x")

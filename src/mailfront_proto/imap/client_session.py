@@ -68,6 +68,9 @@ class ClientSession(ClientMachine[ClientEvent]):
         self._awaiting = "greeting"
         self._parts: deque[bytes] = deque()  # of a command whose literals wait to be asked for
         self._exchange: ClientExchange | None = None
+        # Where in what came a response begins, and how much had come when a command, or a part of it, was sent
+        self._response_at = self._next_at = 0
+        self._begun_at = self._sent_at = 0
         self._id: dict[str, str | None] = {}
         self._bye: Reply | None = None
 
@@ -117,6 +120,7 @@ class ClientSession(ClientMachine[ClientEvent]):
             except BadResponse as error:
                 self._fail(f"sent {error}", error.received)
             if response is not None:
+                self._response_at, self._next_at = self._next_at, self._received - self._reader.held
                 self._responded(response)
             elif self._eof:
                 self._end("EOF" if self._bye is None else str(self._bye), self._bye)
@@ -167,6 +171,7 @@ class ClientSession(ClientMachine[ClientEvent]):
         self._awaiting = command
         first, *others = parts or (b"",)
         self._parts.extend(others)
+        self._begun_at = self._sent_at = self._received
         self._put(b"%b %b%b" % (self._tag, command.encode("ascii"), first))
 
     # -- responses ---------------------------------------------------------------------------------------
@@ -182,6 +187,9 @@ class ClientSession(ClientMachine[ClientEvent]):
             reply = parse_status(text)
             if reply is None or reply.status in ("BYE", "PREAUTH"):
                 self._fail("sent a tagged response that is none", line)
+            # A refusal may come in the middle of a command; who accepts has received all of it.
+            if self._response_at < (self._sent_at if reply.is_positive else self._begun_at):
+                self._fail("sent an answer before its command", line)
             self._answered(reply)
         else:
             self._fail("sent what answers no command", line)
@@ -236,6 +244,9 @@ class ClientSession(ClientMachine[ClientEvent]):
         self.capabilities = tuple(word for word in self.capabilities if word)
 
     def _continued(self, text: bytes, line: bytes) -> None:
+        if self._response_at < self._sent_at:
+            self._fail("sent an answer before its command", line)
+        self._sent_at = self._received
         if self._parts:
             self._put(self._parts.popleft())
         elif self._exchange is not None:

@@ -40,6 +40,11 @@ class ResponseReader:
         """Whether anything is here that was not handed out."""
         return bool(self._pieces) or self._buffer.has_unread
 
+    @property
+    def held(self) -> int:
+        """Octets that are here behind the last response."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> None:
         """Store bytes."""
         self._buffer.feed(data)

@@ -57,6 +57,7 @@ class _Message:
     left: int  # bytes of its body that are still to be given
     tail: bytes  # what goes out behind them
     sent: bool = False
+    sent_at: int = 0  # how much had come by then
 
 
 class PackageClient(ClientMachine[ClientEvent]):
@@ -69,6 +70,7 @@ class PackageClient(ClientMachine[ClientEvent]):
         super().__init__(self._buffer.feed)
         self._reader = NetstringReader(self._buffer)
         self._messages: deque[_Message] = deque()
+        self._response_at = self._next_at = 0  # where in what came a response begins
 
     @property
     def awaiting(self) -> int:
@@ -113,7 +115,7 @@ class PackageClient(ClientMachine[ClientEvent]):
         message = self._being_sent("end_of_body")
         if message.left:
             raise LocalProtocolError(f"end_of_body(): {message.left} bytes are missing of the size that was given")
-        message.sent = True
+        message.sent, message.sent_at = True, self._received
         self._put(message.tail)
 
     def _being_sent(self, call: str) -> _Message:
@@ -161,6 +163,8 @@ class PackageClient(ClientMachine[ClientEvent]):
         except NetstringError:
             self._fail("sent a response that is no netstring", head)
         assert not isinstance(content, Oversized)
+        if content is not None:
+            self._response_at, self._next_at = self._next_at, self._received - len(self._buffer)
         return content
 
     def _responded(self, content: bytes) -> None:
@@ -170,7 +174,7 @@ class PackageClient(ClientMachine[ClientEvent]):
         if not self._messages:
             self._fail("sent a response to no message", content)
         message = self._messages[0]
-        if not message.sent:
+        if not message.sent or self._response_at < message.sent_at:
             # A server gives up in the middle, and closes; it cannot have accepted what it has not received.
             if reply.is_positive:
                 self._fail("accepted a message before its end", content)
