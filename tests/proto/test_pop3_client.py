@@ -416,6 +416,29 @@ BROKEN: dict[str, tuple[list[Call], list[bytes], str]] = {
 }  # fmt: skip
 
 
+def test_h63_an_answer_too_many_among_pipelined_ones() -> None:
+    """It came before the third command was sent, so it is no answer to that."""
+    client = POP3Client()
+
+    def hear(answer: bytes) -> Any:
+        client.receive_data(answer)
+        return client.next_event()
+
+    hear(GREETING)
+    client.capa()
+    hear(CAPA)
+    log_in(client)
+    assert hear(b"+OK\r\n") is NEED_DATA
+    assert isinstance(hear(b"+OK\r\n"), Authenticated)
+    client.noop()
+    client.noop()
+    assert isinstance(hear(b"+OK\r\n" * 3), ReplyReceived)
+    client.noop()
+    assert isinstance(client.next_event(), ReplyReceived)
+    with pytest.raises(RemoteProtocolError, match="an answer to no command"):
+        client.next_event()
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_h63_broken_answers(name: str) -> None:
     calls, answers, text = BROKEN[name]

@@ -75,8 +75,8 @@ _WHAT_FIRST: Final = {
 _two_numbers: Final = re.compile(rb"([0-9]{1,10}) ([0-9]{1,20})(?: [^\r\n]*)?\r?\n?\Z").match
 _unique_id: Final = re.compile(rb"([0-9]{1,10}) ([!-~]{1,400})\r?\n?\Z").match
 
-Awaited = tuple[str, int]
-"""A verb and a message number, 0 where it has none."""
+Awaited = tuple[str, int, int]
+"""A verb, a message number, 0 where it has none, and how much had come when it was sent: in that is no answer to it."""
 
 
 class ClientSession(ClientMachine[ClientEvent]):
@@ -98,8 +98,7 @@ class ClientSession(ClientMachine[ClientEvent]):
         self._max_line = max_reply_line
         self._state = State.GREETING
 
-        self._awaiting: deque[Awaited] = deque([("greeting", 0)])
-        self._answered_too_early = False  # bytes of an answer came before its command went out
+        self._awaiting: deque[Awaited] = deque([("greeting", 0, 0)])
         self._first: Reply | None = None  # the first line of an answer whose other lines are being read
         self._sizes: list[tuple[int, int]] = []
         self._uids: list[tuple[int, bytes]] = []
@@ -183,9 +182,7 @@ class ClientSession(ClientMachine[ClientEvent]):
             raise LocalProtocolError(f"{verb}: {MAX_PIPELINED} answers are awaited: call next_event() first")
 
     def _send(self, verb: str, line: bytes, number: int = 0) -> None:
-        if not self._awaiting and len(self._buffer):
-            self._answered_too_early = True
-        self._awaiting.append((verb, number))
+        self._awaiting.append((verb, number, self._received))
         self._put(line)
 
     # -- answers -----------------------------------------------------------------------------------------
@@ -213,13 +210,13 @@ class ClientSession(ClientMachine[ClientEvent]):
         reply = parse_reply(line)
         if reply is None:
             self._fail(f"sent a line that is no answer: {line[:60]!r}", line)
-        if not self._awaiting or self._answered_too_early:
+        if self._comes_too_early(line):
             # A server that gives up on us may say so; anything else would shift all answers that follow.
             if reply.is_positive or self._awaiting:
                 self._fail(f"sent an answer to no command: {line[:60]!r}", line)
             self._end(str(reply), reply)
             return
-        verb, number = self._awaiting[0]
+        verb, number, _ = self._awaiting[0]
         if reply.is_positive and verb in _MANY_LINES and not (number and verb in ("LIST", "UIDL")):
             self._first = reply
             if verb in ("RETR", "TOP"):
@@ -231,6 +228,11 @@ class ClientSession(ClientMachine[ClientEvent]):
             handler(self, verb, number, reply, line)
         else:
             self._events.append(ReplyReceived(verb, reply, number))
+
+    def _comes_too_early(self, line: bytes) -> bool:
+        """Whether `line`, which was read just now, began before the command that it would answer was sent."""
+        begins_at = self._received - len(self._buffer) - len(line)
+        return not self._awaiting or begins_at < self._awaiting[0][2]
 
     def _read_one_of_many(self, first: Reply, line: bytes) -> None:
         """A line behind the first, dots unstuffed (RFC 1939 section 3)."""
@@ -281,7 +283,7 @@ class ClientSession(ClientMachine[ClientEvent]):
             self._buffer.push_back(rest)
             self._decoder = None
             assert self._first is not None
-            verb, number = self._awaiting.popleft()
+            verb, number, _ = self._awaiting.popleft()
             self._events.append(ReplyReceived(verb, self._first, number))
             self._first = None
         return True
@@ -323,7 +325,7 @@ class ClientSession(ClientMachine[ClientEvent]):
     def _challenged(self, line: bytes) -> None:
         exchange = self._exchange
         assert exchange is not None
-        if self._answered_too_early:
+        if self._comes_too_early(line):
             self._fail(f"sent an answer to no command: {line[:60]!r}", line)
         response = exchange.respond(line[1:].strip(b" \r\n"))
         if response is None:
