@@ -131,7 +131,7 @@ def test_four_at_once_hand_on_each_file_once(queue: Path) -> None:
     for number in range(60):
         put(queue, f"{number:03}", b"a@b\0%d@d\0\0message %d" % (number, number))
     words = "queue", "deliver", "--quiet", queue / "queue", queue / "copy", queue / "taken"
-    command = [MAILFRONT, *words]
+    command = [str(word) for word in (MAILFRONT, *words)]
     running = [subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE) for _ in range(4)]
     for process in running:
         out, _ = process.communicate(timeout=SECONDS)
