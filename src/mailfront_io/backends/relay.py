@@ -140,7 +140,8 @@ class _Relay(Backend):
             self._log(f"{upstream.password_file}: {error.strerror}")
             return None
         except (Unreachable, DeadlineExceeded, LocalProtocolError) as error:
-            self._log(f"{server.name}: {str(error) or 'no connection in time'}")
+            problem = str(error) or "no connection in time"
+            self._log(problem if problem.startswith(f"{server.name}: ") else f"{server.name}: {problem}")
             return None
         try:
             client = SMTPClientSession(Connection(session.clock), server.host, settings)
