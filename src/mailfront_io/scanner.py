@@ -116,12 +116,16 @@ class Scanner:
                 try:
                     return await scan(Line(peer, self._session, usual / 1000, sending))
                 except (ProtocolError, ConnectionLost, DeadlineExceeded, Refused) as error:
-                    failures.append(f"{peer.address}: {_words(error)}")
+                    failures.append(f"{_shown(peer.address)}: {_words(error)}")
                     tried.append(peer.address)
 
     def _cannot(self, response: Response, why: str) -> CheckFailed:
         # The original says nothing but the reply.
         return CheckFailed(response, "" if self._session.profile.name == "compat" else why)
+
+
+def _shown(address: Address) -> str:
+    return address if isinstance(address, str) else f"{address[0]} port {address[1]}"
 
 
 def _words(error: Exception) -> str:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from mailfront_io.drivers.oneshot import run_descriptors
 from mailfront_io.ops import Connection
 from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.testing import EOF, RESET, Action, Advance, PeerTLS, WaitFor, run_script
+from tests.conformance.outside import Helpers, scripted, scripted_ports
 from tests.conformance.peer import Channel, Peer, PipeChannel, SocketChannel, client_context
 from tests.conformance.session_file import Act, Expect, Outcome, Send, Session, Wait
 from tests.conformance.stage import Stage, outcome, set_up
@@ -65,8 +66,13 @@ class Driver(ABC):
         self._played += 1
         place = self.scratch / str(self._played)
         place.mkdir()
-        output = self.play(set_up(session, place, self._certificate), session)
-        return outcome(session, place, output, self._result())
+        with Helpers(session.helpers) as helpers:
+            output = self.play(set_up(session, place, self._certificate, self.ports(session, helpers)), session)
+            return outcome(session, place, output, self._result())
+
+    def ports(self, session: Session, helpers: Helpers) -> Mapping[str, int]:
+        """Where the helpers of `session` are."""
+        return helpers.ports
 
     @abstractmethod
     def play(self, stage: Stage, session: Session) -> bytes:
@@ -98,7 +104,11 @@ class Scripted(Driver):
                 script.append(Advance(step.seconds))
             else:
                 script.append(PeerTLS(client_context()) if step is Act.TLS else EOF if step is Act.FIN else RESET)
-        return run_script(lambda c: stage.session(c, self.done), script, all_read=False).output
+        outside = scripted(session)
+        return run_script(lambda c: stage.session(c, self.done), script, outside=outside, all_read=False).output
+
+    def ports(self, session: Session, helpers: Helpers) -> Mapping[str, int]:
+        return scripted_ports(session)
 
 
 class OneShotPipes(Driver):

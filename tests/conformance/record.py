@@ -19,6 +19,7 @@ from mailfront_io.demo import make_certificate
 from mailfront_io.ops import Connection, DeadlineExceeded, Recv, Send
 from mailfront_io.testing import EOF, RESET, Action, Advance, PeerTLS, run_script
 from tests.conformance import session_file
+from tests.conformance.outside import scripted, scripted_ports
 from tests.conformance.peer import client_context
 from tests.conformance.session_file import Act, Expect, Outcome, Session, Wait, escape, parse
 from tests.conformance.stage import outcome, set_up
@@ -37,13 +38,13 @@ class Recorder:
 
     def record(self, place: Path, certificate: Path) -> tuple[list[bytes], Outcome]:
         """The text of each `Expect`, and the outcome."""
-        stage = set_up(self.session, place, certificate)
+        stage = set_up(self.session, place, certificate, scripted_ports(self.session))
         done, done_write = os.pipe()
 
         def watched(connection: Connection) -> Any:
             return self._watch(stage.session(connection, done_write))
 
-        played = run_script(watched, list(self._script()), all_read=False)
+        played = run_script(watched, list(self._script()), outside=scripted(self.session), all_read=False)
         os.close(done_write)
         with os.fdopen(done) as results:
             result = results.read().strip()

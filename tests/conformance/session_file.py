@@ -8,6 +8,9 @@ A file holds sessions one behind the other. Each begins with ``## name``; ``#`` 
     make q/tmp/                             a directory, made beforehand
     make users joe:secret\n                 a file, made beforehand; in it, too, $DIR is the directory
     make bin/queue* #!/bin/sh\nexit 31\n    a program
+    helper CLAMD \x00 stream: OK\n          somebody on loopback, at port $CLAMD in settings: reads up to these
+                                            bytes (EOF: to the end), says that, and closes
+    dns 7.2.0.192.bl.example TXT Because    a record that name servers have; SERVFAIL in place of the kind: they fail
     unread: yes                             it ends before all is read: how much was is the driver's affair
     hook-seconds: 0.1                       what one hook may take, in place of two minutes
     S: 220 mx.example.org mailfront ESMTP   the server says this line (waited for)
@@ -30,7 +33,7 @@ their end, which is ``\x20`` everywhere. A file over 4,000 bytes is written as i
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -88,6 +91,28 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Helper:
+    """Whom a plugin connects to: reads until `until`, or to the end, and gives its `answer`."""
+
+    until: bytes
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record in the DNS; its `kind` may be SERVFAIL."""
+
+    name: str
+    kind: str
+    value: str
+
+    @property
+    def fails(self) -> bool:
+        """Whether name servers fail where they are asked for this name."""
+        return self.kind == "SERVFAIL"
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One session: what goes in, and what must come out."""
 
@@ -99,6 +124,8 @@ class Session:
     outcome: Outcome
     hook_seconds: float | None = None
     unread: bool = False
+    helpers: Mapping[str, Helper] = field(default_factory=dict)
+    records: tuple[Record, ...] = ()
 
     @property
     def waits(self) -> bool:
@@ -169,6 +196,8 @@ class _Builder:
         self.result = ""
         self.hook_seconds: float | None = None
         self.unread = False
+        self.helpers: dict[str, Helper] = {}
+        self.records: list[Record] = []
         self._cut = 0
 
     def line(self, text: str) -> None:
@@ -185,6 +214,12 @@ class _Builder:
         elif key == "make":
             name, _, content = rest.partition(" ")
             self.make[name] = None if name.endswith("/") else unescape(content)
+        elif key == "helper":
+            name, until, answer = rest.split(" ", 2)
+            self.helpers[name] = Helper(b"" if until == "EOF" else unescape(until), unescape(answer))
+        elif key == "dns":
+            owner, kind, *values = rest.split(" ", 2)
+            self.records.append(Record(owner, kind, "".join(values)))
         elif key == "hook-seconds:":
             self.hook_seconds = float(rest)
         elif key == "unread:":
@@ -234,6 +269,8 @@ class _Builder:
             Outcome(output, tuple(self.log), self.result, self.files),
             self.hook_seconds,
             self.unread,
+            self.helpers,
+            tuple(self.records),
         )
 
 

@@ -32,6 +32,7 @@ _STAND_INS = (
     (re.compile(rb"\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d -0000"), b"DATE"),
     (re.compile(rb"\bError [0-9a-f]{8}:"), b"Error ID:"),
     (re.compile(rb"\bqp \d+"), b"qp PID"),
+    (re.compile(rb"\b(127\.0\.0\.1 port )\d+"), rb"\1PORT"),
     # OpenSSL's words differ from version to version, and so does the alert.
     (re.compile(rb"(TLS handshake failed: )TLS error: .*"), rb"\1TLS error"),
     (re.compile(rb"\x15\x03[\x00-\x04]\x00\x02[\x01\x02].", re.DOTALL), b"<alert>"),
@@ -88,13 +89,16 @@ class Stage:
             os.write(done, outcome.encode() + b"\n")
 
 
-def set_up(session: Session, place: Path, certificate: Path) -> Stage:
-    """Make what the session finds in `place`, an empty directory."""
+def set_up(session: Session, place: Path, certificate: Path, ports: Mapping[str, int]) -> Stage:
+    """Make what the session finds in `place`, an empty directory. `ports`: of its helpers."""
     work = place / "work"
     work.mkdir()
+    known = {"$DIR": str(work), "$CERT": str(certificate), **{f"${name}": str(port) for name, port in ports.items()}}
 
     def fill(text: str) -> str:
-        return text.replace("$DIR", str(work)).replace("$CERT", str(certificate))
+        for name, value in known.items():
+            text = text.replace(name, value)
+        return text
 
     for name, content in session.make.items():
         path = work / name.rstrip("*")

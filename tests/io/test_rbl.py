@@ -75,7 +75,7 @@ def test_an_address_without_a_text_is_a_listing_too() -> None:
     zone = {"bl.example A": ["127.0.0.2", "127.0.1.4"]}
     played, front = play({**BLACK, **DEBUG}, zone)
     assert blocked(played) == [b"451 4.3.0 Blocked: listed by bl.example"]
-    assert "rbl: blacklisted by bl.example: " in front.log
+    assert "rbl: blacklisted by bl.example: no text" in front.log
     played, _ = play({**BLACK, **COMPAT}, zone)
     assert codes(played.output) == ACCEPTED
 

@@ -115,7 +115,7 @@ def test_clamd_answers(answer: bytes, ours: str, compat: str) -> None:
 def test_clamd_says_why_it_cannot() -> None:
     scanned = Scanned("clamav", AT_CLAMD, {CLAMD: clamd(b"INSTREAM size limit exceeded. ERROR\n")})
     assert scanned.log == [
-        "clamav: ('192.0.2.10', 3310): INSTREAM size limit exceeded. ERROR; every address has been tried"
+        "clamav: 192.0.2.10 port 3310: INSTREAM size limit exceeded. ERROR; there is no other address"
     ]
 
 

@@ -158,7 +158,7 @@ class Performer:
                 failures.append(f"{place}: no answer")
             else:
                 return (yield from self._connected(operation, Peer(self._doors.address_of(place), stream)))
-        raise Unreachable("; ".join(failures) or "every address has been tried")
+        raise Unreachable("; ".join(failures) or "there is no other address")
 
     def _connected(self, operation: Connect, peer: Peer) -> Steps[Peer]:
         try:

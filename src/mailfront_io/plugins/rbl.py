@@ -123,7 +123,7 @@ class RBL(Plugin):
                 if self._is_compat:
                     break
             elif listing.texts is not None:
-                self._debug(f"rbl: {how} by {listing.zone}: {' // '.join(listing.texts)}")
+                self._debug(f"rbl: {how} by {listing.zone}: {' // '.join(listing.texts) or 'no text'}")
                 found = listing
                 if how == "whitelisted":
                     break
