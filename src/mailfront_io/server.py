@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from mailfront_io.drivers.listener import Listener
+from mailfront_io.listening import BadAddress, ListeningAddress, open_listener, parse_listening_address
 from mailfront_io.log import line_log
 from mailfront_io.ops import Connection
 from mailfront_io.ops import Session as SessionCoroutine
@@ -34,7 +35,6 @@ DEVELOPMENT_PORTS = {"smtp": 2525, "lmtp": 2524, "qmtp": 2209, "qmqp": 2628, "po
 
 MAX_CONNECTIONS = 1000
 MAX_PER_CLIENT = 20
-BACKLOG = 1024
 
 EPILOG = """\
 Without PROTOCOL BACKEND it serves the development defaults: SMTP on 2525, with STARTTLS and AUTH on 2587,
@@ -137,37 +137,23 @@ def facts(connection: Connection, local_host: str) -> dict[str, str]:
 
 
 def parse_address(text: str, default_port: int) -> tuple[str, int]:
-    """``HOST:PORT``, ``HOST``, ``:PORT`` or ``[IPV6]:PORT``. Raises `ConfigurationError`."""
-    host, colon, port = text.rpartition(":")
-    if text.endswith("]") or not colon:
-        host, port = text, str(default_port)
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
-        raise ConfigurationError(f"--listen {text}: the port is a number up to 65535: write HOST:PORT")
-    return host.strip("[]") or "127.0.0.1", int(port)
+    """``HOST:PORT``, ``HOST``, ``:PORT`` or ``[IPV6]:PORT``; 127.0.0.1 if there is no host. Raises
+    `ConfigurationError`."""
+    try:
+        address = parse_listening_address(text, default_port)
+    except BadAddress as error:
+        raise ConfigurationError(f"--listen {error}") from None
+    if address.kind != "tcp":
+        raise ConfigurationError(f"--listen {text}: write HOST:PORT")
+    return address.host or "127.0.0.1", address.port
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises `ConfigurationError`."""
     try:
-        family, kind, protocol, _, name = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port}: {error.strerror}: name an address of this machine"
-        ) from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(name)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port}: {error.strerror}: choose another with --listen HOST:PORT"
-        ) from error
-    return listener
+        return open_listener(ListeningAddress("tcp", host, port))
+    except BadAddress as error:
+        raise ConfigurationError(f"{error}: choose another with --listen HOST:PORT") from None
 
 
 def serve(
@@ -226,9 +212,10 @@ def serve(
             sock.close()
 
 
-def _service(
+def service_of(
     words: list[str], environment: Mapping[str, str], log: Callable[[str], None]
 ) -> "Service | LoginService":
+    """The service of a line. Raises `ConfigurationError`."""
     if words[0] == "pop3":
         from mailfront_io.pop3_service import pop3_service_from_line
 
@@ -368,7 +355,7 @@ def main(words: list[str]) -> int:
                     "a line is PROTOCOL BACKEND [PLUGINS...], such as: smtp echo accept; or: pop3 maildir; or: "
                     "imap PROGRAM"
                 )
-            service = _service(arguments.line, environment, log)
+            service = service_of(arguments.line, environment, log)
             if service.load_error is not None:
                 raise ConfigurationError(f"{service.load_error}: see mailfront --help for the names")
             service.check_required()

@@ -1,0 +1,1 @@
+"""The configuration file of ``mailfront serve -c FILE``: what may stand in it, reading it, and what is dangerous."""

@@ -1,0 +1,116 @@
+"""What cannot be seen in the file alone: whether what it names can be opened, and what is dangerous in it."""
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from mailfront_io.config.reading import Config, ListenerConfig, Problem
+from mailfront_io.listening import BadAddress, is_local, parse_listening_address
+from mailfront_io.session import parse_number
+from mailfront_io.settings import ConfigurationError
+from mailfront_proto.record import record
+
+if TYPE_CHECKING:
+    from mailfront_io.login_service import LoginService
+    from mailfront_io.service import Service
+
+_KEYS = {
+    "TLS_CERTFILE": "certificate",
+    "TLS_KEYFILE": "key",
+    "MAILFRONT_PROFILE": "profile",
+    "AUTH_STORE": "store",
+}
+_VARIABLE = re.compile(r"\$([A-Z][A-Z0-9_]*)")
+
+_ACCEPTING = frozenset({"accept", "accept-recipient"})
+_RELAYING = frozenset({"smtp", "lmtp", "qmail", "queuedir"})
+"""Backends that may carry mail anywhere."""
+
+
+@record
+class Loaded:
+    """A listener whose service could be made."""
+
+    config: ListenerConfig
+    service: "Service | LoginService"
+
+
+def load(config: Config, log: Callable[[str], None]) -> tuple[list[Loaded], list[Problem]]:
+    """The services of all listeners, and what keeps the others from being made."""
+    from mailfront_io.server import service_of
+
+    loaded, problems = [], []
+    for listener in config.listeners:
+        try:
+            for address in listener.options["listen"]:
+                parse_listening_address(address)
+            service = service_of(listener.words, {**os.environ, **listener.environment}, log)
+            if service.load_error is not None:
+                raise ConfigurationError(str(service.load_error))
+            service.check_required()
+        except BadAddress as error:
+            problems.append(Problem(listener.line, f"listener {listener.name}.listen", str(error)))
+        except ConfigurationError as error:
+            problems.append(Problem(listener.line, f"listener {listener.name}", in_words_of_the_file(str(error))))
+        else:
+            loaded.append(Loaded(listener, service))
+    return loaded, problems
+
+
+def in_words_of_the_file(text: str) -> str:
+    """`text` with the keys of the file in place of the variables that stand for them."""
+    return _VARIABLE.sub(lambda match: _KEYS.get(match[1]) or f"settings.{match[1].lower()}", text)
+
+
+def dangers(config: Config) -> list[Problem]:
+    """What can be done, and should not."""
+    found = [problem for listener in config.listeners for problem in _dangers(listener)]
+    if os.geteuid() == 0 and not config.server["user"]:
+        found.append(Problem(0, "server.user", "the workers run as root: name a user who owns the mail", True))
+    return found
+
+
+def _dangers(listener: ListenerConfig) -> Iterator[Problem]:
+    def warning(key: str, text: str) -> Problem:
+        return Problem(listener.line, f"listener {listener.name}{key}", text, True)
+
+    protocol, environment = listener.words[0], listener.environment
+    everywhere = not all(is_local(address) for address in listener.options["listen"])
+    if protocol in ("smtp", "lmtp", "qmtp", "qmqp"):
+        backend, plugins = listener.words[1], {word.partition(",")[0] for word in listener.words[2:]}
+        if everywhere and plugins & _ACCEPTING and backend in _RELAYING and "require-auth" not in plugins:
+            yield warning(
+                ".plugins",
+                f"whoever connects may send mail to anyone through {backend}: an open relay; list accept-domains, "
+                "mailrules or require-auth in place of accept",
+            )
+    logins = protocol in ("pop3", "imap") or "AUTH_STORE" in environment
+    if logins and everywhere and parse_number(environment.get("AUTH_REQUIRES_TLS")) == 0:
+        yield warning(
+            ".settings.auth_requires_tls", "passwords cross the network in clear: take it out, and offer TLS"
+        )
+    if logins and protocol in ("smtp", "lmtp") and not environment.get("TLS_CERTFILE"):
+        yield warning(".certificate", "there is none, so PLAIN and LOGIN cannot be offered: name a certificate")
+    if environment.get("MAILFRONT_PROFILE") == "compat" and everywhere:
+        yield warning(".profile", "compat has the original's tolerances, and few limits: use it behind tcpserver")
+    for key, path in _secret_files(listener):
+        try:
+            mode = os.stat(path).st_mode
+        except OSError:
+            continue  # that is said when it is opened
+        if stat.S_ISREG(mode) and mode & 0o004:
+            yield warning(f".{key}", f"everybody on this host can read {path}: chmod o-r {path}")
+
+
+def _secret_files(listener: ListenerConfig) -> Iterator[tuple[str, str]]:
+    environment = listener.environment
+    if certificate := environment.get("TLS_CERTFILE"):
+        yield "key", environment.get("TLS_KEYFILE") or certificate
+    kind, _, name = environment.get("AUTH_STORE", "").partition(":")
+    if kind in ("sqlite", "static", "passwd", "tokens"):
+        yield "store", name
+    for variable, path in environment.items():
+        if variable.endswith("PASSWORD_FILE"):
+            yield f"settings.{variable.lower()}", path
