@@ -15,7 +15,19 @@ from mailfront_io.child_environment import LONGEST, child_environment
 from mailfront_io.children import SpawnFailed
 from mailfront_io.ops import Connection
 from mailfront_io.session import Session
-from mailfront_io.testing import CANCEL, EOF, RESET, STALL, Outside, Played, Program, VirtualClock
+from mailfront_io.testing import (
+    CANCEL,
+    EOF,
+    READ,
+    RESET,
+    STALL,
+    UNTIL_EOF,
+    Advance,
+    Outside,
+    Played,
+    Program,
+    VirtualClock,
+)
 from tests.front import ENVELOPE, Front, codes
 
 DATA = ENVELOPE + b"DATA\r\n"
@@ -103,7 +115,11 @@ def test_the_texts_of_a_setting() -> None:
             b"451 4.3.0 Writing data to qmail-queue failed.",
             "qmail: /bin/queue: exit code 0, and did not read to the end",
         ),
-        (Program(pipes={0: [RESET]}, code=31), b"554 5.3.0 Message refused.", "554 5.3.0 Message refused."),
+        (
+            Program(pipes={0: [RESET], 1: [Advance(30), RESET]}, code=31),
+            b"554 5.3.0 Message refused.",
+            "554 5.3.0 Message refused.",
+        ),
     ],
 )
 def test_what_goes_wrong_is_told_and_the_session_goes_on(program: Program, answer: bytes, logged: str) -> None:
@@ -133,6 +149,17 @@ def test_a_session_that_is_cancelled_kills_it() -> None:
     played, _ = handed(Program(seconds=100), DATA, BODY, CANCEL, catch=True)
     assert played.programs[0].killed
     assert b"354" in played.output and not played.output.endswith(b"250 2.6.0")
+
+
+def test_no_envelope_is_begun_before_all_of_the_message_is_read() -> None:
+    """A program that finds the end of a message that was cut, and an envelope, would queue half a message."""
+    slow = Program(pipes={0: [STALL, Advance(100), READ, UNTIL_EOF]})
+    clock = VirtualClock()
+    played, _ = handed(slow, clock=clock)
+    assert codes(played.output)[-1] == 250
+    halted = Program(pipes={0: [STALL]}, seconds=1e6)
+    played, _ = handed(halted, env={"QMAILQUEUE_TIMEOUT": "7"})
+    assert played.programs[0].received[1] == b""
 
 
 @pytest.mark.parametrize("end", [EOF, RESET], ids=["EOF", "reset"])

@@ -3,6 +3,9 @@
 The program gets the message on descriptor 0 and the envelope on descriptor 1: ``F`` sender NUL, ``T`` recipient NUL for
 each recipient, NUL. Its exit code says what became of it. It is started when the message is complete, so nobody waits
 for a slow client but us, and a client that breaks off leaves nothing to clean up.
+
+The envelope is not begun before all of the message is in the pipe: should we be killed in between, the program finds
+no envelope, and queues nothing; else it would take half a message for a whole one.
 """
 
 import errno
@@ -99,8 +102,11 @@ class Qmail(Backend):
             with await Spawn(
                 [program], child_environment(session), directory=home, writes=[0, 1], deadline=deadline
             ) as child:
-                message, envelope = spool.blocks(), _envelope(session.envelope)
-                done = await Exchange({child.pipes[0]: message, child.pipes[1]: envelope}, {}, deadline)
+                message, envelope = child.pipes[0], child.pipes[1]
+                done = await Exchange({message: spool.blocks()}, {}, deadline)
+                if not done.unsent:
+                    done = await Exchange({envelope: _envelope(session.envelope)}, {}, deadline)
+                envelope.close()
                 code = await child.wait(deadline)
         except SpawnFailed as error:
             _checked.discard(home)
