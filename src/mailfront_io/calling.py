@@ -81,7 +81,13 @@ class Plan:
         return {name: getattr(backend, name) for name in self._backend_hooks}
 
 
-make_plan = lru_cache(maxsize=256)(Plan)
+_plan = lru_cache(maxsize=256)(Plan)
+
+
+def make_plan(kinds: tuple[type[Hooks], ...]) -> Plan:
+    """The plan of `kinds`. It is kept for the classes as they are written: those that a service derives of them have
+    what its connections share, and go with it."""
+    return _plan(tuple([vars(kind).get("written", kind) for kind in kinds]))
 
 
 class Caller:

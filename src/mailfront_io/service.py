@@ -92,7 +92,7 @@ class Service:
             shared = kind.configure(self.environment, self.log)
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
-        return type(kind.__name__, (kind,), {"__doc__": kind.__doc__, "shared": shared})
+        return type(kind.__name__, (kind,), {"__doc__": kind.__doc__, "shared": shared, "written": kind})
 
     def _load_front_end(self) -> Callable[[Session, Pipeline], SessionCoroutine]:
         """The front end of the protocol, and no other: a one-shot program loads it for each connection."""

@@ -1,5 +1,6 @@
 """The relaying backends between scripts: what the next server is told, and what of its answers the client learns."""
 
+import gc
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -641,3 +642,15 @@ def test_a_service_without_an_upstream() -> None:
         service.check_required()
     output = run_script(service.session, [b"EHLO c\r\nMAIL FROM:<a@a.example>\r\n", EOF]).output
     assert output.endswith(b"\r\n451 4.3.0 Missing backend configuration parameter\r\n")
+
+
+def test_kept_connections_go_with_their_service() -> None:
+    """When a service is replaced, as at a reload, QUIT is said on what it has kept."""
+    relay = Relay()
+    played = relay.play(sends(), {UP: [*hello(), *takes()]})
+    [kept] = relay.service._backend.shared[1]._idle
+    received = kept.peer.stream.party.received
+    assert played.peers[0][1] == bytes(received)
+    del relay
+    gc.collect()
+    assert kept.peer.closed and received.endswith(b"\r\n.\r\nQUIT\r\n")
