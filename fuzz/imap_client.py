@@ -1,8 +1,8 @@
 """Harness: the IMAP client machine, up to the login.
 
-The first byte chooses what the client does, the second how the rest is cut, the third which commands; the rest is what
-the server sends. What must hold besides what holds for every machine: only `RemoteProtocolError` escapes, its text can
-be shown, and what is sent is whole lines.
+The first byte chooses what the client does (bit 2: with low limits), the second how the rest is cut, the third which
+commands; the rest is what the server sends. What must hold besides what holds for every machine: only
+`RemoteProtocolError` escapes, its text can be shown, and what is sent is whole lines.
 """
 
 import random
@@ -14,8 +14,10 @@ from mailfront_proto.imap import Authenticated, ClientEvent, IMAPClient, ReadyFo
 from mailfront_proto.sasl import LoginClient, PlainClient
 from mailfront_proto.testing import Player, Raised
 
-HELD = 400_000
-"""Bytes: a whole response, and the store behind it."""
+LIMITS = {"max_response_line": 400, "max_response": 1000}
+HELD = 8192
+"""Bytes, with `LIMITS`: a whole response, the store behind it, and capabilities."""
+LOW_LIMITS = 4
 SECRET = Secret(b"secret")
 
 COMMANDS: tuple[Callable[[IMAPClient], None], ...] = (
@@ -58,7 +60,8 @@ def new_player(choice: int, seed: int) -> Player[IMAPClient]:
                 continue
             return
 
-    return Player(Client(allow_preauth=bool(choice & 1)), react, raises=RemoteProtocolError)
+    client = Client(allow_preauth=bool(choice & 1), **(LIMITS if choice & LOW_LIMITS else {}))
+    return Player(client, react, raises=RemoteProtocolError)
 
 
 def check(data: bytes) -> None:
@@ -67,7 +70,8 @@ def check(data: bytes) -> None:
         return
     choice, cutting, seed = data[0], data[1], data[2]
     # Where TLS begins, what has come behind it is fatal, or is TLS's: the cut decides. So it does behind a hand-over.
-    outcome = check_machine(lambda: new_player(choice, seed), data[3:], cutting, held=HELD, invariant=False)
+    held = HELD if choice & LOW_LIMITS else None
+    outcome = check_machine(lambda: new_player(choice, seed), data[3:], cutting, held=held, invariant=False)
     for event in outcome.events:
         if isinstance(event, Raised):
             assert event.text.isprintable(), event.text

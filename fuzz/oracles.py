@@ -28,21 +28,25 @@ MEMORY = range(168, 176)
 """Values of the byte that says how an input is cut. Those of `MEMORY` take long, and none is dear to fuzzers."""
 
 MEMORY_STREAM = 64 * 1024
-"""Bytes that a peer sends where it does not stop. Machines whose limits are above a third of it are not asked: make
-some with low ones."""
+"""Bytes that a peer sends where it does not stop."""
+
+MOST_HELD = MEMORY_STREAM // 3
+"""Bytes that a machine may hold, for which that stream says something: make machines with low limits."""
 
 T = TypeVar("T")
 
 
-def check_machine(new: NewPlayer, wire: bytes, cutting: int, *, held: int, invariant: bool = True) -> Outcome:
+def check_machine(new: NewPlayer, wire: bytes, cutting: int, *, held: int | None, invariant: bool = True) -> Outcome:
     """Play `wire` whole and cut; what came of it whole.
 
     `cutting`, a byte of the input, says how: `BYTE_BY_BYTE`, or in random pieces. Where it is one of `MEMORY`, the
-    peer also says the last piece again and again, and the machine may hold `held` bytes. `invariant` False: where
-    TLS begins the cut decides, since what comes behind is not the machine's; the outcomes are not compared.
+    peer also says the last piece again and again, and the machine may hold `held` bytes, `MOST_HELD` at most; None:
+    that is not asked of a machine with high limits. `invariant` False: where TLS begins the cut decides, since what
+    comes behind is not the machine's; the outcomes are not compared.
     """
     pieces = cut(wire, cutting)
-    if cutting in MEMORY and wire and held < MEMORY_STREAM // 3:
+    assert held is None or held <= MOST_HELD, held
+    if cutting in MEMORY and wire and held is not None:
         *before, pattern = pieces[0]
         assert_memory_bounded(lambda: new().play([before], eof=False), pattern, held, size=MEMORY_STREAM, block=1024)
     if invariant:

@@ -1,22 +1,27 @@
 """Harness: the POP3 client machine.
 
 The first byte chooses what the client does (bit 7: logs in, command by command; else it pipelines commands about
-messages), the second how the rest is cut, the third which commands; the rest is what the server sends. What must hold
-besides what holds for every machine: only `RemoteProtocolError` escapes, and its text can be shown.
+messages; bit 6: with low limits), the second how the rest is cut, the third which commands; the rest is what the server
+sends. What must hold besides what holds for every machine: only `RemoteProtocolError` escapes, and its text can be
+shown.
 """
 
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
+from unittest.mock import patch
 
 from fuzz.oracles import MAX_WIRE, check_machine
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
-from mailfront_proto.pop3 import ClientEvent, ConnectionClosed, POP3Client, ReadyForTLS, Secret, State
+from mailfront_proto.pop3 import ClientEvent, ConnectionClosed, POP3Client, ReadyForTLS, Secret, State, client_session
 from mailfront_proto.pop3.client_session import MAX_PIPELINED
 from mailfront_proto.sasl import LoginClient, PlainClient
 from mailfront_proto.testing import Player, Raised
 
-HELD = 400_000
-"""Bytes: a thousand entries of a listing, and what is buffered."""
+MAX_LINE = 80
+HELD = 16_384
+"""Bytes, with low limits: entries of a listing, capabilities, and what is buffered."""
+LOW_LIMITS = 64
 SECRET = Secret(b"secret")
 
 BEFORE_LOGIN: tuple[Callable[[POP3Client], None], ...] = (
@@ -42,9 +47,8 @@ ABOUT_MESSAGES: tuple[Callable[[POP3Client], None], ...] = (
 )
 
 
-def pipelining(seed: int) -> POP3Client:
-    """A client that has logged in, and said many commands."""
-    client = POP3Client()
+def pipelining(client: POP3Client, seed: int) -> POP3Client:
+    """`client`, once it has logged in, and said many commands."""
     player = Player(client, lambda client, event: None)
     player.receive(b"+OK\r\n")
     client.capa()
@@ -73,8 +77,8 @@ def new_player(choice: int, seed: int) -> Player[POP3Client]:
             except LocalProtocolError:  # what is not offered
                 continue
 
-    client = POP3Client() if choice & 128 else pipelining(seed)
-    return Player(client, react, raises=RemoteProtocolError)
+    client = POP3Client(max_reply_line=MAX_LINE) if choice & LOW_LIMITS else POP3Client()
+    return Player(client if choice & 128 else pipelining(client, seed), react, raises=RemoteProtocolError)
 
 
 def check(data: bytes) -> None:
@@ -82,8 +86,12 @@ def check(data: bytes) -> None:
     if len(data) < 4 or len(data) > MAX_WIRE:
         return
     choice, cutting, seed = data[0], data[1], data[2]
-    # An answer that comes before its command is no answer: command by command, the cut decides.
-    outcome = check_machine(lambda: new_player(choice, seed), data[3:], cutting, held=HELD, invariant=not choice & 128)
+    low = bool(choice & LOW_LIMITS)
+    with patch.multiple(client_session, ENTRIES_AT_ONCE=20, MAX_CAPABILITIES=20) if low else nullcontext():
+        # An answer that comes before its command is no answer: command by command, the cut decides.
+        outcome = check_machine(
+            lambda: new_player(choice, seed), data[3:], cutting, held=HELD if low else None, invariant=not choice & 128
+        )
     assert isinstance(outcome.events[-1], ConnectionClosed)
     errors = [event.text for event in outcome.events if isinstance(event, Raised)]
     assert len(errors) <= 1 and all(text.isprintable() for text in errors)

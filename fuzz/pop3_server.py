@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from fuzz.oracles import MAX_WIRE, MEMORY_STREAM, check_machine
+from fuzz.oracles import MAX_WIRE, check_machine
 from mailfront_proto.pop3 import (
     COMPAT,
     DEFAULT,
@@ -30,7 +30,7 @@ from mailfront_proto.testing import Player
 LIMITS = Limits(command_line=100, auth_line=200, errors_in_row=5, errors=9, idle_commands=20, user_commands=4)
 PROFILES = (DEFAULT, replace(DEFAULT, limits=LIMITS), COMPAT, replace(COMPAT, limits=LIMITS))
 MODES = (Mode.WHOLE, Mode.WHOLE, Mode.MAILBOX, Mode.LOGIN)
-HELD = (MEMORY_STREAM, 8192, MEMORY_STREAM, 8192)
+HELD = (None, 8192, None, 8192)
 """Bytes, for each profile; lines are short where the limits are low."""
 MESSAGES = (b"a: b\n\n.one\ntwo\n", b"c: d\r\n\r\n.\r\nno end", b"", b"\n" * 300)
 UIDS = (b"one", b"two words\r\n", b"\xff" * 80, b"f" * 70)

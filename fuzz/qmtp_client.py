@@ -13,7 +13,8 @@ from mailfront_proto.qmtp.client import PackageClient
 from mailfront_proto.qmtp.responses import encode_response, parse_response
 from mailfront_proto.testing import Player, ignore
 
-HELD = 32_768
+HELD = 16_384
+"""Bytes: a response, and the store behind it."""
 TO = ("a@b.example", "c@d.example", "e@f.example")
 
 

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from fuzz.oracles import MAX_WIRE, check_machine
+from fuzz.oracles import MAX_WIRE, MOST_HELD, check_machine
 from mailfront_proto.sasl import ServerOptions
 from mailfront_proto.smtp import (
     COMPAT,
@@ -85,9 +85,13 @@ def check(data: bytes) -> None:
     if len(data) < 4 or len(data) > MAX_WIRE:
         return
     choice, cutting, seed = data[0], data[1], data[2]
-    longest = PROFILES[choice & 7].limits.auth_line
+    held = 3 * PROFILES[choice & 7].limits.auth_line + OBJECTS
     outcome = check_machine(
-        lambda: new_player(choice, seed), data[3:], cutting, held=3 * longest + OBJECTS, invariant=not choice & 64
+        lambda: new_player(choice, seed),
+        data[3:],
+        cutting,
+        held=held if held <= MOST_HELD else None,
+        invariant=not choice & 64,
     )
     assert isinstance(outcome.events[-1], ConnectionClosed)
     for line in outcome.output.split(b"\r\n")[:-1]:

@@ -42,6 +42,26 @@ def test_the_machine_oracle_sees_memory_that_grows(monkeypatch: pytest.MonkeyPat
         check(bytes([1, oracles.MEMORY[0], 0]) + wire)
 
 
+CLIENTS = {
+    "imap_client": b"\x04%c\0* OK x\r\n" + b"* CAPABILITY x" * 20,
+    "pop3_client": b"\x40%c\0" + b"+OK " * 20,
+    "qmtp_client": b"\x00%c9999999:" + b"K" * 20,
+}
+"""Harness to an input, where the byte that says how to cut is missing."""
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_the_machine_oracle_sees_memory_that_grows_in_clients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = importlib.import_module(f"fuzz.{name}").check
+    wire = CLIENTS[name] % oracles.MEMORY[0]
+    check(wire)
+    read_line = ReceiveBuffer.read_line
+    monkeypatch.setattr(ReceiveBuffer, "read_line", lambda buffer, limit: read_line(buffer, 10_000_000))
+    monkeypatch.setattr("mailfront_proto.qmtp.client.MAX_RESPONSE", 10_000_000)
+    with pytest.raises(AssertionError, match="bytes held after"):
+        check(wire)
+
+
 def test_the_decoder_harness_sees_a_lost_dot(monkeypatch: pytest.MonkeyPatch) -> None:
     feed = DotDecoder.feed
 

@@ -27,7 +27,7 @@ def test_a_uid_that_forges_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_exception_that_escapes_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailfront_proto.pop3.server_mailbox.to_number", lambda digits: int(digits[:1]))
+    monkeypatch.setattr("mailfront_proto.pop3.server_mailbox.to_number", lambda digits: int(digits[1:]))
     with pytest.raises(ValueError, match="invalid literal"):
         run.play_seeds("pop3_server")
 
