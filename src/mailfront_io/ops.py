@@ -145,6 +145,23 @@ class StartTLS(Operation[TLSFacts]):
         self.deadline = deadline
 
 
+class StartParentTLS(Operation[None]):
+    """Have the program that started this one do the TLS handshake with the client, and go on inside TLS (UCSPI-TLS).
+
+    It is told by a ``y`` on the descriptor `control`; what the client says is then read from `read`, what it is to hear
+    is written to `write`, and the session's own descriptors are not touched again. Only in a program that serves one
+    connection. A handshake that fails is the end of the stream for the next `Recv`. Throws `TLSFailed`.
+    """
+
+    __slots__ = ("control", "read", "write")
+
+    def __init__(self, control: int, read: int, write: int) -> None:
+        self.control = control
+        self.read = read
+        self.write = write
+        self.deadline = None
+
+
 class Sleep(Operation[None]):
     """Wait `seconds`, while other sessions go on."""
 

@@ -26,6 +26,7 @@ _PLUGINS = {
     "rbl": "mailfront_io.plugins.rbl:RBL",
     "reject": "mailfront_io.plugins.reject:Reject",
     "relayclient": "mailfront_io.plugins.relayclient:RelayClient",
+    "starttls-ucspi": "mailfront_io.plugins.starttls_ucspi:StartTLSUCSPI",
     "require-auth": "mailfront_io.plugins.require_auth:RequireAuth",
     "spamassassin": "mailfront_io.plugins.spamassassin:SpamAssassin",
 }

@@ -5,10 +5,10 @@ values; it does nothing.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from mailfront_io.ops import Connection, TLSFacts
+from mailfront_io.ops import Connection, StartParentTLS, TLSFacts
 from mailfront_proto.smtp.parameters import NO_MAIL_OPTIONS, NO_RECIPIENT_OPTIONS, MailOptions, RecipientOptions
 from mailfront_proto.smtp.profile import DEFAULT, Profile
 
@@ -121,6 +121,8 @@ class Session:
         """What was agreed, while TLS is in use."""
         self.tls_context: ssl.SSLContext | None = None
         """Server settings for TLS; None: it cannot be had."""
+        self.parent_tls: StartParentTLS | None = None
+        """How TLS can be had from the program that started this one, in place of our own."""
         self.tls_key_type = "RSA"
         """The kind of our certificate's key, ``RSA`` or ``ECDSA``, for the log."""
         self.credentials: CredentialStore | None = None
@@ -197,6 +199,11 @@ class Session:
     def putenv(self, name: str, value: str) -> None:
         """Assign a setting for this session; earlier assignments of the same name still win."""
         self._assignments.append((name, value))
+
+    def remove_settings(self, names: Collection[str]) -> None:
+        """Forget settings for the rest of the session: children do not get them, either."""
+        self._settings = {name: value for name, value in self._settings.items() if name not in names}
+        self.environment = {name: value for name, value in self.environment.items() if name not in names}
 
     def reset_env(self) -> None:
         """Drop the assignments."""

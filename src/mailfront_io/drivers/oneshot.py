@@ -15,7 +15,7 @@ import signal
 import time
 from stat import S_ISREG, S_ISSOCK
 
-from mailfront_io.drivers.stepper import CLOCK, World, run
+from mailfront_io.drivers.stepper import CLOCK, NO_PARENT_TLS, World, run
 from mailfront_io.ops import (
     RECEIVE_SIZE,
     Cancelled,
@@ -25,6 +25,7 @@ from mailfront_io.ops import (
     SessionFactory,
     Stopping,
     Thread,
+    TLSFailed,
 )
 
 TYPE_CHECKING = False
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mailfront_io.drivers.stepper import Interest
+    from mailfront_io.ops import StartParentTLS
 
 SMALL_WRITE = 512
 """What POSIX lets any pipe take at once when `poll` says that it can be written (`_POSIX_PIPE_BUF`)."""
@@ -162,15 +164,19 @@ class DescriptorWorld(World):
     def __init__(self, input_fd: int, output_fd: int, signals: Signals, alone: bool = False) -> None:
         self.clock = CLOCK
         self._alone = alone
-        self._input = input_fd
-        self._output = output_fd
         self._signals = signals
         self._shielded = False  # Cancelled was thrown: nothing interrupts any more
+        self._timer = self._poll(None, 0)
+        self._attach(input_fd, output_fd)
+
+    def _attach(self, input_fd: int, output_fd: int) -> None:
+        """Read and write these from now on."""
+        self._input = input_fd
+        self._output = output_fd
         self._eof = False
         self._broken: str | None = None
         self._readable = self._poll(input_fd, select.POLLIN)
         self._writable = self._poll(output_fd, select.POLLOUT)
-        self._timer = self._poll(None, 0)
         self._size = RECEIVE_SIZE
         self._peek: Callable[[], int] | None = None  # how far the next line goes
         self._peeked: raw_socket.socket | None = None
@@ -256,6 +262,19 @@ class DescriptorWorld(World):
         """`TakeOver`."""
         return (self._input, self._output) if self._alone else None
 
+    def start_parent_tls(self, operation: "StartParentTLS") -> None:
+        """`StartParentTLS`."""
+        if not self._alone:
+            raise NO_PARENT_TLS
+        try:
+            os.write(operation.control, b"y")
+            os.fstat(operation.read)
+            os.fstat(operation.write)
+        except OSError as error:
+            raise TLSFailed(f"UCSPI-TLS: {error.strerror}") from error
+        self._let_go()
+        self._attach(operation.read, operation.write)
+
     def recv_line(self, deadline: float | None, idle: bool) -> bytes:
         """`RecvLine`: a socket is looked at first, from anything else one byte is taken."""
         if self._peek is None:
@@ -287,11 +306,10 @@ class DescriptorWorld(World):
     def close(self) -> None:
         """Let go of the descriptors, which stay open, and read away what the peer of a socket has sent but
         nobody read: closing over it would send a reset, which can destroy our last reply on its way."""
-        if self._peeked is not None:
-            self._peeked.detach()
-        if self._socket is None:
+        is_socket = self._socket is not None
+        self._let_go()
+        if not is_socket:
             return
-        self._socket.detach()
         left = DISCARD_BYTES
         try:
             while left > 0 and S_ISSOCK(os.fstat(self._input).st_mode):
@@ -302,6 +320,13 @@ class DescriptorWorld(World):
                 left -= len(data)
         except (OSError, ValueError):  # gone, or a descriptor beyond what select takes
             pass
+
+    def _let_go(self) -> None:
+        """The descriptors stay open."""
+        for made in (self._peeked, self._socket):
+            if made is not None:
+                made.detach()
+        self._peeked = self._socket = None
 
     def _poll(self, fd: int | None, events: int) -> select.poll:
         poller = select.poll()

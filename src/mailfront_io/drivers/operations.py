@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mailfront_io.children import Child, HandOff, Spawn, Wait
 from mailfront_io.drivers.doors import Doors, Process, System, receive, transmit
-from mailfront_io.drivers.stepper import Interest, OwnStream, Ready, TakeOver, not_an_operation
+from mailfront_io.drivers.stepper import NO_PARENT_TLS, Interest, OwnStream, Ready, TakeOver, not_an_operation
 from mailfront_io.ops import (
     CLEANUP_SECONDS,
     Cancelled,
@@ -30,6 +30,7 @@ from mailfront_io.ops import (
     RecvLine,
     Send,
     Sleep,
+    StartParentTLS,
     StartTLS,
     Thread,
     TLSFacts,
@@ -393,6 +394,12 @@ class Performer:
         if deadline is not None and deadline <= self.clock.monotonic():
             raise DeadlineExceeded
 
+    def parent_tls(self, operation: StartParentTLS) -> Steps[None]:
+        """`StartParentTLS`: the driver does it, if it serves nothing else."""
+        if (yield TakeOver()) is None:
+            raise NO_PARENT_TLS
+        yield operation
+
     # The end
 
     def close(self) -> Steps[None]:
@@ -427,6 +434,7 @@ PERFORM: dict[type, Perform] = {
     Relay: Performer.relay,
     Resolve: Performer.resolve,
     Spawn: Performer.spawn,
+    StartParentTLS: Performer.parent_tls,
     Wait: Performer.wait_for,
 }
 

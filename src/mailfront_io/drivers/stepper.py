@@ -33,8 +33,10 @@ from mailfront_io.ops import (
     RecvLine,
     Send,
     Sleep,
+    StartParentTLS,
     StartTLS,
     Thread,
+    TLSFailed,
 )
 
 TYPE_CHECKING = False
@@ -64,6 +66,9 @@ READ, WRITE = 1, 4  # POLLIN, POLLOUT
 
 Interest = tuple[Any, int]
 """A descriptor (the scripted driver has objects) and what to wait for: `READ`, `WRITE` or both."""
+
+
+NO_PARENT_TLS = TLSFailed("only a program that serves one connection can leave TLS to its parent")
 
 
 class Ready(Operation[None]):
@@ -134,6 +139,10 @@ class World(ABC):
         """`TakeOver`."""
         return None
 
+    def start_parent_tls(self, operation: StartParentTLS) -> None:
+        """`StartParentTLS`."""
+        raise NO_PARENT_TLS
+
     def recv_line(self, deadline: float | None, idle: bool) -> bytes:
         """`RecvLine`; a `Recv` where nothing read is ever lost."""
         return self.recv(deadline, idle)
@@ -189,6 +198,8 @@ def run(session: Steps[T], world: World) -> T:
                     world.send(operation.output, deadline)
                     operation.output = b""
                 answer = world.recv_line(deadline, operation.idle)
+            elif kind is StartParentTLS:
+                world.start_parent_tls(operation)
             elif kind is OwnStream:
                 answer = world.own_stream()
             elif kind is TakeOver:

@@ -1,6 +1,6 @@
 """The TLS handshake of a server session, as every front end does it: the operation, the facts, the log lines."""
 
-from mailfront_io.ops import ConnectionLost, DeadlineExceeded, StartTLS, TLSFailed
+from mailfront_io.ops import ConnectionLost, DeadlineExceeded, StartTLS, TLSFacts, TLSFailed
 from mailfront_io.session import Session
 from mailfront_io.tls import gnutls_names
 
@@ -27,4 +27,18 @@ async def handshake(session: Session, deadline: float, alpn: tuple[str, ...] = (
     session.strings["tls_cipher"] = facts.cipher
     session.bytes_in = session.bytes_out = 0
     session.log(f"TLS handshake: {gnutls_names(facts, session.tls_key_type)}")
+    return True
+
+
+async def parent_handshake(session: Session) -> bool:
+    """Leave TLS to the program that started this one; whether it could be asked. What it agrees on is not known."""
+    assert session.parent_tls is not None
+    try:
+        await session.parent_tls
+    except TLSFailed as error:
+        session.log(f"TLS handshake failed: {error}")
+        return False
+    session.tls = TLSFacts("", "", 0)
+    session.numbers["tls_state"] = 1
+    session.bytes_in = 0  # but bytes_out go on, as in the original
     return True

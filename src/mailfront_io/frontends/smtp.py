@@ -10,7 +10,7 @@ from math import inf
 from mailfront_io.auth.store import Identity
 from mailfront_io.frontends.authentication import Verdict, answer, exchange_failed, failure_delay, log_in
 from mailfront_io.frontends.conversation import Conversation
-from mailfront_io.frontends.handshake import handshake
+from mailfront_io.frontends.handshake import handshake, parent_handshake
 from mailfront_io.ops import ConnectionLost, DeadlineExceeded, Recv, Stopping, TLSFailed
 from mailfront_io.pipeline import Pipeline, fold
 from mailfront_io.plugin import Command, Hooks, Lines, Parameter, Response
@@ -188,7 +188,10 @@ class SMTPFrontend(Conversation[SMTPServer]):
         for new in self._parameters:
             self.machine.register_parameter(new.verb, new.keyword, new.check, new.capability)
         self.machine.sasl = self.pipeline.mechanisms()
-        self.machine.offers_starttls = self.session.tls_context is not None and self.session.tls is None
+        session = self.session
+        can_start_tls = session.tls_context is not None or session.parent_tls is not None
+        self.machine.offers_starttls = can_start_tls and session.tls is None
+        self.machine.refuses_inside_tls = session.parent_tls is not None and self._compat
 
     # -- answers -----------------------------------------------------------------------------------------
 
@@ -396,9 +399,16 @@ class SMTPFrontend(Conversation[SMTPServer]):
         self.machine.accept()
 
     async def _handshake(self) -> bool:
-        if not await handshake(self.session, self._session_end, ("smtp",)):
+        session = self.session
+        if session.parent_tls is not None:
+            begun = await parent_handshake(session)
+        else:
+            begun = await handshake(session, self._session_end, ("smtp",))
+        if not begun:
             return False
-        self.machine.tls_established()
+        refusal = self.machine.tls_established()
+        if refusal is not None:
+            self._log_reply(refusal)
         self._command_end = self._now() + self._idle
         return True
 

@@ -53,6 +53,7 @@ BAD_XCLIENT = Reply(501, "5.5.4 Syntax error in XCLIENT attribute")
 TLS_ALREADY = Reply(503, "5.5.1 TLS is already in use")
 TLS_NO_PARAMETER = Reply(501, "5.5.4 STARTTLS takes no parameter")
 TLS_PIPELINED = Reply(554, "5.5.0 Unexpected pipelined commands following STARTTLS")
+TLS_PIPELINED_INSIDE = Reply(500, "5.5.1 Unexpected pipelined commands following STARTTLS")
 
 # AUTH (RFC 4954). Profiles without enhanced codes leave those of a failed exchange out, as the original does.
 ALREADY_AUTHENTICATED = Reply(503, "5.5.1 You are already authenticated.")

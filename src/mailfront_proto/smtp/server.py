@@ -104,6 +104,8 @@ class SMTPServer(ServerEnvelope):
     Set these when they become true or change:
 
     - `offers_starttls`: TLS can be had, and is not in use yet;
+    - `refuses_inside_tls`: what comes in plain text behind STARTTLS is thrown away, and refused inside TLS, as the
+      original does with UCSPI-TLS; otherwise it is refused at once, and ends the connection;
     - `sasl`: the mechanisms that AUTH offers now, and what they need: a `ServerOptions`, such as
       ``ServerOptions(["PLAIN", "LOGIN"])`` (without mechanisms, as at first, AUTH is an unknown command);
     - `message_size`: the largest message taken, in octets as RFC 1870 counts; None: no limit;
@@ -117,7 +119,7 @@ class SMTPServer(ServerEnvelope):
     `register_parameter`. Other words for what the machine says: `override_reply`.
     """
 
-    __slots__ = ("_table", "_usual")
+    __slots__ = ("_table", "_usual", "refuses_inside_tls")
 
     def __init__(
         self,
@@ -129,6 +131,7 @@ class SMTPServer(ServerEnvelope):
         lf_bodies: bool = False,
     ) -> None:
         super().__init__(hostname, profile, lmtp, greeting, lf_bodies)
+        self.refuses_inside_tls = False
         self._table = _dispatch_table(profile, lmtp)
         self._usual = _USUAL if profile.enhanced_codes else _ORIGINAL_USUAL
 
@@ -199,7 +202,7 @@ class SMTPServer(ServerEnvelope):
         kind = type(event)
         if code < 200 or code > 599 or (code < 400 and ((code >= 300) is not (kind is Data) or kind is Xclient)):
             raise LocalProtocolError(f"{code} is no possible answer to {kind.__name__}")
-        if kind is StartTLS and code < 400 and len(self._buffer):
+        if kind is StartTLS and code < 400 and len(self._buffer) and not self.refuses_inside_tls:
             # Plain text came in the meantime: as if it had come with the command.
             self._pending = None
             self._end_with(answers.TLS_PIPELINED)
@@ -283,18 +286,25 @@ class SMTPServer(ServerEnvelope):
             self._send(reply.code, reply.text)
         self._close(ConnectionClosed("aborted", in_message, reply))
 
-    def tls_established(self) -> None:
+    def tls_established(self) -> Reply | None:
         """The handshake behind `StartTLS` is done: everything known of the client is forgotten, and the
         client is expected to say EHLO again (RFC 3207 section 4.2).
 
-        For implicit TLS call it before the first `next_event`; the greeting then comes inside TLS.
+        For implicit TLS call it before the first `next_event`; the greeting then comes inside TLS. Returns what it has
+        refused of plain text, with `refuses_inside_tls`.
         """
-        if self._state not in (State.TLS, State.GREETING) or len(self._buffer):
+        late = len(self._buffer) > 0
+        if self._state not in (State.TLS, State.GREETING) or (late and not self.refuses_inside_tls):
             raise LocalProtocolError("tls_established() follows an accepted StartTLS, or comes before all else")
         self.in_tls = True
         if self._state is State.TLS:
             self._forget_client()
             self._state = _CONNECTED
+        if not late:
+            return None
+        self._buffer.clear()
+        self._say(answers.TLS_PIPELINED_INSIDE)
+        return answers.TLS_PIPELINED_INSIDE
 
     def _restart(self) -> None:
         """XCLIENT was accepted: as before the greeting, but inside TLS if that is in use. The next event is
@@ -439,7 +449,9 @@ class SMTPServer(ServerEnvelope):
     def _starttls(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         if argument and self.profile.parameters_checked:
             return self._refuse(verb, as_text(argument), answers.TLS_NO_PARAMETER)  # RFC 3207 section 4
-        if len(self._buffer):
+        if argument and self.refuses_inside_tls:
+            return self._refuse(verb, as_text(argument), self._wrong_parameter(needed=False))
+        if len(self._buffer) and not self.refuses_inside_tls:
             # Plain text behind the command would be read as if it came inside TLS.
             event = self._refuse(verb, "", answers.TLS_PIPELINED)
             self._close_with(event.reply)
