@@ -1,10 +1,12 @@
-"""The clamd and spamd codecs against the daemons themselves, on loopback, with rules and signatures of our own."""
+"""The clamd and spamd codecs, and the plugins, against the daemons themselves, on loopback, with our own rules and
+signatures."""
 
+import re
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,14 +14,18 @@ import pytest
 from mailfront_proto import clamd, spamd
 from mailfront_proto.errors import RemoteProtocolError
 from mailfront_proto.pull import NEED_DATA, PAUSED
+from tests.golden.recorded import PATH
+from tests.peers.one_shot import OneShot
 from tests.peers.programs import program
 
 pytestmark = pytest.mark.peer
 
-SECONDS = 20
+SECONDS = 60
 MARK = b"MAILFRONT-TEST-MARK"
+EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
+GTUBE = b"XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
 MESSAGE = b"Subject: hello\n\nOne line.\n.dot\n"
-STREAM_MAX = 100_000
+STREAM_MAX = 40_000
 
 Client = clamd.ClamdClient | spamd.SpamdClient
 
@@ -30,21 +36,38 @@ def free_port() -> int:
         return port
 
 
-def started(command: list[str], port: int, log: Path) -> Iterator[int]:
-    """Run a daemon until the tests of this file are done; the port, once it listens there."""
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent) as process:
+def started(prepare: Callable[[int], list[str]], log: Path) -> Iterator[int]:
+    """Run the daemon whose command `prepare` returns for a port, until the tests of this file are done; the port, once
+    it listens there. A port that somebody else has taken in the meantime is given up for another."""
+    for _ in range(5):
+        port = free_port()
+        command = prepare(port)
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent)
         try:
-            deadline = time.monotonic() + SECONDS
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), timeout=SECONDS).close()
-                    break
-                except ConnectionRefusedError:
-                    assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-                    time.sleep(0.05)
-            yield port
+            if listens(process, port):
+                yield port
+                return
         finally:
             process.terminate()
+            try:
+                process.wait(SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    pytest.fail(log.read_text())
+
+
+def listens(process: "subprocess.Popen[bytes]", port: int) -> bool:
+    """Wait until `process` listens, or has ended, or its time is over."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=SECONDS).close()
+            return process.poll() is None
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +81,17 @@ def home() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def clamd_port(home: Path) -> Iterator[int]:
     path = program("clamd")
-    (home / "test.ndb").write_text(f"Mailfront.Test-1:0:*:{MARK.hex()}\n")
-    port = free_port()
-    (home / "clamd.conf").write_text(
-        f"TCPSocket {port}\nTCPAddr 127.0.0.1\nDatabaseDirectory {home}\nForeground yes\nStreamMaxLength {STREAM_MAX}\n"
-    )
-    yield from started([path, "-c", str(home / "clamd.conf")], port, home / "clamd.log")
+    signatures = {"Mailfront.Test-1": MARK, "Eicar-Local-1": EICAR}
+    (home / "test.ndb").write_text("".join(f"{name}:0:*:{data.hex()}\n" for name, data in signatures.items()))
+
+    def prepare(port: int) -> list[str]:
+        (home / "clamd.conf").write_text(
+            f"TCPSocket {port}\nTCPAddr 127.0.0.1\nTCPAddr ::1\nLocalSocket {home}/clamd.sock\n"
+            f"DatabaseDirectory {home}\nForeground yes\nStreamMaxLength {STREAM_MAX}\n"
+        )
+        return [path, "-c", str(home / "clamd.conf")]
+
+    yield from started(prepare, home / "clamd.log")
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +100,19 @@ def spamd_port(home: Path) -> Iterator[int]:
     (home / "init.pre").write_text("loadplugin Mail::SpamAssassin::Plugin::Check\n")
     (home / "test.cf").write_text(
         f"body TEST_MARK /{MARK.decode()}/\nscore TEST_MARK 12.5\nrequired_score 5\nreport_safe 0\n"
+        f"body GTUBE /{re.escape(GTUBE.decode())}/\nscore GTUBE 1000\n"
         "clear_headers\nadd_header all Status _YESNO_, score=_SCORE_\n"
     )
-    port = free_port()
-    command = [
-        path, "--local", "--listen", f"127.0.0.1:{port}", "--max-children", "1", "--nouser-config",
-        "--username", "nobody", "--syslog", "stderr", "--configpath", str(home), "--siteconfigpath", str(home),
-    ]  # fmt: skip
-    yield from started(command, port, home / "spamd.log")
+
+    def prepare(port: int) -> list[str]:
+        addresses = (f"127.0.0.1:{port}", f"[::1]:{port}", str(home / "spamd.sock"))
+        return [
+            path, "--local", *(word for address in addresses for word in ("--listen", address)),
+            "--max-children", "1", "--nouser-config", "--username", "nobody", "--syslog", "stderr",
+            "--configpath", str(home), "--siteconfigpath", str(home),
+        ]  # fmt: skip
+
+    yield from started(prepare, home / "spamd.log")
 
 
 def pull(client: Client, port: int, cut: int = 65536) -> list[object]:
@@ -219,3 +252,81 @@ def test_h65_spamd_judges_half_a_message_but_that_is_no_verdict(spamd_port: int)
             client.receive_data(data)
     with pytest.raises(RemoteProtocolError, match="before it had the message"):
         client.next_event()
+
+
+# -- the plugins ---------------------------------------------------------------------------------------------
+
+
+def played(one_shot: OneShot, place: Path, plugin: str, env: Mapping[str, str], text: bytes) -> tuple[str, bytes, str]:
+    """A message with `text` in it through `plugin`, as a program of its own: the answer, what is stored, the log."""
+    for box in ("tmp", "new"):
+        (place / box).mkdir(exist_ok=True)
+    settings = {"PATH": PATH, "QUEUEDIR": str(place), "TCPLOCALHOST": "mx.example.org", **env}
+    body = (MESSAGE + text).replace(b"\n.", b"\n..").replace(b"\n", b"\r\n")
+    said = b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n" + body + b".\r\nQUIT\r\n"
+    run = one_shot.run(["mailfront", "smtp", "queuedir", plugin, "accept"], settings, place, said)
+    stored = b""
+    for path in (place / "new").iterdir():
+        stored = path.read_bytes().partition(b"\0\0")[2]
+        path.unlink()
+    return run.stdout.split(b"\r\n")[-3].decode(), stored, run.stderr.decode()
+
+
+@pytest.mark.parametrize("profile", ["default", "compat"])
+@pytest.mark.parametrize("where", ["ip", "ip6", "names", "unix"])
+def test_clamav(
+    one_shot: OneShot, tmp_path: Path, home: Path, clamd_port: int, profile: str, where: str
+) -> None:
+    env = {"MAILFRONT_PROFILE": profile} | {
+        "ip": {"CLAMAV_HOST": "127.0.0.1", "CLAMAV_PORT": str(clamd_port)},
+        "ip6": {"CLAMD_HOST": "::1", "CLAMD_PORT": str(clamd_port)},
+        "names": {"CLAMAV_HOST": "127.0.0.77, localhost", "CLAMAV_PORT": str(clamd_port)},  # nobody is at the first
+        "unix": {"CLAMAV_PATH": str(home / "clamd.sock")},
+    }[where]
+    reply, stored, _ = played(one_shot, tmp_path, "clamav", env, b"")
+    assert (reply[:4], stored) == ("250 ", MESSAGE)
+    reply, stored, _ = played(one_shot, tmp_path, "clamav", env, EICAR + b"\n")
+    assert reply == "554 5.7.0 Virus scan failed: Eicar-Local-1.UNOFFICIAL FOUND"
+    assert stored == b""
+
+
+def test_clamav_with_a_message_that_is_too_long_for_clamd(one_shot: OneShot, tmp_path: Path, clamd_port: int) -> None:
+    env = {"CLAMAV_HOST": "127.0.0.1", "CLAMAV_PORT": str(clamd_port)}
+    line = b"x" * 60 + b"\n"
+    fits, too_long = line * (STREAM_MAX // len(line) - 2), line * (STREAM_MAX // len(line) + 1)
+    assert played(one_shot, tmp_path, "clamav", env, fits)[0][:4] == "250 "
+    reply, stored, log = played(one_shot, tmp_path, "clamav", env, too_long)
+    assert (reply, stored) == ("451 4.3.0 Could not virus scan message", b"")
+    assert "clamav: 127.0.0.1 port " in log
+    reply, stored, log = played(one_shot, tmp_path, "clamav,failure=pass", env, too_long)
+    assert reply[:4] == "250 " and stored == MESSAGE + too_long
+
+
+@pytest.mark.parametrize("profile", ["default", "compat"])
+@pytest.mark.parametrize("where", ["ip", "ip6", "unix"])
+def test_spamassassin(
+    one_shot: OneShot, tmp_path: Path, home: Path, spamd_port: int, profile: str, where: str
+) -> None:
+    env = {"MAILFRONT_PROFILE": profile, "SPAMD_USER": "nobody"} | {
+        "ip": {"SPAMD_HOST": "127.0.0.1", "SPAMD_PORT": str(spamd_port)},
+        "ip6": {"SPAMD_HOST": "::1", "SPAMD_PORT": str(spamd_port)},
+        "unix": {"SPAMD_PATH": str(home / "spamd.sock"), "SPAMD_HOST": "127.0.0.77"},
+    }[where]
+    reply, stored, _ = played(one_shot, tmp_path, "spamassassin", env, b"")
+    assert reply[:4] == "250 "
+    assert b"X-Spam-Status: No, score=0.0\n" in stored and stored.endswith(b"\n\nOne line.\n.dot\n")
+    for text, score in ((GTUBE, b"1000.0"), (MARK, b"12.5")):
+        reply, stored, _ = played(one_shot, tmp_path, "spamassassin", env, text + b"\n")
+        assert reply[:4] == "250 "
+        assert b"X-Spam-Status: Yes, score=" + score + b"\n" in stored and text in stored
+        refused = played(one_shot, tmp_path, "spamassassin", env | {"SPAMD_REJECT": ""}, text + b"\n")
+        assert refused[:2] == ("554 5.3.0 Spam detected, message refused", b"")
+
+
+def test_both_one_after_the_other(one_shot: OneShot, tmp_path: Path, clamd_port: int, spamd_port: int) -> None:
+    env = {"CLAMAV_HOST": "127.0.0.1", "CLAMAV_PORT": str(clamd_port)}
+    env |= {"SPAMD_HOST": "127.0.0.1", "SPAMD_PORT": str(spamd_port)}
+    reply, stored, _ = played(one_shot, tmp_path, "spamassassin:clamav", env, MARK[:5] + b"\n")
+    assert reply[:4] == "250 " and b"X-Spam-Status: No" in stored
+    reply, stored, _ = played(one_shot, tmp_path, "spamassassin:clamav", env, EICAR + b"\n")
+    assert reply[:4] == "554 " and stored == b""
