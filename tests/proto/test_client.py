@@ -939,7 +939,7 @@ def test_other_misuse() -> None:
     client = at_ready()
     with pytest.raises(LocalProtocolError, match="not offered"):
         client.starttls()
-    with pytest.raises(LocalProtocolError, match="offers no mechanism, not PLAIN"):
+    with pytest.raises(LocalProtocolError, match="offers no mechanism, as far as"):
         client.authenticate(plain(), allow_clear=True)
     with pytest.raises(LocalProtocolError, match="one recipient at least"):
         client.send_message("a@b", [])

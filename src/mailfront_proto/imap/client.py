@@ -23,7 +23,7 @@ from mailfront_proto.imap.client_session import ClientSession
 from mailfront_proto.imap.grammar import encode_quoted, is_quotable
 from mailfront_proto.imap.response_reader import MAX_RESPONSE, MAX_RESPONSE_LINE
 from mailfront_proto.imap.states import State
-from mailfront_proto.sasl.client_exchange import ClientExchange
+from mailfront_proto.sasl.client_exchange import ClientExchange, check_offered, check_protection
 from mailfront_proto.sasl.mechanism import ClientMechanism
 from mailfront_proto.secret import Secret
 
@@ -111,7 +111,7 @@ class IMAPClient(ClientSession):
         without TLS; otherwise that raises `LocalProtocolError`, as does a server that says ``LOGINDISABLED``.
         """
         self._check_order("LOGIN")
-        self._check_protection("login", allow_clear)
+        check_protection("login", self.in_tls, allow_clear)
         if "LOGINDISABLED" in self.capabilities:
             raise LocalProtocolError("login(): the server says LOGINDISABLED; call starttls(), or authenticate()")
         name, secret = username.encode("utf-8", "surrogateescape"), password.reveal()
@@ -135,12 +135,9 @@ class IMAPClient(ClientSession):
         that the server does not offer (``client.mechanisms``).
         """
         self._check_order("AUTHENTICATE")
-        self._check_protection("authenticate", allow_clear)
-        name = mechanism.name
-        if name not in self.mechanisms:
-            offered = " ".join(self.mechanisms) or "no mechanism, as far as capability() has told"
-            raise LocalProtocolError(f"authenticate(): the server offers {offered}, not {name}")
-        exchange = ClientExchange(mechanism)
+        check_protection("authenticate", self.in_tls, allow_clear)
+        check_offered(mechanism, self.mechanisms, "capability()")
+        exchange, name = ClientExchange(mechanism), mechanism.name
         room = MAX_COMMAND_LINE - len(b"A00000 AUTHENTICATE  \r\n") - len(name) if "SASL-IR" in self.capabilities else 0
         initial = exchange.initial_response(room)
         line = b" " + name.encode("ascii")
@@ -157,13 +154,6 @@ class IMAPClient(ClientSession):
     def _command(self, command: str) -> None:
         self._check_order(command)
         self._send(command, b"\r\n")
-
-    def _check_protection(self, call: str, allow_clear: bool) -> None:
-        if not self.in_tls and not allow_clear:
-            raise LocalProtocolError(
-                f"{call}() would send credentials in clear: call starttls() first, or say {call}(…, allow_clear=True) "
-                "if something else protects the connection"
-            )
 
     def _add_string(self, parts: list[bytes], word: bytes) -> None:
         """A space and `word`, as a quoted string, or as a literal that waits where it must (a new part then)."""

@@ -25,7 +25,7 @@ from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.pop3.client_lines import MAX_COMMAND_LINE, command_line, message_line
 from mailfront_proto.pop3.client_session import MAX_REPLY_LINE, ClientSession
 from mailfront_proto.pop3.states import State
-from mailfront_proto.sasl.client_exchange import ClientExchange
+from mailfront_proto.sasl.client_exchange import ClientExchange, check_offered, check_protection
 from mailfront_proto.sasl.mechanism import ClientMechanism
 from mailfront_proto.secret import Secret
 
@@ -77,7 +77,7 @@ class POP3Client(ClientSession):
         `LocalProtocolError`.
         """
         self._check_order("USER")
-        self._check_protection("login", allow_clear)
+        check_protection("login", self.in_tls, allow_clear, "stls()")
         name, secret = username.encode("utf-8", "surrogateescape"), password.reveal()
         if not name or not secret:
             raise LocalProtocolError("login() takes a user name and a password that are not empty")
@@ -96,13 +96,10 @@ class POP3Client(ClientSession):
         that the server does not offer (``client.mechanisms``).
         """
         self._check_order("AUTH")
-        self._check_protection("authenticate", allow_clear)
-        name = mechanism.name
-        if name not in self.mechanisms:
-            offered = " ".join(self.mechanisms) or "no mechanism, as far as capa() has told"
-            raise LocalProtocolError(f"authenticate(): the server offers {offered}, not {name}")
+        check_protection("authenticate", self.in_tls, allow_clear, "stls()")
+        check_offered(mechanism, self.mechanisms, "capa()")
         exchange = ClientExchange(mechanism)
-        line = name.encode("ascii")
+        line = mechanism.name.encode("ascii")
         # RFC 5034 section 4: an initial response only where the whole line has 255 octets at most
         initial_response = exchange.initial_response(MAX_COMMAND_LINE - len(b"AUTH  \r\n") - len(line))
         if initial_response is not None:
@@ -169,10 +166,3 @@ class POP3Client(ClientSession):
         """QUIT (RFC 1939 sections 4 and 6): delete what is marked, and end. `ReplyReceived` and `ConnectionClosed`
         follow."""
         self._command("QUIT", command_line("QUIT"))
-
-    def _check_protection(self, method: str, allow_clear: bool) -> None:
-        if not self.in_tls and not allow_clear:
-            raise LocalProtocolError(
-                f"{method}() would send credentials in clear: call stls() first, or say {method}(…, allow_clear=True) "
-                "if something else protects the connection"
-            )

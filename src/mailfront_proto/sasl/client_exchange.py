@@ -12,9 +12,10 @@ A client machine makes one `ClientExchange` for each AUTH command, and says what
 What is sent holds credentials: show it nowhere.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
-from mailfront_proto.errors import RemoteProtocolError
+from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
 from mailfront_proto.sasl.base64_line import decode_base64, encode_base64
 from mailfront_proto.sasl.mechanism import ClientMechanism
 
@@ -22,6 +23,24 @@ MAX_CHALLENGES: Final = 16
 """Challenges in one exchange. No mechanism has more than three."""
 
 CANCEL: Final = b"*"
+
+
+def check_protection(call: str, in_tls: bool, allow_clear: bool, starttls: str = "starttls()") -> None:
+    """Raise `LocalProtocolError` where the method `call` would send credentials in clear, and nobody has allowed it.
+    `starttls`: the method that begins TLS."""
+    if not in_tls and not allow_clear:
+        raise LocalProtocolError(
+            f"{call}() would send credentials in clear: call {starttls} first, or say {call}(…, allow_clear=True) if "
+            "something else protects the connection"
+        )
+
+
+def check_offered(mechanism: ClientMechanism, offered: Sequence[str], told_by: str) -> None:
+    """Raise `LocalProtocolError` for a mechanism that the server does not offer. `told_by`: the method with which one
+    learns what it offers."""
+    if mechanism.name not in offered:
+        names = " ".join(offered) or f"no mechanism, as far as {told_by} has told"
+        raise LocalProtocolError(f"authenticate(): the server offers {names}, not {mechanism.name}")
 
 
 class ClientExchange:

@@ -1,15 +1,15 @@
 """OAUTHBEARER (RFC 7628): an OAuth 2.0 bearer token (RFC 6750) in place of a password."""
 
 import re
-from typing import Final
+from typing import ClassVar, Final
 
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
 from mailfront_proto.sasl.mechanism import (
     Cause,
     Challenge,
-    ClientMechanism,
     Failed,
     ServerMechanism,
+    SingleMessageClient,
     Step,
     decode_identity,
 )
@@ -72,7 +72,24 @@ class OAuthBearerServer(ServerMechanism):
         return Challenge(json.dumps(reason).encode("ascii"))
 
 
-class OAuthBearerClient(ClientMechanism):
+class TokenClient(SingleMessageClient):
+    """A client role that says all it has to say in one message, a token in it, and hears why that was refused."""
+
+    _acknowledgement: ClassVar[bytes]
+    """What the server's reason is answered with."""
+
+    reason = b""
+    """Why the server has refused: a JSON object (RFC 7628 section 3.2.2) as it came, or empty."""
+
+    def respond(self, challenge: bytes) -> bytes:
+        """To an empty challenge the message; to the reason of a failure, that we have read it."""
+        if self.reason:
+            raise RemoteProtocolError("the server sent a second reason for a failure")
+        self.reason = challenge
+        return self._acknowledgement if challenge else self._message
+
+
+class OAuthBearerClient(TokenClient):
     """The client role.
 
     `token`: as it was issued; `username`: whose it is, where the server wants to be told; `host`, `port`: the server
@@ -80,6 +97,7 @@ class OAuthBearerClient(ClientMechanism):
     """
 
     name = "OAUTHBEARER"
+    _acknowledgement = SEPARATOR
 
     def __init__(self, token: Secret, username: str = "", host: str = "", port: int = 0) -> None:
         if BEARER.match(b"Bearer " + token.reveal()) is None:
@@ -91,18 +109,3 @@ class OAuthBearerClient(ClientMechanism):
         pairs += [b"port=%d" % port] if port else []
         pairs.append(b"auth=Bearer " + token.reveal())
         self._message = SEPARATOR.join([b"n,%s," % authzid, *pairs]) + SEPARATOR * 2
-        self.reason = b""
-        """Why the server has refused: a JSON object (RFC 7628 section 3.2.2) as it came, or empty."""
-
-    def initial_response(self) -> bytes:
-        """The whole message."""
-        return self._message
-
-    def respond(self, challenge: bytes) -> bytes:
-        """To the reason of a failure, that we have read it; to an empty challenge, the message."""
-        if not challenge and not self.reason:
-            return self._message
-        if self.reason:
-            raise RemoteProtocolError("the server sent a second reason for a failure")
-        self.reason = challenge
-        return SEPARATOR

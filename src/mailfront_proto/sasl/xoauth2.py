@@ -3,17 +3,16 @@
 import re
 from typing import Final
 
-from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
+from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.sasl.mechanism import (
     Cause,
     Challenge,
-    ClientMechanism,
     Failed,
     ServerMechanism,
     Step,
     decode_identity,
 )
-from mailfront_proto.sasl.oauthbearer import BEARER
+from mailfront_proto.sasl.oauthbearer import BEARER, TokenClient
 from mailfront_proto.sasl.requests import VerifyToken
 from mailfront_proto.secret import Secret
 
@@ -47,10 +46,11 @@ class XOAuth2Server(ServerMechanism):
         return Challenge(json.dumps(reason).encode("ascii"))
 
 
-class XOAuth2Client(ClientMechanism):
+class XOAuth2Client(TokenClient):
     """The client role. `token`: as it was issued, for `username`. After a failure `reason` may say why."""
 
     name = "XOAUTH2"
+    _acknowledgement = b""
 
     def __init__(self, username: str, token: Secret) -> None:
         if not username or decode_identity(username.encode()) is None:
@@ -58,18 +58,3 @@ class XOAuth2Client(ClientMechanism):
         if BEARER.match(b"Bearer " + token.reveal()) is None:
             raise LocalProtocolError("XOAUTH2 takes a bearer token as RFC 6750 section 2.1 has it")
         self._message = b"user=%s\x01auth=Bearer %s\x01\x01" % (username.encode(), token.reveal())
-        self.reason = b""
-        """Why the server has refused: a JSON object as it came, or empty."""
-
-    def initial_response(self) -> bytes:
-        """The whole message."""
-        return self._message
-
-    def respond(self, challenge: bytes) -> bytes:
-        """To the reason of a failure nothing; to an empty challenge, the message."""
-        if not challenge and not self.reason:
-            return self._message
-        if self.reason:
-            raise RemoteProtocolError("the server sent a second reason for a failure")
-        self.reason = challenge
-        return b""

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from mailfront_proto.errors import LocalProtocolError
-from mailfront_proto.sasl.client_exchange import ClientExchange
+from mailfront_proto.sasl.client_exchange import ClientExchange, check_offered, check_protection
 from mailfront_proto.sasl.mechanism import ClientMechanism
 from mailfront_proto.smtp.addresses import Address
 from mailfront_proto.smtp.body_encoder import DotEncoder
@@ -121,20 +121,13 @@ class SMTPClient(ClientSession):
         `allow_clear`: send credentials without TLS. Otherwise that raises `LocalProtocolError`, as does a
         mechanism that the server does not offer (``capabilities.mechanisms``).
         """
-        if not self.in_tls and not allow_clear:
-            raise LocalProtocolError(
-                "authenticate() would send credentials in clear: call starttls() first, or say "
-                "authenticate(…, allow_clear=True) if something else protects the connection"
-            )
+        check_protection("authenticate", self.in_tls, allow_clear)
         if self.authenticated:
             raise LocalProtocolError("authenticate(): done already; RFC 4954 section 4 allows it once")
-        name = mechanism.name
-        if self._state is State.READY and name not in self.capabilities.mechanisms:
-            offered = " ".join(self.capabilities.mechanisms) or "no mechanism"
-            raise LocalProtocolError(f"authenticate(): the server offers {offered}, not {name}")
         self._check_order("AUTH")
+        check_offered(mechanism, self.capabilities.mechanisms, "hello()")
         exchange = ClientExchange(mechanism)
-        self._send("AUTH", auth_line(name, exchange))
+        self._send("AUTH", auth_line(mechanism.name, exchange))
         self._exchange = exchange
         self._state = State.AUTH
 
