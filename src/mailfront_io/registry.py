@@ -26,8 +26,9 @@ _PLUGINS = {
     "rbl": "mailfront_io.plugins.rbl:RBL",
     "reject": "mailfront_io.plugins.reject:Reject",
     "relayclient": "mailfront_io.plugins.relayclient:RelayClient",
-    "starttls-ucspi": "mailfront_io.plugins.starttls_ucspi:StartTLSUCSPI",
     "require-auth": "mailfront_io.plugins.require_auth:RequireAuth",
+    "starttls-ucspi": "mailfront_io.plugins.starttls_ucspi:StartTLSUCSPI",
+    "validate": "mailfront_io.plugins.validate:Validate",
     "spamassassin": "mailfront_io.plugins.spamassassin:SpamAssassin",
 }
 _BACKENDS = {

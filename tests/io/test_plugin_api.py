@@ -76,8 +76,8 @@ def test_what_a_list_may_say_of_a_place(options: list[str], place: Place) -> Non
     "options",
     [
         "deadline=0", "deadline=601", "deadline=", "deadline", "deadline=+5", "deadline=1e3", "deadline=٣",
-        "deadline=-1", "failure=", "failure=open", "failure", "", "x=1", "failure=pass,failure=defer", "deadline=5,deadline=5",
-        "failure=pass,", "deadline=5,x",
+        "deadline=-1", "failure=", "failure=open", "failure", "", "x=1", "failure=pass,failure=defer",
+        "deadline=5,deadline=5", "failure=pass,", "deadline=5,x",
     ],
 )  # fmt: skip
 def test_what_it_may_not_say_is_told_to_the_client(options: str) -> None:
