@@ -7,6 +7,19 @@ from collections.abc import Callable
 MAX_LINE = 2000
 """Characters of a line; what is over is cut. A client cannot fill a disk with one command."""
 
+
+class _Process:
+    """This process; sessions may run in forked children of the one that made their log."""
+
+    number = os.getpid()
+
+    @classmethod
+    def forked(cls) -> None:
+        cls.number = os.getpid()
+
+
+os.register_at_fork(after_in_child=_Process.forked)
+
 # Control bytes, in ASCII, in Unicode and as bytes that are no UTF-8; and surrogates that stand for no byte
 _UNSAFE_TO_TERMINALS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udc9f\udd00-\udfff]")
 
@@ -25,8 +38,7 @@ def line_log(program: str, compat: bool, descriptor: int = 2) -> Callable[[str],
         if len(text) > MAX_LINE and not compat:
             text = text[:MAX_LINE] + "…"
         try:
-            # The process number is asked for each time: sessions may run in forked children.
-            os.write(descriptor, f"{program}[{os.getpid()}]: {text}\n".encode("utf-8", "surrogateescape"))
+            os.write(descriptor, f"{program}[{_Process.number}]: {text}\n".encode("utf-8", "surrogateescape"))
         except OSError:
             # Nobody reads the log any more. Mail goes on; there is no place left to say so.
             return
