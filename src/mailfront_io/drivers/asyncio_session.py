@@ -32,7 +32,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from mailfront_io.drivers.deadlines import NEVER, Deadlines
-from mailfront_io.drivers.listener import LINGER_BYTES, LINGER_SECONDS, no_delay
+from mailfront_io.drivers.listener import LINGER_BYTES, LINGER_SECONDS, SMALL_READ, no_delay
 from mailfront_io.drivers.stepper import CLOCK, READ, WRITE, OwnStream, Ready, TakeOver, not_an_operation
 from mailfront_io.drivers.threads import POOL, Call
 from mailfront_io.ops import (
@@ -104,6 +104,7 @@ class SocketSession:
         "_rest",
         "_sending",
         "_session",
+        "_size",
         "_socket",
         "_step_in",
         "_stopping",
@@ -145,6 +146,7 @@ class SocketSession:
         self._watched: dict[int, int] = {}  # descriptors that are waited for, and what for
         self._left_to_linger = LINGER_BYTES
         self._attention = False  # something of the following is set, or `_reading` is not
+        self._size = SMALL_READ  # bytes to ask for
         self._replied = False  # something was sent since the last read
         self._reading = False  # the loop calls `_readable`
         self._eof = False
@@ -172,13 +174,17 @@ class SocketSession:
             return
         for _ in range(READS_AT_ONCE):
             try:
-                data = self._socket.recv(RECEIVE_SIZE)
+                data = self._socket.recv(self._size)
             except BlockingIOError:
                 return
             except OSError as error:
                 self._step(None, self._lose(error))
                 return
-            if not data:
+            if len(data) >= SMALL_READ:
+                self._size = RECEIVE_SIZE
+            elif data:
+                self._size = SMALL_READ
+            else:
                 self._eof = True
                 self._read(False)
             self._replied = False

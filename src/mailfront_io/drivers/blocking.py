@@ -26,6 +26,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from mailfront_io.drivers.listener import (
+    SMALL_READ,
     Address,
     Backoff,
     Listener,
@@ -63,9 +64,6 @@ LONGEST_WAIT = 60.0
 EARLY = 0.875
 """Part of the time to a deadline after which we wake, to set what is left exactly. Without it a deadline of
 "30 seconds from now" would come a microsecond too early for the timeout in force, command after command."""
-
-SMALL_READ = 4096
-"""Buffer of a read while the peer sends little: an idle thread keeps its buffer allocated."""
 
 IDLE_THREAD_SECONDS = 10.0
 """How long a thread without a connection waits for the next one: to start a thread costs more than that."""
@@ -119,7 +117,7 @@ class SocketWorld(World):
                 self._doing = ""
                 if self._attention:
                     self._look(idle)
-            self._size = RECEIVE_SIZE if len(data) == self._size else SMALL_READ
+            self._size = SMALL_READ if len(data) < SMALL_READ else RECEIVE_SIZE
             self._eof = not data
             return data
 

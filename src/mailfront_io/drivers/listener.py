@@ -22,6 +22,10 @@ Report = Callable[[BaseException], None]
 Started = Callable[[Callable[[], None]], None]
 """Called once a server accepts connections, with the function that stops it."""
 
+SMALL_READ = 4096
+"""Bytes asked for while the peer sends less than that at a time; else `RECEIVE_SIZE`. A buffer of 64 KiB for each
+command costs a microsecond, and a thread that waits in a read keeps its buffer."""
+
 LINGER_SECONDS = 2.0
 """How long the input of a peer that still talks after our end is thrown away before the socket is closed."""
 

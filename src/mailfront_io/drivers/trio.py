@@ -25,6 +25,7 @@ import trio
 from mailfront_io.drivers.listener import (
     LINGER_BYTES,
     LINGER_SECONDS,
+    SMALL_READ,
     Address,
     Backoff,
     Listener,
@@ -191,13 +192,16 @@ class _SocketStream(trio.abc.HalfCloseableStream):
         no_delay(connection)
         self.socket = connection
         self._fd = connection.fileno()
+        self._size = SMALL_READ
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """The next bytes, as a stream has it."""
+        """The next bytes, as a stream has it. (`max_bytes` is never less than `RECEIVE_SIZE` here.)"""
         while True:
             await trio.lowlevel.wait_readable(self._fd)
             try:
-                return self.socket.recv(max_bytes or RECEIVE_SIZE)
+                data = self.socket.recv(self._size)
+                self._size = SMALL_READ if len(data) < SMALL_READ else RECEIVE_SIZE
+                return data
             except BlockingIOError:
                 pass
             except OSError as error:
