@@ -114,6 +114,8 @@ class Caller:
         otherwise the first response given is kept and the chain goes on."""
         if self._debug and chain.name != "data_block":
             return self._run_on(chain, arguments, 0, None, None)
+        if not chain.calls:
+            return None
         kept: Response | None = None
         for position, (hooks, hook) in enumerate(chain.calls):
             try:

@@ -6,14 +6,14 @@ refused, so that a chain nobody configured relays for nobody. How hooks are call
 fails, is in `mailfront_io.calling`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from types import CoroutineType
 from typing import Any
 
 from mailfront_io.auth.offer import server_options
 from mailfront_io.calling import INTERNAL_ERROR, Answer, Caller, make_plan
 from mailfront_io.plugin import Backend, Command, Hooks, Lines, Parameter, Response
-from mailfront_io.session import Envelope, ForwardPath, Path, ReversePath, Session
+from mailfront_io.session import Envelope, ForwardPath, ReversePath, Session
 from mailfront_io.spool import Spool
 from mailfront_proto.sasl.options import NOTHING_OFFERED, ServerOptions
 from mailfront_proto.sasl.requests import Request
@@ -27,6 +27,9 @@ MESSAGE_ACCEPTED = Response(250, "2.6.0 Message accepted.")
 STORE_SECONDS = 600.0
 """Seconds that the backend has from the end of a message to its answer: as long as a client waits for it (RFC
 5321 section 4.5.3.2.6). A commit that has begun is waited for all the same (`mailfront_io.ops.Thread`)."""
+
+Waits = Coroutine[Any, Any, Any] | None
+"""What is returned where nothing need be awaited, most of the time: None, or what must be."""
 
 
 class Pipeline:
@@ -123,34 +126,28 @@ class Pipeline:
                 return response
         return None
 
-    async def sender(self, path: ReversePath) -> Response:
+    def sender(self, path: ReversePath) -> Coroutine[Any, Any, Response]:
         """The answer to MAIL."""
-        response = await self._verdict("sender", path, NO_SENDER)
-        if not response.refuses:
-            self.session.envelope.sender = path
-            return response if response.text else Response(response.code, SENDER_ACCEPTED)
-        return response
+        return self._verdict("sender", path, NO_SENDER)
 
-    async def recipient(self, path: ForwardPath) -> Response:
+    def recipient(self, path: ForwardPath) -> Coroutine[Any, Any, Response]:
         """The answer to RCPT."""
-        response = await self._verdict("recipient", path, NO_RECIPIENT)
-        if not response.refuses:
-            self.session.envelope.recipients.append(path)
-            return response if response.text else Response(response.code, RECIPIENT_ACCEPTED)
-        return response
+        return self._verdict("recipient", path, NO_RECIPIENT)
 
     async def data_start(self) -> Response | None:
         """Before the message: the backend, then the plugins. The error, or None; an error resets."""
-        self._close_spool()
+        if self._spool is not None:
+            self._close_spool()
         self._data_error = None
         self._data_ended = False
-        self.session.added_lines.clear()
+        session = self.session
+        session.added_lines.clear()
         if self._plan.spools:
             directory = self._spool_directory()
             try:
                 self._spool = Spool(directory, in_file=self._plan.spools_in_file)
             except OSError as error:
-                self.session.log(f"Cannot create a spool file in {directory}: {error.strerror}; set $TMPDIR")
+                session.log(f"Cannot create a spool file in {directory}: {error.strerror}; set $TMPDIR")
                 await self.reset()
                 return INTERNAL_ERROR
         response = self._backend("data_start", self._spool)
@@ -163,44 +160,38 @@ class Pipeline:
         if response is not None and response.refuses:
             await self.reset()
             return response
-        for lines in self.session.added_lines:
-            if self._data_error is None:
-                await self._to_backend_and_spool(lines.replace(b"\n", b"\r\n") if self._crlf else lines)
-        self.session.added_lines.clear()
+        if session.added_lines:
+            for lines in session.added_lines:
+                if self._data_error is None:
+                    waits = self._to_backend_and_spool(lines.replace(b"\n", b"\r\n") if self._crlf else lines)
+                    if waits is not None:
+                        await waits
+            session.added_lines.clear()
         return None
 
-    async def data_block(self, data: bytes) -> None:
-        """A slice of the message, in the form that the backend wants. The first error is kept for `message_end`; what
-        follows is dropped."""
+    def data_block(self, data: bytes) -> Waits:
+        """A slice of the message, in the form that the backend wants; what is returned must be awaited. The first error
+        is kept for `message_end`; what follows is dropped."""
         if self._data_error is not None:
-            return
+            return None
         if self._chains["data_block"].calls:
-            lines = data.replace(b"\r\n", b"\n") if self._crlf else data
-            response = self._caller.run(self._chains["data_block"], lines)
-            if response is not None and type(response) is not Response:
-                response = await response
-            if response is not None and response.refuses:
-                await self._fail_data(response)
-                return
-        await self._to_backend_and_spool(data)
+            return self._block_to_plugins(data)
+        return self._to_backend_and_spool(data)
 
-    async def data_end(self) -> None:
-        """That was the last slice. Where the envelope follows the message, call this in between; else `message_end`
-        does."""
+    def data_end(self) -> Waits:
+        """That was the last slice; what is returned must be awaited. Where the envelope follows the message, call this
+        in between; else `message_end` does."""
         if self._data_ended or self._data_error is not None:
-            return
+            return None
         self._data_ended = True
-        response = self._backend("data_end")
-        if response is not None and type(response) is not Response:
-            response = await response
-        if response is not None and response.refuses:
-            await self._fail_data(response)
+        answer = self._backend("data_end")
+        return None if answer is None else self._note(answer)
 
     async def message_end(self) -> list[Response]:
         """The plugins, then the backend: one response, or the backend's for each recipient."""
         try:
-            if not self._data_ended:
-                await self.data_end()
+            if (waits := self.data_end()) is not None:
+                await waits
             if self._data_error is not None:
                 return [self._data_error]
             response = self._caller.run(self._chains["message_end"], self._spool)
@@ -212,12 +203,14 @@ class Pipeline:
             return await self._backend_message_end()
         finally:
             self._data_error = None
-            self._close_spool()
+            if self._spool is not None:
+                self._close_spool()
             self.session.envelope = Envelope()
 
     async def reset(self) -> Response | None:
         """Drop the transaction: the backend's reset, then every plugin's. The first error, or None."""
-        self._close_spool()
+        if self._spool is not None:
+            self._close_spool()
         self.session.envelope = Envelope()
         response = self._backend("reset")
         if response is not None and type(response) is not Response:
@@ -225,10 +218,9 @@ class Pipeline:
         from_plugins = self._caller.run_all(self._chains["reset"])
         if from_plugins is not None and type(from_plugins) is not Response:
             from_plugins = await from_plugins
-        for candidate in (response, from_plugins):
-            if candidate is not None and candidate.refuses:
-                return candidate
-        return None
+        if response is not None and response.code >= 400:
+            return response
+        return from_plugins if from_plugins is not None and from_plugins.code >= 400 else None
 
     async def disconnect(self) -> None:
         """The end: a last reset, then every ``disconnect``."""
@@ -241,7 +233,7 @@ class Pipeline:
 
     # -- plugins, then the backend -----------------------------------------------------------------------
 
-    async def _verdict(self, name: str, path: Path, nobody: Response) -> Response:
+    async def _verdict(self, name: str, path: ReversePath | ForwardPath, nobody: Response) -> Response:
         response = self._caller.run(self._chains[name], path)
         if response is not None and type(response) is not Response:
             response = await response
@@ -250,12 +242,21 @@ class Pipeline:
         if response.code >= 400:
             return response
         hook = self._backend_hooks.get(name)
-        backend = None if hook is None else self._caller.call(self.backend, hook, path)
-        if backend is not None and type(backend) is not Response:
-            backend = await backend
-        if backend is not None and (backend.code >= 400 or not response.text):
-            return backend
-        return response
+        if hook is not None:
+            own = self._caller.call(self.backend, hook, path)
+            if own is not None and type(own) is not Response:
+                own = await own
+            if own is not None and (own.code >= 400 or not response.text):
+                response = own
+                if own.code >= 400:
+                    return own
+        if isinstance(path, ReversePath):
+            self.session.envelope.sender = path
+        else:
+            self.session.envelope.recipients.append(path)
+        if response.text:
+            return response
+        return Response(response.code, SENDER_ACCEPTED if isinstance(path, ReversePath) else RECIPIENT_ACCEPTED)
 
     async def _plugins_then_backend(self, name: str, *arguments: Any) -> Response | None:
         response = self._caller.run(self._chains[name], *arguments)
@@ -272,20 +273,34 @@ class Pipeline:
 
     # -- the message's way -------------------------------------------------------------------------------
 
-    async def _to_backend_and_spool(self, data: bytes) -> None:
-        response = self._backend("data_block", data)
-        if response is not None and type(response) is not Response:
-            response = await response
-        if response is not None and response.refuses:
-            await self._fail_data(response)
-            return
-        if self._spool is not None:
+    async def _block_to_plugins(self, data: bytes) -> None:
+        lines = data.replace(b"\r\n", b"\n") if self._crlf else data
+        answer = self._caller.run(self._chains["data_block"], lines)
+        if await self._note(answer):
+            waits = self._to_backend_and_spool(data)
+            if waits is not None:
+                await waits
+
+    def _to_backend_and_spool(self, data: bytes) -> Waits:
+        answer = self._backend("data_block", data)
+        return None if answer is None and self._spool is None else self._to_spool(data, answer)
+
+    async def _to_spool(self, data: bytes, answer: Answer) -> None:
+        if await self._note(answer) and self._spool is not None:
             try:
                 self._spool.write(data)
             except OSError as error:
                 directory = self._spool_directory()
                 self.session.log(f"Cannot write a spool file in {directory}: {error.strerror}; set $TMPDIR")
                 await self._fail_data(INTERNAL_ERROR)
+
+    async def _note(self, answer: Answer) -> bool:
+        """Whether `answer`, of a hook to a part of the message, is no error; an error becomes that of the message."""
+        response = answer if answer is None or type(answer) is Response else await answer
+        if response is None or response.code < 400:
+            return True
+        await self._fail_data(response)
+        return False
 
     async def _fail_data(self, response: Response) -> None:
         await self.reset()
@@ -297,6 +312,8 @@ class Pipeline:
             return [MESSAGE_ACCEPTED]
         try:
             answer = hook(self._spool)
+            if type(answer) is Response and answer.text and answer.code < 400:
+                return [answer]
             if isinstance(answer, CoroutineType):
                 deadline = self.session.clock.monotonic() + STORE_SECONDS
                 answer = await self._caller.bounded(self.backend, answer, deadline)
@@ -328,6 +345,8 @@ class Pipeline:
 def fold(responses: list[Response]) -> Response:
     """Many recipients' responses as the one answer that SMTP has: 250 only if every recipient is stored,
     a permanent error only if all failed for good, else 451 (a duplicate is better than a loss)."""
+    if len(responses) == 1:
+        return responses[0]
     refused = [response for response in responses if response.refuses]
     if not refused:
         return responses[0]

@@ -33,7 +33,7 @@ class Response:
         if not (200 <= code <= 299 or 400 <= code <= 599):
             raise ValueError(f"a response code is 200 to 299 or 400 to 599, not {code}")
         self.code = code
-        self.text = _BAD_TEXT.sub("?", text) if text and not text.isprintable() else text or ""
+        self.text = text if text.isprintable() else _BAD_TEXT.sub("?", text)
         self.final = final
 
     @property

@@ -68,4 +68,4 @@ class Echo(Backend):
 
 
 def _brackets(path: Path) -> str:
-    return "".join(f" [{parameter}]" for parameter in path.parameters)
+    return "".join([f" [{parameter}]" for parameter in path.parameters]) if path.parameters else ""

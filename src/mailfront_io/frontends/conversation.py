@@ -34,7 +34,10 @@ class Machine(Protocol):
 
 M = TypeVar("M", bound=Machine)
 
-Handlers = Mapping[type, Callable[[Any, Any], Coroutine[Operation[Any], Any, None]]]
+Waits = Coroutine[Operation[Any], Any, Any] | None
+"""What a handler that need not be a coroutine returns: None, or what is to be awaited."""
+
+Handlers = Mapping[type, Callable[[Any, Any], Waits]]
 
 
 class Conversation(ABC, Generic[M]):
@@ -75,47 +78,48 @@ class Conversation(ABC, Generic[M]):
         """A write has failed: the peer is gone, or does not read."""
 
     async def _converse(self) -> None:
-        next_event = self.machine.next_event
+        machine, session, recv, now = self.machine, self.session, self._recv, self._now
+        next_event, data_to_send, receive_data = machine.next_event, machine.data_to_send, machine.receive_data
         handlers = self._handlers
         while not self._over:
             event = next_event()
-            if event is NEED_DATA:
-                await self._exchange()
-            elif event is PAUSED:
+            if event is not NEED_DATA and event is not PAUSED:
+                waits = handlers[type(event)](self, event)
+                if waits is not None:
+                    await waits
+                continue
+            if event is PAUSED:
                 await self._flush()
-            else:
-                await handlers[type(event)](self, event)
-
-    async def _exchange(self) -> None:
-        """Write what is to be written, then read: one operation."""
-        machine = self.machine
-        recv = self._recv
-        recv.output = output = machine.data_to_send()
-        if self._lost:
-            return
-        now = self._now()
-        if output:
-            self.session.bytes_out += len(output)
-            self._command_end = now + self._idle
-        deadline = self._deadline(now)
-        recv.deadline = deadline if deadline < self._session_end else self._session_end
-        try:
-            data = await recv
-        except Stopping:
-            await self._stopping()
-        except (ConnectionLost, TLSFailed, DeadlineExceeded) as error:
-            if recv.output:
-                self._lose()
-            elif isinstance(error, DeadlineExceeded):
-                await self._timed_out()
-            else:
-                machine.receive_eof()
-        else:
+                continue
+            # What is to be written and the next read are one operation.
+            recv.output = output = data_to_send()
+            time = now()
+            if output:
+                session.bytes_out += len(output)
+                self._command_end = time + self._idle
+            deadline = self._deadline(time)
+            recv.deadline = deadline if deadline < self._session_end else self._session_end
+            try:
+                data = await recv
+            except (Stopping, ConnectionLost, TLSFailed, DeadlineExceeded) as error:
+                await self._interrupted(error)
+                continue
             if data:
-                self.session.bytes_in += len(data)
-                machine.receive_data(data)
+                session.bytes_in += len(data)
+                receive_data(data)
             else:
                 machine.receive_eof()
+
+    async def _interrupted(self, error: Exception) -> None:
+        """`error` came in place of the next bytes."""
+        if isinstance(error, Stopping):
+            await self._stopping()
+        elif self._recv.output:
+            self._lose()
+        elif isinstance(error, DeadlineExceeded):
+            await self._timed_out()
+        else:
+            self.machine.receive_eof()
 
     async def _flush(self) -> None:
         """Write what is to be written."""

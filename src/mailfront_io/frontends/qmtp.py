@@ -75,7 +75,7 @@ class PackageFrontend(Conversation[PackageServer]):
         self.pipeline = pipeline
         machine.lf_bodies = pipeline.backend.lines is Lines.LF
         self._one_response = not (isinstance(machine, QMTPServer) and machine.profile.response_per_recipient)
-        self._package_start = 0.0
+        self._package_start = inf
         self._package_bytes = 0
         self._size = 0
         self._recipients = 0
@@ -103,17 +103,14 @@ class PackageFrontend(Conversation[PackageServer]):
 
     # -- bytes -------------------------------------------------------------------------------------------
 
-    async def _exchange(self) -> None:
-        between, before = self.machine.state in _BETWEEN, self.session.bytes_in
-        await super()._exchange()
-        if between and self.session.bytes_in > before:  # a package's time begins with its first byte
-            self._package_start = self._now()
-            self._package_bytes = 0
-
     def _deadline(self, now: float) -> float:
         self._recv.idle = between = self.machine.state in _BETWEEN
         if between:
+            self._package_start = inf
             return self._command_end
+        if self._package_start == inf:  # a package's time begins with its first byte
+            self._package_start = now
+            self._package_bytes = 0
         whole = self._package_start + self.deadlines.message + self._package_bytes / 2000
         return min(now + self.deadlines.block, whole)
 
@@ -138,7 +135,7 @@ class PackageFrontend(Conversation[PackageServer]):
 
     async def _closed(self, event: events.ConnectionClosed) -> None:
         if event.in_message and not self._refused and self.session.profile.name == "compat":
-            await self.pipeline.data_end()  # what has come of a block is handled before the end is noticed
+            await self._end_data()  # what has come of a block is handled before the end is noticed
         if event.reply is not None and event.reason != "aborted":
             self._log_reply(event.reply)
             self._exit_code = PROTOCOL_ERROR
@@ -170,14 +167,22 @@ class PackageFrontend(Conversation[PackageServer]):
             self.machine.accept()
 
     async def _body(self, event: events.Body) -> None:
-        self._package_bytes += len(event.data)
-        await self.pipeline.data_block(event.data)
+        data = event.data
+        self._package_bytes += len(data)
+        waits = self.pipeline.data_block(data)
+        if waits is not None:
+            await waits
         if self._package_bytes == self._size:  # otherwise line ends were repaired, and the sender tells the end
-            await self.pipeline.data_end()
+            await self._end_data()
+
+    async def _end_data(self) -> None:
+        waits = self.pipeline.data_end()
+        if waits is not None:
+            await waits
 
     async def _sender(self, event: events.Sender) -> None:
         if not self._refused and self._package_bytes != self._size:
-            await self.pipeline.data_end()
+            await self._end_data()
         address = str(event.address)
         self.session.log(f"sender <{address}>")
         if event.refusal is None:

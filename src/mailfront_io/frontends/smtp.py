@@ -9,7 +9,7 @@ from math import inf
 
 from mailfront_io.auth.store import Identity
 from mailfront_io.frontends.authentication import Verdict, answer, exchange_failed, failure_delay, log_in
-from mailfront_io.frontends.conversation import Conversation
+from mailfront_io.frontends.conversation import Conversation, Waits
 from mailfront_io.frontends.handshake import handshake, parent_handshake
 from mailfront_io.ops import ConnectionLost, DeadlineExceeded, Recv, Stopping, TLSFailed
 from mailfront_io.pipeline import Pipeline, fold
@@ -234,7 +234,7 @@ class SMTPFrontend(Conversation[SMTPServer]):
         self._exit_code = 0 if self._compat else 1
         self._over = True
 
-    async def _usual(self, event: events.Event) -> None:
+    def _usual(self, event: events.Event) -> None:
         """Verify, Help, Quit: the machine's own answer will do."""
         self.machine.accept()
 
@@ -268,18 +268,19 @@ class SMTPFrontend(Conversation[SMTPServer]):
         self._message_bytes = 0
         self.machine.accept()
 
-    async def _body(self, event: events.Body) -> None:
-        self._message_bytes += len(event.data)
-        await self.pipeline.data_block(event.data)
+    def _body(self, event: events.Body) -> Waits:
+        data = event.data
+        self._message_bytes += len(data)
+        return self.pipeline.data_block(data)
 
     async def _message_refused(self, event: events.MessageRefused) -> None:
         await self.pipeline.reset()
         self._log_reply(event.reply)
 
     async def _message_end(self, event: events.MessageEnd) -> None:
-        recipients = len(self.session.envelope.recipients)
+        recipients = len(self.session.envelope.recipients) if self.machine.lmtp else 0
         responses = await self.pipeline.message_end()
-        if self.machine.lmtp and recipients:
+        if recipients:
             if len(responses) != recipients:
                 responses = responses[:1] * recipients
             for response in responses:
