@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from mailfront_io.ops import Connection, Send
 from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.pipeline import Pipeline
-from mailfront_io.plugin import Backend, Hooks, Kind, Setting
+from mailfront_io.plugin import Backend, Hooks, Kind, Plugin, Setting
 from mailfront_io.registry import CannotLoad, load_backend, load_plugin, parse_plugin_list
 from mailfront_io.session import Session, parse_number
 from mailfront_io.settings import ConfigurationError, check_settings, is_compat, load_tls, open_store
@@ -45,7 +45,8 @@ SETTINGS = (
 
 
 class Service:
-    """`protocol`, `backend` and `plugins` by name; `environment`: the settings; `log`: takes a line.
+    """`protocol` by name, `backend` and `plugins` by name or as classes; `environment`: the settings; `log`: takes a
+    line.
 
     Raises `ConfigurationError`. A plugin or backend that cannot be loaded is told to each client instead
     (`load_error`), as is a fault of the settings of a service that is already running.
@@ -54,8 +55,8 @@ class Service:
     def __init__(
         self,
         protocol: str,
-        backend: str,
-        plugins: Iterable[str],
+        backend: str | type[Backend],
+        plugins: Iterable[str | type[Plugin]],
         environment: Mapping[str, str],
         log: Callable[[str], None],
         credentials: "CredentialStore | None" = None,
@@ -67,8 +68,8 @@ class Service:
         self.load_error: CannotLoad | None = None
         self.credentials = credentials
         try:
-            self._plugins = [load_plugin(name) for name in plugins]
-            self._backend = load_backend(backend)
+            self._plugins = [load_plugin(plugin) if isinstance(plugin, str) else plugin for plugin in plugins]
+            self._backend = load_backend(backend) if isinstance(backend, str) else backend
         except CannotLoad as error:
             self.load_error = error
             return
@@ -131,12 +132,15 @@ class Service:
                     raise ConfigurationError(f"${setting.variable} is not set: {hooks.name} needs it ({setting.doc})")
 
     def session(
-        self, connection: Connection, facts: Mapping[str, str] | None = None
+        self,
+        connection: Connection,
+        facts: Mapping[str, str] | None = None,
+        log: Callable[[str], None] | None = None,
     ) -> SessionCoroutine:
-        """The session coroutine for `connection`; `facts`: see `Session`."""
+        """The session coroutine for `connection`; `facts`: see `Session`; `log`: for this one alone."""
         if self.load_error is not None:
             return self._refuse(self.load_error)
-        session = Session(connection, self.environment, self.log, self.profile, facts)
+        session = Session(connection, self.environment, log or self.log, self.profile, facts)
         session.tls_context = self._tls_context
         session.tls_key_type = self._tls_key_type
         session.credentials = self.credentials

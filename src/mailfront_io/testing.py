@@ -1,6 +1,12 @@
-r"""The scripted driver: runs a session against a scripted peer in virtual time. For tests, yours too.
+r"""The test kit: sessions, and plugins in them, against scripts in virtual time. For tests, yours too.
 
-The script says what the peer does; nothing waits in real time and nothing touches a socket::
+`Front` is a front end with plugins of yours in it::
+
+    front = Front(MyPlugin, "accept", settings={"MY_SETTING": "1"})
+    assert front.say(b"EHLO me\r\nMAIL FROM:<a@b.example>\r\n").endswith(b"550 5.7.1 Not here\r\n")
+
+It plays with `run_script`, which runs any session. The script says what the peer does; nothing waits in real time and
+nothing touches a socket::
 
     played = run_script(session, [b"EHLO x\r\n", WaitFor(b"250 "), b"QUIT\r\n", EOF])
     assert played.output.endswith(b"221 bye\r\n")
@@ -33,8 +39,9 @@ move the clock with `VirtualClock.advance`. A session that would wait for ever i
 a script that was not used up, unless ``all_read=False`` says that the session may leave some of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from mailfront_io.drivers.scripted import (
     CANCEL,
@@ -59,7 +66,14 @@ from mailfront_io.drivers.scripted import (
 )
 from mailfront_io.drivers.stepper import run
 from mailfront_io.ops import Connection, SessionFactory
+from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.peers import Address
+from mailfront_io.plugin import Backend, Plugin
+from mailfront_io.service import Service
+from mailfront_io.spool import Spool
+
+if TYPE_CHECKING:
+    from mailfront_io.auth.store import CredentialStore
 
 READ = Mark.READ
 
@@ -75,8 +89,11 @@ __all__ = (
     "UNTIL_EOF",
     "Action",
     "Advance",
+    "Front",
+    "Kept",
     "Late",
     "Mark",
+    "Message",
     "Outside",
     "PeerTLS",
     "Played",
@@ -146,3 +163,101 @@ def run_script(
     if all_read and played.unread:
         raise AssertionError(f"the session left {played.unread} unread; output: {played.output!r}")
     return played
+
+
+# -- plugins -----------------------------------------------------------------------------------------------
+
+
+CONNECTION: Mapping[str, str] = {
+    "PROTO": "TCP",
+    "TCPLOCALHOST": "mx.example.org",
+    "TCPLOCALIP": "192.0.2.1",
+    "TCPREMOTEIP": "198.51.100.7",
+    "TCPREMOTEHOST": "client.example.net",
+}
+"""The facts of the connection, unless the settings say otherwise."""
+
+
+class Message(NamedTuple):
+    """A message that was accepted: its envelope, and its text with LF line ends."""
+
+    sender: str
+    recipients: list[str]
+    text: bytes
+
+
+class Kept(Backend):
+    """Takes every message, and keeps it in `messages`."""
+
+    name = "kept"
+    messages: list[Message]
+
+    def data_start(self, spool: Spool | None) -> None:
+        """A message begins."""
+        self._blocks: list[bytes] = []
+
+    def data_block(self, data: bytes) -> None:
+        """A part of it."""
+        self._blocks.append(data)
+
+    def message_end(self, spool: Spool | None) -> None:
+        """It is complete. A plugin may have put another in its place."""
+        envelope = self.session.envelope
+        sender = envelope.sender.address if envelope.sender is not None else ""
+        text = b"".join(self._blocks if spool is None else spool.blocks())
+        self.messages.append(Message(sender, [path.address for path in envelope.recipients], text))
+
+    def reset(self) -> None:
+        """It is dropped."""
+        self._blocks = []
+
+
+class Front:
+    """A front end with plugins: each a class, or an element of a plugin list (``"accept"``, ``"clamav,failure=pass"``).
+
+    `backend`: likewise, and by default one that keeps every message in `messages`. `settings`: the settings, and the
+    facts of the connection if they are not to be `CONNECTION`. `protocol`: ``smtp``, ``lmtp``, ``qmtp`` or ``qmqp``.
+    `credentials`: the store, else the one that ``AUTH_STORE`` names. `log` collects the lines of the log; `faults` are
+    those that tell of a hook that has raised, hung or answered nonsense.
+    """
+
+    def __init__(
+        self,
+        *plugins: str | type[Plugin],
+        backend: str | type[Backend] = Kept,
+        settings: Mapping[str, str] | None = None,
+        protocol: str = "smtp",
+        credentials: "CredentialStore | None" = None,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        self.log: list[str] = []
+        self.messages: list[Message] = []
+        if backend is Kept:
+            backend = type("Kept", (Kept,), {"messages": self.messages})
+        environment = {**CONNECTION, **(settings or {})}
+        self.service = Service(protocol, backend, plugins, environment, log or self.log.append, credentials)
+
+    def session(self, connection: Connection) -> SessionCoroutine:
+        """The session of a connection: for `run_script`, or any other driver."""
+        return self.service.session(connection)
+
+    def play(
+        self,
+        script: Sequence[Action],
+        *,
+        clock: VirtualClock | None = None,
+        outside: Outside | None = None,
+        catch: bool = False,
+        all_read: bool = True,
+    ) -> Played:
+        """Run a session against `script`; see `run_script`."""
+        return run_script(self.session, script, clock=clock, outside=outside, catch=catch, all_read=all_read)
+
+    def say(self, *pieces: bytes, all_read: bool = False) -> bytes:
+        """The output, when the client sends `pieces`, each in a read of its own, and then closes."""
+        return self.play([*pieces, EOF], all_read=all_read).output
+
+    @property
+    def faults(self) -> list[str]:
+        """What the log says of hooks that have failed."""
+        return [line for line in self.log if line.startswith("Error ")]

@@ -336,7 +336,7 @@ def test_no_trace_line_for_those_who_may_relay_where_it_is_not_wanted() -> None:
     assert header(off | CLEAR, HELO + LOGIN) == ""
     assert header(off) != ""
     assert header({"AUTH_ADD_RECEIVED": "1", "RELAYCLIENT": ""}) != ""
-    assert header({"AUTH_ADD_RECEIVED": "no", "RELAYCLIENT": ""}) != ""
+    assert header({"AUTH_ADD_RECEIVED": "no", "RELAYCLIENT": "", "MAILFRONT_PROFILE": "compat"}) != ""
 
 
 # -- authenticate ----------------------------------------------------------------------------------------

@@ -574,7 +574,6 @@ def test_h52_addresses_of_other_protocols(sender: bytes, recipient: bytes, answe
 
 
 def test_what_plugins_make_of_an_address_is_checked_too() -> None:
-    from mailfront_io.backends.relay import SMTPRelay
     from mailfront_io.plugin import ACCEPT, Plugin, Response
     from mailfront_io.session import ForwardPath
     from tests.front import Front
@@ -587,8 +586,7 @@ def test_what_plugins_make_of_an_address_is_checked_too() -> None:
             return ACCEPT
 
     environment = {"UPSTREAM": "up.example", "UPSTREAM_TLS": "none"}
-    relay = type("Relay", (SMTPRelay,), {"shared": SMTPRelay.configure(environment, print)})
-    front = Front("accept", Rewrites, backend=relay)
+    front = Front("accept", Rewrites, backend="smtp", env=environment)
     assert b"\r\n553 5.1.3 " in front.say(b"EHLO c\r\nMAIL FROM:<a@a.example>\r\nRCPT TO:<c@c.example>\r\nQUIT\r\n")
 
 
