@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from mailfront_io.plugin import Kind, Setting
 from mailfront_io.session import parse_number
-from mailfront_io.tls import TLSSettingError, key_type, server_context
 
 if TYPE_CHECKING:
     import ssl
@@ -63,6 +62,8 @@ def load_tls(environment: Mapping[str, str], log: Callable[[str], None]) -> "tup
     getenv = environment.get
     if not getenv("TLS_CERTFILE"):
         return None, ""
+    from mailfront_io.tls import TLSSettingError, key_type, server_context
+
     try:
         return server_context(getenv), key_type(getenv)
     except TLSSettingError as error:

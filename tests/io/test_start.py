@@ -8,6 +8,7 @@ SLOW = (
     *("asyncio", "trio", "anyio", "uvloop", "ssl", "socket", "dns", "argparse", "logging", "email"),
     *("importlib.metadata", "dataclasses", "inspect", "threading", "subprocess", "tempfile", "hmac", "cryptography"),
     *("hashlib", "stringprep", "mailfront_proto.sasl.exchange", "mailfront_proto.sasl.mechanism"),
+    "mailfront_io.tls",
 )
 
 PROGRAM = """

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from mailfront_io.auth.store import CredentialStore
 from mailfront_io.plugin import Kind, Setting
 from mailfront_io.session import Session, parse_number
-from mailfront_io.tls import server_end_point
 from mailfront_proto.sasl.options import NOTHING_OFFERED, ServerOptions
 
 EXPOSE_NOTHING = frozenset(("SCRAM-SHA-1", "SCRAM-SHA-256"))
@@ -75,7 +74,11 @@ def offered_mechanisms(session: Session) -> list[str]:
 
 def channel_bindings(session: Session) -> dict[str, bytes]:
     """What SCRAM can bind to, inside TLS that is ours."""
-    binding = server_end_point(session.tls_context) if session.tls is not None else b""
+    if session.tls is None:
+        return {}
+    from mailfront_io.tls import server_end_point
+
+    binding = server_end_point(session.tls_context)
     return {"tls-server-end-point": binding} if binding else {}
 
 

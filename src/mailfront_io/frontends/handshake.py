@@ -2,7 +2,6 @@
 
 from mailfront_io.ops import ConnectionLost, DeadlineExceeded, StartTLS, TLSFacts, TLSFailed
 from mailfront_io.session import Session
-from mailfront_io.tls import gnutls_names
 
 HANDSHAKE_SECONDS = 30.0
 
@@ -12,6 +11,8 @@ async def handshake(session: Session, deadline: float, alpn: tuple[str, ...] = (
 
     `alpn`: see `mailfront_io.ops.StartTLS`. What was agreed is in the session then, and its bytes are counted anew.
     """
+    from mailfront_io.tls import gnutls_names
+
     assert session.tls_context is not None
     session.log("Starting TLS handshake")
     deadline = min(session.clock.monotonic() + HANDSHAKE_SECONDS, deadline)
