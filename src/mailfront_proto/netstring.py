@@ -19,8 +19,10 @@ MAX_DIGITS: Final = 10
 _GLANCE: Final = 64
 _SHORT: Final = re.compile(rb"(0|[1-9][0-9]?):")
 
+_LENGTH: Final = re.compile(rb"(0|[1-9][0-9]*):")
+
 # Total: any bytes match, if only the empty beginning of them.
-_LENGTH: Final = re.compile(rb"([0-9]*)(:?)")
+_ODD_LENGTH: Final = re.compile(rb"([0-9]*)(:?)")
 
 
 class Fault(Enum):
@@ -86,26 +88,38 @@ class NetstringReader:
             size = room
         head = self._buffer.peek(size)
         match = _LENGTH.match(head)
+        if match is not None:
+            length = int(match[1])
+        else:
+            match = self._odd_length(head)
+            if match is None:
+                return None
+            length = int(match[1] or b"0")
+        end = match.end()
+        if room is not None:
+            room -= end
+            if length > room:
+                raise NetstringError(Fault.ROOM)
+            self.room = room
+        self._buffer.skip(end)
+        self._oversized = False
+        self.left = length
+        return length
+
+    def _odd_length(self, head: bytes) -> re.Match[bytes] | None:
+        """What begins `head` where that is no length as it is printed: a free one, or None while one may still come."""
+        match = _ODD_LENGTH.match(head)
         assert match is not None
         digits, colon = match.groups()
         if not self._free and ((not digits and head) or (len(digits) > 1 and digits[0] == 0x30)):
             raise NetstringError(Fault.LENGTH)
-        if not colon:
-            if len(digits) < len(head) or len(digits) > self._max_digits:
-                raise NetstringError(Fault.LENGTH)
-            if len(head) == room:
-                raise NetstringError(Fault.ROOM)
-            return None
-        length = int(digits or b"0")
-        if room is not None:
-            room -= match.end()
-            if length > room:
-                raise NetstringError(Fault.ROOM)
-            self.room = room
-        self._buffer.skip(match.end())
-        self._oversized = False
-        self.left = length
-        return length
+        if colon:
+            return match
+        if len(digits) < len(head) or len(digits) > self._max_digits:
+            raise NetstringError(Fault.LENGTH)
+        if len(head) == self.room:
+            raise NetstringError(Fault.ROOM)
+        return None
 
     def read_slice(self, limit: int | None = None) -> bytes | None:
         """The next slice of the content behind `read_length`, as large as it came (but `limit` bytes at most); None
@@ -126,17 +140,9 @@ class NetstringReader:
         """The next netstring's content; None when not all of it is here yet. One of more than `limit` bytes is thrown
         away as it comes; `OVERSIZED` is returned at its end. Raises `NetstringError`."""
         if self.left is None:
-            head = self._buffer.peek(_GLANCE)
-            match = _SHORT.match(head)
-            if match is not None:
-                start = match.end()
-                size = int(match[1])
-                end = start + size + 1
-                if head[end - 1 : end] == b"," and size <= limit and (self.room is None or end <= self.room):
-                    self._buffer.skip(end)
-                    if self.room is not None:
-                        self.room -= end
-                    return head[start : end - 1]
+            short = self.read_short(limit)
+            if short is not None:
+                return short
             length = self.read_length()
             if length is None:
                 return None
@@ -157,6 +163,24 @@ class NetstringReader:
             self.room -= left
         self._read_comma()
         return content
+
+    def read_short(self, limit: int) -> bytes | None:
+        """The next netstring's content if it is short, whole, here as a whole and of at most `limit` bytes; else None,
+        and nothing is read."""
+        head = self._buffer.peek(_GLANCE)
+        match = _SHORT.match(head)
+        if match is None:
+            return None
+        start = match.end()
+        size = int(match[1])
+        comma = start + size
+        room = self.room
+        if size > limit or head[comma : comma + 1] != b"," or (room is not None and comma >= room):
+            return None
+        self._buffer.skip(comma + 1)
+        if room is not None:
+            self.room = room - comma - 1
+        return head[start:comma]
 
     def _read_comma(self) -> bool:
         if self.room == 0:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.machine import ServerMachine
-from mailfront_proto.netstring import Fault, NetstringError, NetstringReader, Oversized
+from mailfront_proto.netstring import OVERSIZED, Fault, NetstringError, NetstringReader, Oversized
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, Event, NeedData, Paused
 from mailfront_proto.qmtp.events import (
     Body,
@@ -293,10 +293,10 @@ class PackageServer(ServerMachine[Event], ABC):
 
 def _refusal_of(raw: bytes | Oversized, too_long: Reply) -> Reply | None:
     """What the machine itself has against an address: no control byte may reach an envelope, a log or a header."""
-    if isinstance(raw, Oversized):
+    if raw is OVERSIZED:
         return too_long
     return SYNTAX_ERROR if _CONTROL.search(raw) else None
 
 
 def _address(raw: bytes | Oversized) -> Address:
-    return Address(b"" if isinstance(raw, Oversized) else raw)
+    return Address(b"" if raw is OVERSIZED else raw)

@@ -56,7 +56,11 @@ class QMTPServer(PackageServer):
     def __init__(self, profile: Profile = DEFAULT, *, lf_bodies: bool = False) -> None:
         super().__init__(State.MESSAGE, profile, lf_bodies)
         self._verdicts: deque[Reply | None] = deque()  # one a recipient; None: as the message
-        self._new_list()
+        limits = profile.limits
+        self._list = ReceiveBuffer(limits.recipient_list)
+        self._list_reader = NetstringReader(
+            self._list, max_digits=limits.length_digits, free_lengths=profile.free_lengths
+        )
 
     def reply_each(self, replies: Sequence[Reply]) -> None:
         """Answer `MessageEnd` with one reply for each accepted recipient, in order."""
@@ -78,6 +82,8 @@ class QMTPServer(PackageServer):
     # -- reading -----------------------------------------------------------------------------------------
 
     def _next_of_message(self) -> Result:
+        if not self._buffer.has_unread:
+            return NEED_DATA
         length = self._reader.read_length()
         if length is None:
             return NEED_DATA
@@ -96,20 +102,20 @@ class QMTPServer(PackageServer):
         assert self._reader.left is not None
         return self._start_message(self._reader.left)
 
-    def _new_list(self) -> None:
-        profile = self.profile
-        self._list = ReceiveBuffer(profile.limits.recipient_list)
-        self._list_reader = NetstringReader(
-            self._list, max_digits=profile.limits.length_digits, free_lengths=profile.free_lengths
-        )
-
     def _next_of_recipient_list(self) -> Result:
         reader = self._reader
         if reader.left is None:
+            limit = self.profile.limits.recipient_list
+            short = reader.read_short(limit)
+            if short is not None:
+                self._list.feed(short)
+                self._list_reader.room = len(short)
+                self._state = State.RECIPIENTS
+                return self._next_of_recipients()
             length = reader.read_length()
             if length is None:
                 return NEED_DATA
-            if length > self.profile.limits.recipient_list:
+            if length > limit:
                 return self._give_up("Recipient list too long")
             self._list_reader.room = length
         while piece := reader.read_slice():
@@ -123,6 +129,7 @@ class QMTPServer(PackageServer):
         one_response = not self.profile.response_per_recipient
         if self._list_reader.room == 0 or (one_response and self._refusal is not None):
             self._state = State.END
+            self._list.clear()  # of a package that is refused something may be left
             return self._end_of_package()
         raw = self._list_reader.read_whole(self.profile.limits.address)
         assert raw is not None  # the list is complete
@@ -146,7 +153,7 @@ class QMTPServer(PackageServer):
 
     def _respond(self, reply: Reply) -> None:
         if self.profile.response_per_recipient:
-            self._verdicts = deque(reply if verdict is None else verdict for verdict in self._verdicts)
+            self._verdicts = deque([reply if verdict is None else verdict for verdict in self._verdicts])
         else:
             self._verdicts = deque([reply])
         self._state = State.RESPONSES
@@ -155,7 +162,6 @@ class QMTPServer(PackageServer):
         for _ in range(_RESPONSES_AT_ONCE):
             if not self._verdicts:
                 self._state = State.MESSAGE
-                self._new_list()
                 break
             verdict = self._verdicts.popleft()
             assert verdict is not None
