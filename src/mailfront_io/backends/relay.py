@@ -144,11 +144,11 @@ class _Relay(Backend):
             self._log(problem if problem.startswith(f"{server.name}: ") else f"{server.name}: {problem}")
             return None
         try:
-            client = SMTPClientSession(Connection(session.clock), server.host, settings)
+            client = SMTPClientSession(Connection(session.clock), server.name, settings)
             try:
                 await Converse(peer, client.open())
             except SendError as error:
-                self._log(f"{server.name}: {error}")
+                self._log(str(error))
                 peer.close(client.farewell)
                 return None
         except BaseException:

@@ -53,12 +53,11 @@ _WORD: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]
 
 @record(frozen=True)
 class Server:
-    """One of the next servers. `name`: for the log; `host`: for its certificate; `settings`: how sessions with it are
-    to go, but for the credentials."""
+    """One of the next servers. `name`: for the log; `settings`: how sessions with it are to go, but for the
+    credentials."""
 
     address: Address
     name: str
-    host: str
     settings: ClientSettings
 
 
@@ -126,7 +125,7 @@ def _server(word: str, environment: Mapping[str, str], lmtp: bool) -> Server:
     except LocalProtocolError as error:
         raise ValueError(f"$UPSTREAM_HELO: {error}") from None
     address: Address = word if is_path else (host, port)
-    return Server(address, word if is_path else f"{host}:{port}", host, settings)
+    return Server(address, word if is_path else f"{host}:{port}", settings)
 
 
 def _tls(environment: Mapping[str, str], here: bool) -> "tuple[TLSPolicy, ssl.SSLContext | None]":
