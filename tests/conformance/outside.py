@@ -51,10 +51,11 @@ def _script(helper: Helper) -> list[Action]:
 
 
 class Helpers:
-    """The helpers of a session, real ones, for ``with``; `ports` by name."""
+    """The helpers of a session, real ones, for ``with``; `ports` by name; `received`: what each connection has sent."""
 
     def __init__(self, helpers: Mapping[str, Helper]) -> None:
         self.ports: dict[str, int] = {}
+        self.received: list[bytes] = []
         self._listening: list[socket.socket] = []
         for name, helper in helpers.items():
             listening = socket.create_server(("127.0.0.1", 0))
@@ -84,17 +85,18 @@ class Helpers:
                         if not (data := connection.recv(65536)):
                             break
                         received += data
+                    self.received.append(received)
                     connection.sendall(helper.answer)
 
 
 class NameServer:
     """A name server with `records`, for ``with``; `address`: as ``$NAMESERVERS`` has it."""
 
-    def __init__(self, records: Iterable[Record]) -> None:
+    def __init__(self, records: Iterable[Record], at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self._records = list(records)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        self._socket.bind(at)
+        self.address = "{}:{}".format(*self._socket.getsockname())
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def __enter__(self) -> Self:

@@ -236,6 +236,7 @@ def plain(body: bytes) -> list[Action]:
         (b"\nX-Spam-Status: Yes\n", False),
         (b"X-Spam-Status: \tYes\n\n", False),
         (b"X-Spam-Status:Yes\n", True),
+        (b"X-Spam-Status: No\nX-Spam-Status: Yes\n\n", False),
         (b"X-Not-X-Spam-Status: Yes\n\n", False),
         (b"X: " + b"a" * 200_000 + b"\nX-Spam-Status: Yes\n\n", True),
     ],

@@ -20,7 +20,7 @@ LARGEST_HEADER = 256 * 1024
 """Bytes of the new message in which X-Spam-Status is looked for; spamd puts it near the start."""
 
 _BLANK_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
-_SPAM_STATUS = re.compile(rb"^X-Spam-Status: *Y", re.MULTILINE | re.IGNORECASE)
+_SPAM_STATUS = re.compile(rb"^X-Spam-Status: *(Y?)", re.MULTILINE | re.IGNORECASE)
 
 
 class SpamAssassin(Plugin):
@@ -90,4 +90,5 @@ def _is_spam(spool: Spool) -> bool:
         if _BLANK_LINE.search(head) or len(head) >= LARGEST_HEADER:
             break
     end = _BLANK_LINE.search(head)
-    return _SPAM_STATUS.search(head, 0, end.start() if end else len(head)) is not None
+    first = _SPAM_STATUS.search(head, 0, end.start() if end else len(head))
+    return first is not None and bool(first[1])
