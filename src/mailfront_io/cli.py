@@ -14,6 +14,7 @@ USAGE = """\
 usage: mailfront PROTOCOL BACKEND [PLUGINS...]     one session on standard input and output
        mailfront serve [OPTIONS] [PROTOCOL BACKEND [PLUGINS...]]     a server of its own
        mailfront send [OPTIONS] HOST[:PORT]        send one message
+       mailfront plugins [NAME | new NAME]         what plugins there are, what one does; start your own
        mailfront rules check|test FILE [OPTIONS]   check mail rules, see what they do
        mailfront user add|passwd|list|remove|verify [NAME]     who may log in
        mailfront queue list|show|deliver [OPTIONS]     what the backend queuedir has written
@@ -43,6 +44,10 @@ def main() -> int:
         from mailfront_io.send import main as send
 
         return send(arguments[1:])
+    if arguments[:1] == ["plugins"]:
+        from mailfront_io.plugins_command import main as plugins
+
+        return plugins(arguments[1:])
     if arguments[:1] == ["rules"]:
         from mailfront_io.rules_command import main as rules
 

@@ -65,6 +65,13 @@ def plugin_names() -> list[str]:
     return sorted(_PLUGINS)
 
 
+def installed_plugins() -> list[str]:
+    """The plugins that other packages have installed, but for names that are built in."""
+    from importlib.metadata import entry_points
+
+    return sorted({point.name for point in entry_points(group=PLUGIN_GROUP)} - _PLUGINS.keys())
+
+
 def backend_names() -> list[str]:
     """The built-in backends."""
     return sorted(_BACKENDS)
