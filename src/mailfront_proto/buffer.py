@@ -9,6 +9,8 @@ Framing comes before parsing: `read_line` returns whole lines only, whatever the
 line is thrown away to its end, which keeps the reader in step with the peer.
 """
 
+from collections.abc import Callable
+from re import Match
 from typing import Final
 
 from mailfront_proto.errors import LocalProtocolError
@@ -94,6 +96,40 @@ class ReceiveBuffer:
             return OVERSIZED
         line = data[start:end]  # all of a chunk is no copy: a client that waits for each reply sends no more
         return line if isinstance(line, bytes) else bytes(line)
+
+    def read_match(self, match: "Callable[[bytes | bytearray, int], Match[bytes] | None]") -> "Match[bytes] | None":
+        """What a pattern, whose `match` this is, finds in front, which is used up; None when it finds nothing there.
+        It looks at the beginnings of lines only, and at each of them once: what comes in pieces is for `read_line`.
+        """
+        if self._searched:
+            return None
+        data = self._data
+        found = match(data, self._pos)
+        if found is not None:
+            end = found.end()
+            if end == len(data):
+                self._data = b""
+                self._pos = 0
+                self.has_unread = False
+            else:
+                self._pos = end
+        return found
+
+    def read_through(self, mark: bytes, end: bytes) -> bytes | None:
+        """Everything through `end`, whose beginning is `mark`; None, and nothing is used up, when the first `mark` is
+        something else or there is none."""
+        data = self._data
+        start = self._pos
+        found = data.find(mark, start)
+        if found < 0 or not data.startswith(end, found):
+            return None
+        found += len(end)
+        if found == len(data):
+            self.clear()
+        else:
+            self._pos = found
+        block = data[start:found]
+        return block if isinstance(block, bytes) else bytes(block)
 
     def read_all(self) -> bytes:
         """Everything that is held, in one piece (the chunk itself when it came in one)."""

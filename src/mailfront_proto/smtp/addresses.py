@@ -178,18 +178,18 @@ NON_ASCII: Final = Reply(553, "5.6.7 Non-ASCII addresses need SMTPUTF8.")  # RFC
 
 # RFC 5322 section 3.2.3
 _ATEXT = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
-# RFC 5321 section 4.1.2: Dot-string "@" Domain, and printable parameters
-_COMMON_REST = (
-    rb":<(" + _ATEXT + rb"++(?:\." + _ATEXT + rb"++)*+@[A-Za-z0-9]++(?:(?:-++|\.)[A-Za-z0-9]++)*+)>"
-    rb"(?: ++([ -~]*+))?\Z"
-)
+COMMON_ADDRESS: Final = _ATEXT + rb"++(?:\." + _ATEXT + rb"++)*+@[A-Za-z0-9]++(?:(?:-++|\.)[A-Za-z0-9]++)*+"
+"""A pattern: Dot-string "@" Domain (RFC 5321 section 4.1.2). What it matches is an address in every syntax, if it has
+no more than `MAX_COMMON_ADDRESS` octets."""
+MAX_COMMON_ADDRESS: Final = 64
+"""An address of no more octets than this is within every limit that may be set."""
+
+# An address and printable parameters
+_COMMON_REST = rb":<(" + COMMON_ADDRESS + rb")>(?: ++([ -~]*+))?\Z"
 _COMMON = {
     b"FROM": re.compile(b"(?i:FROM)" + _COMMON_REST).match,
     b"TO": re.compile(b"(?i:TO)" + _COMMON_REST).match,
 }
-
-_SHORT = 64
-"""An address of no more octets than this is within every limit that may be set."""
 
 
 def parse_path(
@@ -215,7 +215,7 @@ def parse_path(
     match = _COMMON[keyword](argument)
     if match is not None:
         raw, rest = match.groups(b"")
-        if len(raw) > _SHORT:
+        if len(raw) > MAX_COMMON_ADDRESS:
             _check_lengths(raw, keyword, syntax)
         return Address(raw), rest
     raw, rest = _scan_freely(argument) if syntax.free_form else _parse(argument, keyword, syntax)

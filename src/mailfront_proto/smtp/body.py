@@ -8,7 +8,7 @@ itself counts as the line end in front of the message: it is held first, and lef
 """
 
 import re
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from mailfront_proto.smtp.profile import LineEnds
 
@@ -21,6 +21,29 @@ _STRICT_HOLDS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r", b"\n")
 # behind one CR (LF CR . LF is an end; LF CR . CR LF, oddly, is not).
 _FREE_ENDS = (b"\n.\r\n", b"\n.\n", b"\n\r.\n")
 _FREE_HOLDS = (b"\n\r.", b"\n.\r", b"\n\r", b"\n.", b"\n", b"\r")
+
+
+END_OF_DATA: Final = (b"\r\n.", b"\r\n.\r\n")
+"""What a line with a dot in front begins with, and the end of data."""
+
+
+def decode_plain_message(data: bytes, lf: bool) -> bytes | None:
+    """The message in `data`: everything behind DATA, with its end, and no other dot behind a CRLF. `lf`: as in
+    `LineDecoder`. None when a dot comes first, or a CR or LF stands alone: then `DotDecoder` has to say what it
+    is. (It would say the same of all others.)"""
+    return None if data[0] == 46 else _convert(data[:-3], lf)
+
+
+def _convert(piece: bytes, lf: bool) -> bytes | None:
+    """`piece` with the line ends that are wanted; None when not every CR and LF in it is part of a CRLF.
+
+    The conversion answers a part of that question by itself. What these primitives cost differs between builds of
+    Python; this choice is good on those that were measured."""
+    if lf:
+        text = piece.translate(None, b"\r")
+        return text if text.count(b"\n") == len(piece) - len(text) == piece.count(b"\r\n") else None
+    bare = piece.replace(b"\r\n", b"")
+    return None if b"\r" in bare or b"\n" in bare else piece
 
 
 class LineDecoder:
@@ -48,23 +71,11 @@ class LineDecoder:
 
     def _decode(self, piece: bytes, dotted: bool) -> bytes:
         """A piece without half a line end, by the policy; `dotted`: there may be dots to unstuff."""
-        # Is every CR and LF part of a CRLF? The conversion that is due anyway answers a part of it: what these
-        # primitives cost differs between builds of Python, and this choice is good on those that were measured.
-        if self._lf:
-            text = piece.translate(None, b"\r")
-            lines = len(piece) - len(text)
-            if text.count(b"\n") == lines == piece.count(b"\r\n"):
-                if dotted:
-                    text = text.replace(b"\n.", b"\n")
-                self.size += len(text) + lines
-                return text
-        else:
-            bare = piece.replace(b"\r\n", b"")
-            if b"\r" not in bare and b"\n" not in bare:
-                if dotted:
-                    piece = piece.replace(b"\r\n.", b"\r\n")
-                self.size += len(piece)
-                return piece
+        text = _convert(piece, self._lf)
+        if text is not None:
+            unstuffed = text.replace(b"\n.", b"\n") if dotted else text
+            self.size += len(piece) - (len(text) - len(unstuffed))
+            return unstuffed
         self.has_bare_line_ends = True
         piece = self._repair(piece)
         self.size += len(piece) + piece.count(b"\n")

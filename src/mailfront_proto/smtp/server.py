@@ -17,17 +17,15 @@ here; everything else becomes an event and waits for the application's answer. T
             machine.accept()
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from functools import lru_cache
+from typing import Final
 
-from mailfront_proto.buffer import OVERSIZED
 from mailfront_proto.errors import LocalProtocolError
-from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, NeedData, Paused
+from mailfront_proto.pull import MAX_PENDING_OUTPUT, PAUSED, NeedData, Paused
 from mailfront_proto.sasl.requests import Request
 from mailfront_proto.smtp import answers
-from mailfront_proto.smtp.addresses import NON_ASCII
-from mailfront_proto.smtp.answers import NOT_IMPLEMENTED
+from mailfront_proto.smtp.enhanced_codes import enhanced_code
 from mailfront_proto.smtp.events import (
     Connected,
     ConnectionClosed,
@@ -41,22 +39,13 @@ from mailfront_proto.smtp.events import (
     Recipient,
     Reset,
     StartTLS,
-    VendorCommand,
     Verify,
     Xclient,
 )
-from mailfront_proto.smtp.profile import DEFAULT, LineEnds, Profile
+from mailfront_proto.smtp.profile import DEFAULT, Profile
 from mailfront_proto.smtp.replies import Reply, encode_reply
-from mailfront_proto.smtp.server_envelope import CONTROL_BUT_TAB, ServerEnvelope
-from mailfront_proto.smtp.server_session import as_text
-from mailfront_proto.smtp.states import (
-    COMMAND_STATES,
-    COMMANDS,
-    UNFINISHED_STATES,
-    Row,
-    State,
-    command_table,
-)
+from mailfront_proto.smtp.server_commands import ServerCommands
+from mailfront_proto.smtp.states import COMMAND_STATES, UNFINISHED_STATES, State
 
 # The usual answer to each event that accept() answers. All have enhanced codes: the wire form is the same in
 # every profile.
@@ -73,6 +62,9 @@ _USUAL_REPLIES: Final[dict[type[Event], Reply]] = {
 }
 _AUTH_DONE: Final = Reply(235, "2.7.0 Authentication succeeded.")  # to every request of an AUTH exchange
 
+_PATHS: Final = frozenset((Mail, Recipient))
+_ENVELOPE: Final = frozenset((Mail, Recipient, Data))
+
 # Whose answer is not simply sent
 _SPECIAL: Final = frozenset((MessageEnd, StartTLS))
 
@@ -82,19 +74,21 @@ _USUAL: Final = {kind: (reply, reply.encode()) for kind, reply in _USUAL_REPLIES
 _VERIFY: Final = Reply(252, "2.5.2 Send some mail, I'll try my best.")
 _ORIGINAL_USUAL: Final = {**_USUAL, Verify: (_VERIFY, _VERIFY.encode())}
 
-_HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"))
-_IDLE_VERBS: Final = frozenset(("NOOP", "RSET", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "LHLO", "STARTTLS", "XCLIENT"))
-_CHECKED_VERBS: Final = _IDLE_VERBS | {"AUTH", "BDAT"}
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_HELO_NAME: Final = re.compile(r"\S+[ \t]*\Z")
-
 # Bound once: an attribute of an Enum costs a descriptor call each time.
 _CONNECTED: Final = State.CONNECTED
 _READY: Final = State.READY
 _CLOSED: Final = State.CLOSED
 
 
-class SMTPServer(ServerEnvelope):
+@lru_cache(maxsize=64)
+def _path_accepted(
+    kind: type[Event | None], code: int, text: str, enhances: bool, max_line: int | None
+) -> bytes:
+    """The wire form of a positive answer to MAIL or RCPT: most servers know one or two."""
+    return encode_reply(code, text, max_line, enhanced_code(kind, code) if enhances else "")
+
+
+class SMTPServer(ServerCommands):
     """One session.
 
     `hostname`: our name, for the greeting and HELO. `profile`: `DEFAULT`, `COMPAT` or one of your own.
@@ -119,7 +113,7 @@ class SMTPServer(ServerEnvelope):
     `register_parameter`. Other words for what the machine says: `override_reply`.
     """
 
-    __slots__ = ("_table", "_usual", "refuses_inside_tls")
+    __slots__ = ("_usual",)
 
     def __init__(
         self,
@@ -131,8 +125,6 @@ class SMTPServer(ServerEnvelope):
         lf_bodies: bool = False,
     ) -> None:
         super().__init__(hostname, profile, lmtp, greeting, lf_bodies)
-        self.refuses_inside_tls = False
-        self._table = _dispatch_table(profile, lmtp)
         self._usual = _USUAL if profile.enhanced_codes else _ORIGINAL_USUAL
 
     # -- bytes and events --------------------------------------------------------------------------------
@@ -197,11 +189,22 @@ class SMTPServer(ServerEnvelope):
         sense (3yz is 354 for `Data` and nothing else).
         """
         event = self._pending
+        kind = type(event)
+        if 200 <= code < 300 and kind in _PATHS:
+            wire = _path_accepted(kind, code, text, self._enhances, self._max_wire_line)  # type: ignore[arg-type]
+            self._answer(kind, code, text, wire)
+            return
         if event is None:
             raise LocalProtocolError("no answer is owed: call next_event() and answer the event it returns")
-        kind = type(event)
         if code < 200 or code > 599 or (code < 400 and ((code >= 300) is not (kind is Data) or kind is Xclient)):
             raise LocalProtocolError(f"{code} is no possible answer to {kind.__name__}")
+        if kind is MessageEnd:
+            wire = self._encode(kind, code, text)
+            self._pending = None
+            self._put(wire * self._transaction.recipients if self.lmtp else wire)
+            self._message_done(code < 400)
+            self._closed_by(code, text)
+            return
         if kind is StartTLS and code < 400 and len(self._buffer) and not self.refuses_inside_tls:
             # Plain text came in the meantime: as if it had come with the command.
             self._pending = None
@@ -209,21 +212,19 @@ class SMTPServer(ServerEnvelope):
             return
         if self._exchange is not None and self._auth_goes_on(code, text):
             return
-        wire = self._encode(code, text)
-        if kind is MessageEnd:
-            self._pending = None
-            for _ in range(self._transaction.recipients if self.lmtp else 1):
-                self._put(wire)
-            self._message_done(code < 400)
-        elif type(event) is Data and event.chunked and not (code == 421 and self.profile.closes_on_421):
+        wire = self._encode(kind, code, text)
+        if type(event) is Data and event.chunked and not (code == 421 and self.profile.closes_on_421):
             self._pending = None
             if code < 400:
-                self._begin_message(chunked=True)
+                self._begin_chunks()
                 self._state = self._next_state
             else:
                 self._refuse_chunks(wire)
         else:
             self._answer(kind, code, text, wire)
+        self._closed_by(code, text)
+
+    def _closed_by(self, code: int, text: str) -> None:
         if code == 421 and self.profile.closes_on_421 and self._state is not _CLOSED:
             self._close_with(Reply(code, text))
 
@@ -234,31 +235,28 @@ class SMTPServer(ServerEnvelope):
         self._output_size += len(wire)
         if code < 400:
             self._state = self._next_state
-        if kind is Recipient:
-            if code < 400:
+            if kind is Recipient:
                 self._transaction.recipients += 1
-            elif code >= 500:
-                self._end_with(self._budgets.refused_recipient())
-        elif kind is not Mail:
-            self._answered(kind, code, text)
-        elif code >= 400:
-            self._drop_transaction()
-
-    def _answered(self, kind: type[Event | None], code: int, text: str) -> None:
-        """What an answer changes, for the rarer events."""
-        if kind is Data:
-            if code < 400:
-                self._begin_message(chunked=False)
-            elif not self.profile.envelope_survives_message:
-                # Who refuses the message has dropped its envelope: it may not be used for another.
-                self._drop_transaction()
-                self._state = _READY
-        elif self._exchange is not None:
+        elif kind in _ENVELOPE:
+            self._envelope_refused(kind, code)
+        elif kind is Connected:
+            self._close_with(Reply(code, text))
+        if self._exchange is not None:
             self._auth_over(code < 400)
         elif kind is Quit:
             self._close(ConnectionClosed("QUIT"))
-        elif kind is Connected and code >= 400:
-            self._close_with(Reply(code, text))
+
+    def _envelope_refused(self, kind: type[Event | None], code: int) -> None:
+        """What it means that the application does not take a MAIL, a RCPT or a DATA."""
+        if kind is Recipient:
+            if code >= 500:
+                self._end_with(self._budgets.refused_recipient())
+        elif kind is Mail:
+            self._drop_transaction()
+        elif not self.profile.envelope_survives_message:
+            # Who refuses the message has dropped its envelope: it may not be used for another.
+            self._drop_transaction()
+            self._state = _READY
 
     def reply_each(self, replies: Sequence[Reply]) -> None:
         """Answer `MessageEnd` in LMTP: one reply for each accepted recipient, in order (RFC 2033 4.2)."""
@@ -336,152 +334,12 @@ class SMTPServer(ServerEnvelope):
         self._state = _READY
         self._put(encode_reply(250, "\n".join(lines), None))
 
-    # -- commands ----------------------------------------------------------------------------------------
-
-    def _next_command(self) -> Event | NeedData | None:
-        line = self._buffer.read_line(self._frame_limit) if self._buffer.has_unread else None
-        if line is None:
-            return self._end_of_input() if self._eof else NEED_DATA
-        if line == OVERSIZED:
-            return self._refuse("", "", answers.LINE_TOO_LONG)
-        command = line[:-2] if line[-2:] == b"\r\n" else line[:-1]
-        if self._strict_lines and (b"\r" in command or b"\0" in command or line[-2:] != b"\r\n"):
-            refusal = self._bare_line_end(line, command)
-            if refusal is not None:
-                return refusal
-        raw_verb, _, argument = command.partition(b" ")
-        if b"\t" in raw_verb:  # the command ends at the first space or tab
-            raw_verb, _, argument = command.partition(b"\t")
-        if argument[:1].isspace():
-            argument = argument.lstrip(b" \t")
-        upper = raw_verb.upper()
-        if self._vendor and upper in self._vendor:
-            return self._vendor_command(upper, argument)
-        entry = self._table[self._state].get(upper)
-        if len(line) > self._command_limit and upper != b"AUTH":
-            return self._refuse("", "", answers.LINE_TOO_LONG)
-        if entry is None:
-            return self._unknown(raw_verb, argument)
-        verb, handler, row = entry
-        if verb in _CHECKED_VERBS:
-            refusal = self._check_verb(verb, raw_verb, argument)
-            if refusal is not None:
-                return refusal
-        if self._budgets.in_row:
-            self._budgets.known()
-        self._secrets_may_follow = False
-        return handler(self, verb, argument, row)
-
-    def _check_verb(self, verb: str, raw_verb: bytes, argument: bytes) -> Event | None:
-        """The refusal of a command that is not always there, or idle once too often; or None."""
-        if verb == "AUTH":
-            return None if self.sasl.mechanisms else self._unknown(raw_verb, argument)
-        if verb == "BDAT":
-            return None if "CHUNKING" in self.extensions else self._unknown(raw_verb, argument)
-        if verb == "XCLIENT" and not self.offers_xclient:
-            return self._unknown(raw_verb, argument)
-        if verb == "STARTTLS" and (self.in_tls or not self.offers_starttls):
-            # Neither counted nor told as an unknown command (but it may not go on for ever).
-            spent = self._budgets.idle()
-            if spent is not None:
-                return self._refuse(verb, "", spent)
-            already = self.in_tls and self.profile.helo_required
-            return self._refuse(verb, "", answers.TLS_ALREADY if already else NOT_IMPLEMENTED)
-        spent = self._budgets.idle()
-        return None if spent is None else self._refuse(verb, "", spent)
-
-    def _out_of_order(self, verb: str, argument: bytes, refusal: Row) -> Event:
-        assert isinstance(refusal, Reply)
-        return self._refuse(verb, self._shown(verb, argument), refusal)
-
-    def _bare_line_end(self, line: bytes, command: bytes) -> Event | None:
-        """The refusal of a CR, LF or NUL that has no place in a command, or None."""
-        bare = b"\r" in command or line[-2:] != b"\r\n"
-        if self.profile.line_ends is LineEnds.NORMALIZE or not bare:
-            if b"\r" in command or b"\0" in command:
-                return self._refuse("", "", answers.BAD_COMMAND)
-            return None
-        event = self._refuse("", "", answers.BARE_LINE_END)
-        if self._state is not _CLOSED:
-            self._close_with(event.reply)
-        return event
-
-    def _helo(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        host = as_text(argument)
-        if _CONTROL.search(host) or not self._is_helo_name(host):
-            return self._refuse(verb, host, answers.BAD_HELO)
-        self._drop_transaction()
-        if self._state is not _CONNECTED:
-            self._state = _READY
-        return self._owe(Helo(verb, host), next_state)
-
-    def _is_helo_name(self, host: str) -> bool:
-        """Whether there is one word, of a length that a domain may have (RFC 5321 section 4.5.3.1.2): more would
-        look like facts of ours in a trace line. What the word means is not judged."""
-        return not self.profile.helo_argument_required or (len(host) <= 255 and _HELO_NAME.match(host) is not None)
-
-    def _rset(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        self._drop_transaction()
-        self._state = next_state
-        return self._owe(Reset(), next_state)
-
-    def _noop(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        self._budgets.errors_in_row = 0
-        self._say(answers.NOOP_DONE)
-        return None
-
-    def _vrfy(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        smtputf8 = False
-        if "SMTPUTF8" in self._advertised:  # RFC 6531 section 3.7.4.1
-            name, blank, word = argument.rstrip(b" \t").rpartition(b" ")
-            if blank and word.upper() == b"SMTPUTF8":
-                smtputf8, argument = True, name.rstrip(b" \t")
-        if not smtputf8 and not argument.isascii() and not self.profile.addresses.eight_bit:
-            return self._refuse(verb, as_text(argument), NON_ASCII)
-        return self._owe(Verify(verb, as_text(argument), smtputf8), next_state)
-
-    def _help(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        return self._owe(Help(as_text(argument)), next_state)
-
-    def _quit(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        return self._owe(Quit(), next_state)
-
-    def _starttls(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        if argument and self.profile.parameters_checked:
-            return self._refuse(verb, as_text(argument), answers.TLS_NO_PARAMETER)  # RFC 3207 section 4
-        if argument and self.refuses_inside_tls:
-            return self._refuse(verb, as_text(argument), self._wrong_parameter(needed=False))
-        if len(self._buffer) and not self.refuses_inside_tls:
-            # Plain text behind the command would be read as if it came inside TLS.
-            event = self._refuse(verb, "", answers.TLS_PIPELINED)
-            self._close_with(event.reply)
-            return event
-        return self._owe(StartTLS(), next_state)
-
-    def _xclient(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        from mailfront_proto.smtp.xclient import XclientError, parse_xclient  # few servers need it
-
-        try:
-            return self._owe(parse_xclient(argument), self._state)
-        except XclientError:
-            return self._refuse(verb, as_text(argument), answers.BAD_XCLIENT)
-
-    def _vendor_command(self, upper: bytes, argument: bytes) -> Event | None:
-        wanted = self._vendor[upper]
-        verb = upper.decode("ascii")
-        text = as_text(argument)
-        self._budgets.known()
-        if len(upper) + len(argument) + 3 > self.profile.limits.command_line:
-            return self._refuse(verb, "", answers.LINE_TOO_LONG)
-        if (wanted == "required" and not argument) or (wanted == "forbidden" and argument):
-            return self._refuse(verb, text, self._wrong_parameter(needed=wanted == "required"))
-        if CONTROL_BUT_TAB.search(text):
-            return self._refuse(verb, text, answers.BAD_COMMAND)
-        return self._owe(VendorCommand(verb, text), self._state)
-
 
 _READERS: Final[dict[State, Callable[[SMTPServer], Event | NeedData | Paused | None]]] = {
     **dict.fromkeys(COMMAND_STATES, SMTPServer._next_command),
+    State.READY: SMTPServer._next_sender,
+    State.MAIL: SMTPServer._next_recipient_or_data,
+    State.RECIPIENTS: SMTPServer._next_recipient_or_data,
     State.GREETING: SMTPServer._next_of_greeting,
     State.AUTH: SMTPServer._next_auth_response,
     State.BODY: SMTPServer._next_of_body,
@@ -490,50 +348,3 @@ _READERS: Final[dict[State, Callable[[SMTPServer], Event | NeedData | Paused | N
     State.TLS: SMTPServer._next_of_tls,
     State.CLOSED: SMTPServer._next_of_closed,
 }
-
-# A handler takes the verb, the argument, and the state that follows.
-Handler = Callable[[SMTPServer, str, bytes, Any], Event | None]
-
-_HANDLERS: Final[dict[str, Handler]] = {
-    "HELO": SMTPServer._helo,
-    "EHLO": SMTPServer._helo,
-    "LHLO": SMTPServer._helo,
-    "MAIL": SMTPServer._mail,
-    "RCPT": SMTPServer._rcpt,
-    "DATA": SMTPServer._data,
-    "BDAT": SMTPServer._bdat,
-    "RSET": SMTPServer._rset,
-    "NOOP": SMTPServer._noop,
-    "VRFY": SMTPServer._vrfy,
-    "EXPN": SMTPServer._vrfy,
-    "HELP": SMTPServer._help,
-    "QUIT": SMTPServer._quit,
-    "STARTTLS": SMTPServer._starttls,
-    "AUTH": SMTPServer._auth,
-    "XCLIENT": SMTPServer._xclient,
-}
-
-_dispatch_tables: dict[tuple[Profile, bool], dict[State, dict[bytes, tuple[str, Handler, Row]]]] = {}
-
-
-def _dispatch_table(profile: Profile, lmtp: bool) -> dict[State, dict[bytes, tuple[str, Handler, Row]]]:
-    """The order table of `mailfront_proto.smtp.states` with the handlers beside it, for one lookup by what
-    came in. Commands that are not there are unknown. Made once for each profile: profiles do not change."""
-    found = _dispatch_tables.get((profile, lmtp))
-    if found is None:
-        table = command_table(profile, lmtp)
-        found = _dispatch_tables[profile, lmtp] = {
-            state: {
-                verb.encode(): (
-                    verb,
-                    _HANDLERS[verb]
-                    if verb == "BDAT" or isinstance(table[state, verb], State)  # BDAT reads its octets in any case
-                    else SMTPServer._out_of_order,
-                    table[state, verb],
-                )
-                for verb in COMMANDS
-                if table[state, verb] is not NOT_IMPLEMENTED
-            }
-            for state in COMMAND_STATES
-        }
-    return found

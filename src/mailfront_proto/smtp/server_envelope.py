@@ -41,8 +41,7 @@ class ServerEnvelope(ServerMessage):
         return self._path(Mail, verb, b"FROM", argument, next_state)
 
     def _rcpt(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        limit = self.profile.limits.recipients
-        if limit is not None and self._transaction.recipients >= limit:
+        if self._transaction.recipients >= self._max_recipients:
             return self._refuse(verb, as_text(argument), answers.TOO_MANY_RECIPIENTS)
         return self._path(Recipient, verb, b"TO", argument, next_state)
 

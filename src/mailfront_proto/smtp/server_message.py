@@ -11,13 +11,13 @@ from typing import Final
 
 from mailfront_proto.pull import NEED_DATA, NeedData
 from mailfront_proto.smtp import answers
-from mailfront_proto.smtp.body import ChunkDecoder, DotDecoder, LineDecoder
+from mailfront_proto.smtp.body import END_OF_DATA, ChunkDecoder, DotDecoder, LineDecoder, decode_plain_message
 from mailfront_proto.smtp.events import Body, Data, Event, MessageEnd, MessageRefused
 from mailfront_proto.smtp.profile import LineEnds
 from mailfront_proto.smtp.replies import Reply
 from mailfront_proto.smtp.server_auth import ServerAuth
 from mailfront_proto.smtp.server_session import as_text
-from mailfront_proto.smtp.states import Row, State, after_message
+from mailfront_proto.smtp.states import Row, State
 
 # chunk-size [ SP "LAST" ], RFC 3030 section 2; digits that fit 63 bits
 _CHUNK: Final = re.compile(rb"([0-9]{1,18})(?:[ \t]+(.*))?\Z", re.DOTALL)
@@ -41,15 +41,24 @@ class ServerMessage(ServerAuth):
         transaction = self._transaction
         if transaction.ended:
             return self._end_of_message()
-        data = self._buffer.read_all()
-        if not data:
+        buffer = self._buffer
+        if not buffer.has_unread:
             return self._end_of_input() if self._eof else NEED_DATA
         decoder = transaction.decoder
+        data = None
+        if decoder is None:
+            data = buffer.read_through(*END_OF_DATA)
+            if data is not None and (self.message_size is None or len(data) <= self.message_size):
+                message = decode_plain_message(data, self.lf_bodies)
+                if message is not None:
+                    transaction.ended = True
+                    return Body(message)
+            decoder = transaction.decoder = DotDecoder(self.profile.line_ends, self.lf_bodies)
         assert type(decoder) is DotDecoder
         before = decoder.size
-        decoded, rest = decoder.feed(data)
+        decoded, rest = decoder.feed(data or buffer.read_all())
         if rest is not None:
-            self._buffer.push_back(rest)
+            buffer.push_back(rest)
             transaction.ended = True
         return self._slice(decoder, decoded, before)
 
@@ -83,13 +92,10 @@ class ServerMessage(ServerAuth):
             return None
         return self._owe(Data(chunked=True), row)
 
-    def _begin_message(self, chunked: bool) -> None:
+    def _begin_chunks(self) -> None:
         """The application takes the message."""
-        profile, transaction = self.profile, self._transaction
-        if chunked:
-            transaction.decoder = ChunkDecoder(profile.line_ends, self.lf_bodies, transaction.binary)
-        else:
-            transaction.decoder = DotDecoder(profile.line_ends, self.lf_bodies)
+        transaction = self._transaction
+        transaction.decoder = ChunkDecoder(self.profile.line_ends, self.lf_bodies, transaction.binary)
 
     def _refuse_chunks(self, wire: bytes) -> None:
         """The application does not take the message that a chunk begins: `wire` is its answer, and due when the
@@ -161,11 +167,11 @@ class ServerMessage(ServerAuth):
     def _end_of_message(self) -> Event:
         refusal = self._transaction.refusal
         if refusal is None:
-            return self._owe(MessageEnd(), after_message(self.profile))
+            return self._owe(MessageEnd(), self._after_message)
         said = refusal
         for _ in range(self._transaction.recipients if self.lmtp else 1):  # RFC 2033 section 4.2
             said = self._say(refusal)
-        return self._message_refused(refusal, said, after_message(self.profile))
+        return self._message_refused(refusal, said, self._after_message)
 
     def _message_refused(self, refusal: Reply, said: Reply, state: State) -> Event:
         self._message_done(False)

@@ -6,6 +6,7 @@ bytes in and out, the event that is owed an answer, the transaction, and the bud
 
 import re
 from collections.abc import Callable
+from math import inf
 from typing import ClassVar, Final
 
 from mailfront_proto.errors import LocalProtocolError
@@ -34,7 +35,9 @@ from mailfront_proto.smtp.states import (
 _HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"))
 
 # Bound once: an attribute of an Enum costs a descriptor call each time.
+_GREETING: Final = State.GREETING
 _CONNECTED: Final = State.CONNECTED
+_RECIPIENTS: Final = State.RECIPIENTS
 _CLOSED: Final = State.CLOSED
 
 # The extensions that a machine can offer by itself, in the order of their lines.
@@ -61,6 +64,7 @@ class Transaction:
         self.binary = False
         """MAIL said BODY=BINARYMIME."""
         self.decoder: DotDecoder | ChunkDecoder | None = None
+        """Made with the first chunk of BDAT, and behind DATA when there is no short way for the message."""
         self.refusal: Reply | None = None
         """With what the machine will refuse the message, which is read all the same."""
         self.ended = False
@@ -76,6 +80,7 @@ class ServerSession(SASLServerMachine[Reply]):
     __slots__ = (
         "_advertised",
         "_after_drain",
+        "_after_message",
         "_budgets",
         "_capabilities",
         "_command_limit",
@@ -84,11 +89,13 @@ class ServerSession(SASLServerMachine[Reply]):
         "_enhances",
         "_frame_limit",
         "_greeted",
+        "_max_recipients",
         "_max_wire_line",
         "_next_state",
         "_overrides",
         "_registered",
         "_secrets_may_follow",
+        "_short_way",
         "_strict_lines",
         "_transaction",
         "_vendor",
@@ -122,6 +129,7 @@ class ServerSession(SASLServerMachine[Reply]):
             State.GREETING,
             auth_line=profile.limits.auth_line,
             free_authorization_identity=profile.free_authorization_identity,
+            auth_as_original=profile.auth_as_original,
         )
         self.lf_bodies = lf_bodies
         self.profile = profile
@@ -137,8 +145,11 @@ class ServerSession(SASLServerMachine[Reply]):
 
         self._strict_lines = profile.line_ends is not LineEnds.ACCEPT
         self._enhances = profile.enhanced_codes
+        self._after_message = after_message(profile)
         self._max_wire_line = 512 if profile.wraps_replies else None
         self._command_limit = profile.limits.command_line
+        recipients = profile.limits.recipients
+        self._max_recipients = inf if recipients is None else recipients
         self._frame_limit = max(profile.limits.command_line, profile.limits.auth_line)
         self._vendor: dict[bytes, str] = {}
         self._capabilities: dict[str, str] = {}
@@ -147,6 +158,8 @@ class ServerSession(SASLServerMachine[Reply]):
         self._budgets = Budgets(profile.limits)
 
         self._secrets_may_follow = False
+        self._short_way = False
+        """Whether a usual line is all that it seems: see `mailfront_proto.smtp.server_commands`."""
         self._next_state = _CONNECTED
         self._greeted = False
         self._drain_left = 0
@@ -218,6 +231,7 @@ class ServerSession(SASLServerMachine[Reply]):
                 "the parameter 'required', 'forbidden' or 'optional'"
             )
         self._vendor[verb.upper().encode()] = parameter
+        self._short_way = False
 
     def unregister_command(self, verb: str) -> None:
         """Take `verb` back: the built-in command, or none, is in force again."""
@@ -279,15 +293,13 @@ class ServerSession(SASLServerMachine[Reply]):
         return reply
 
     def _send(self, code: int, text: str) -> None:
-        self._put(self._encode(code, text))
+        self._put(self._encode(type(self._pending), code, text))
 
-    def _encode(self, code: int, text: str) -> bytes:
-        """The wire form of an answer to the event that is owed one. The greeting has no enhanced code: the client
+    def _encode(self, kind: type[Event | None], code: int, text: str) -> bytes:
+        """The wire form of an answer to an event of `kind`. The greeting has no enhanced code: the client
         does not know yet that we have them (RFC 2034 section 4)."""
-        enhanced = self._enhances and self._state is not State.GREETING
-        return encode_reply(
-            code, text, self._max_wire_line, enhanced_code(type(self._pending), code) if enhanced else ""
-        )
+        enhanced = enhanced_code(kind, code) if self._enhances and self._state is not _GREETING else ""
+        return encode_reply(code, text, self._max_wire_line, enhanced)
 
     def completed(self, reply: Reply) -> Reply:
         """`reply` as the answer to the last event, with the enhanced code that it will get (for logs)."""
@@ -304,11 +316,10 @@ class ServerSession(SASLServerMachine[Reply]):
         return event
 
     def _message_done(self, accepted: bool) -> None:
-        before = self._transaction
-        self._drop_transaction()
-        self._state = after_message(self.profile)
-        if self._state is State.RECIPIENTS:  # the same envelope for another message
-            after = self._transaction
+        before, after = self._transaction, Transaction()
+        self._transaction = after
+        self._state = self._after_message
+        if self._after_message is _RECIPIENTS:  # the same envelope for another message
             after.recipients, after.smtputf8, after.binary = before.recipients, before.smtputf8, before.binary
         if accepted:
             self._budgets.message_accepted()
@@ -345,6 +356,7 @@ class ServerSession(SASLServerMachine[Reply]):
         cause: str = "",
     ) -> Refused:
         """Answer with `reply`, count it, and tell the application. 421 closes."""
+        self._short_way = False
         if reply.code in (500, 501, 555):
             reply = self._budgets.error() or reply
         else:
