@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 from generate_pop3_reference import field_table, methods
-from generate_smtp_reference import enum_list, event_section, markdown, members
+from generate_smtp_reference import client_order, enum_list, event_section, markdown, members
 
 from mailfront_proto.imap import answers, client_events, events, profile, server
 from mailfront_proto.imap.client import IMAPClient
+from mailfront_proto.imap.client_session import ALLOWED
 from mailfront_proto.imap.replies import Reply
 from mailfront_proto.imap.response_reader import MAX_RESPONSE, MAX_RESPONSE_LINE
 from mailfront_proto.imap.states import COMMAND_STATES, COMMANDS, Row, State, command_table
@@ -142,7 +143,8 @@ def page() -> str:
     parts += [*field_table(profile.Profile, profile.DEFAULT, profile.COMPAT), "", "## Limits", ""]
     parts += [markdown(profile.Limits.__doc__), ""]
     parts += [*field_table(profile.Limits, profile.DEFAULT.limits, profile.COMPAT.limits), "", COMPAT_NOTES]
-    parts += [CLIENT_HEAD, "## Commands", "", markdown(IMAPClient.__doc__), "", *methods(IMAPClient)]
+    parts += [CLIENT_HEAD, "## Order", "", *client_order(ALLOWED), "## Commands", "", markdown(IMAPClient.__doc__), ""]
+    parts += methods(IMAPClient)
     parts += ["### hand_over", "", "`hand_over() -> bytes`", "", markdown(IMAPClient.hand_over.__doc__), ""]
     parts += ["## Events of the client", "", markdown(client_events.__doc__), ""]
     for kind in members(client_events, lambda kind: True):

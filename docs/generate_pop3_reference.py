@@ -8,11 +8,11 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from generate_smtp_reference import attribute_docs, enum_list, event_section, markdown, members, one_line
+from generate_smtp_reference import attribute_docs, client_order, enum_list, event_section, markdown, members, one_line
 
 from mailfront_proto.pop3 import answers, client_events, events, profile, server
 from mailfront_proto.pop3.client import POP3Client
-from mailfront_proto.pop3.client_session import MAX_CAPABILITIES, MAX_PIPELINED, MAX_REPLY_LINE
+from mailfront_proto.pop3.client_session import ALLOWED, MAX_CAPABILITIES, MAX_PIPELINED, MAX_REPLY_LINE
 from mailfront_proto.pop3.replies import Reply
 from mailfront_proto.pop3.states import Mode
 
@@ -159,7 +159,8 @@ def page() -> str:
     parts += [*field_table(profile.Profile, profile.DEFAULT, profile.COMPAT), "", "## Limits", ""]
     parts += [markdown(profile.Limits.__doc__), ""]
     parts += [*field_table(profile.Limits, profile.DEFAULT.limits, profile.COMPAT.limits), "", COMPAT_NOTES]
-    parts += [CLIENT_HEAD, "## Commands", "", markdown(POP3Client.__doc__), "", *methods(POP3Client)]
+    parts += [CLIENT_HEAD, "## Order", "", *client_order(ALLOWED), "## Commands", "", markdown(POP3Client.__doc__), ""]
+    parts += methods(POP3Client)
     parts += ["## Events of the client", "", markdown(client_events.__doc__), ""]
     for kind in members(client_events, lambda kind: True):
         parts += event_section(kind)

@@ -119,6 +119,17 @@ assert reader.read_whole(10) is OVERSIZED and not len(buffer)
 """
 
 
+def order() -> list[str]:
+    """What comes in each state of the two servers but what it waits for, from the tables that the machines use."""
+    lines = ["The client sends no commands: one netstring follows the other, in this order. What else may come:", ""]
+    lines += ["| state | QMTP | QMQP | the end of input | a broken netstring |", "| --- | --- | --- | --- | --- |"]
+    for state in package.State:
+        there = ["yes" if state in kind._readers else "–" for kind in (QMTPServer, QMQPServer)]
+        said = [f"`Z{table[state]}`" if state in table else "–" for table in (package.AT_END, package.AT_FAULT)]
+        lines.append(f"| `{state.value}` | " + " | ".join([*there, *said]) + " |")
+    return [*lines, ""]
+
+
 def page() -> str:
     """The whole page."""
     parts = [HEAD, "# The servers", "", "## QMTPServer", "", markdown(QMTPServer.__doc__), ""]
@@ -127,7 +138,7 @@ def page() -> str:
         parts += event_section(kind)
     parts += ["## Answers", "", "Where an event owes an answer, one of these is due.", ""]
     parts += [*methods(package.PackageServer, ("accept", "reply", "abort")), *methods(QMTPServer, ("reply_each",))]
-    parts += ["## States", "", markdown(package.State.__doc__), "", *enum_list(package.State), ""]
+    parts += ["## States", "", markdown(package.State.__doc__), "", *enum_list(package.State), "", *order()]
     parts += ["## Profile", "", markdown(profile.Profile.__doc__), ""]
     parts += [*field_table(profile.Profile, profile.DEFAULT, profile.COMPAT), "", "## Limits", ""]
     parts += [markdown(profile.Limits.__doc__), ""]

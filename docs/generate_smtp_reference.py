@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -17,7 +17,7 @@ from mailfront_proto.sasl import requests
 from mailfront_proto.smtp import addresses, answers, client_events, events, profile, reply_reader, server
 from mailfront_proto.smtp import parameters as options
 from mailfront_proto.smtp.client import CHUNK_SIZE, SMTPClient
-from mailfront_proto.smtp.client_order import MAX_CHUNKS, MAX_PIPELINED
+from mailfront_proto.smtp.client_order import ALLOWED, MAX_CHUNKS, MAX_PIPELINED
 from mailfront_proto.smtp.replies import Reply
 from mailfront_proto.smtp.server_session import ServerSession
 
@@ -31,6 +31,26 @@ page of its own, [](smtp-states.md). This page is printed from the documentation
 `docs/generate_smtp_reference.py`, and a test checks that it is current.
 
 Both machines are used in the same way; [](sans-io.md) shows it.
+
+## RFCs
+
+| RFC | what | where |
+| --- | --- | --- |
+| 5321 | SMTP | everywhere |
+| 2033 | LMTP | both |
+| 1870, 6152 | SIZE, 8BITMIME | both |
+| 2034, 3463 | ENHANCEDSTATUSCODES | both |
+| 2920 | PIPELINING | both |
+| 3030 | CHUNKING, BINARYMIME | both |
+| 3207 | STARTTLS | both |
+| 3461, 6533 | DSN, with addresses in UTF-8 | both |
+| 4954 | AUTH; the mechanisms are in [](sasl.md) | both |
+| 6531 | SMTPUTF8 | both |
+| 7504, 7505 | 521 and 556, with their enhanced codes | both |
+| 8689 | REQUIRETLS, inside TLS only | both |
+| 9422 | LIMITS: RCPTMAX is offered, and all three are kept | both |
+
+XCLIENT is Postfix's, and has no RFC.
 """
 
 SERVER_ANSWERS = """\
@@ -80,6 +100,19 @@ OPTIONS_HEAD = """\
 What ESMTP parameters say, as values. The server role reads them (`options` of `Mail` and `Recipient`), the client role
 prints them; what it prints, the server reads as the same value.
 """
+
+
+def client_order(allowed: Mapping[str, Sequence[Enum]]) -> list[str]:
+    """The table of a client machine: which command may be sent in which state."""
+    used = {state for states in allowed.values() for state in states}
+    columns = [state for state in type(next(iter(used))) if state in used]
+    lines = ["Which command may be sent when; in no other state is one. A command that is out of order is a"]
+    lines += ["`LocalProtocolError` that says what to call first.", ""]
+    lines.append("| | " + " | ".join(str(state.value) for state in columns) + " |")
+    lines.append("| --- |" + " --- |" * len(columns))
+    for verb, states in allowed.items():
+        lines.append(f"| **{verb}** | " + " | ".join("yes" if state in states else "–" for state in columns) + " |")
+    return [*lines, ""]
 
 
 def markdown(text: str | None) -> str:
@@ -227,7 +260,7 @@ def page() -> str:
     for kind in members(options, lambda kind: not issubclass(kind, Exception)):
         parts += ["## " + kind.__name__, "", markdown(kind.__doc__), ""]
         parts += [*enum_list(kind), ""] if issubclass(kind, Enum) else []
-    parts += [CLIENT_HEAD, "## Commands", "", markdown(SMTPClient.__doc__), ""]
+    parts += [CLIENT_HEAD, "## Order", "", *client_order(ALLOWED), "## Commands", "", markdown(SMTPClient.__doc__), ""]
     parts += method_sections(SMTPClient, lambda name: not name.startswith("_"))
     parts += ["## Events of the client", "", markdown(client_events.__doc__), ""]
     for kind in members(client_events, lambda kind: not issubclass(kind, Enum)):

@@ -38,6 +38,7 @@ from mailfront_proto.imap import (
     State,
     VerifyPassword,
 )
+from mailfront_proto.imap.client_session import ALLOWED
 from mailfront_proto.imap.grammar import encode_quoted, is_quotable
 from mailfront_proto.imap.replies import Status, parse_status
 from mailfront_proto.imap.response_reader import parse_id
@@ -346,6 +347,54 @@ def test_h64_arguments_that_hold_control_characters() -> None:
                 call()
         assert client.data_to_send() == b""
         assert client.awaiting == ""
+
+
+CALLS: dict[str, Callable[[IMAPClient], None]] = {
+    "CAPABILITY": IMAPClient.capability,
+    "NOOP": IMAPClient.noop,
+    "ID": lambda client: client.identify({}),
+    "STARTTLS": IMAPClient.starttls,
+    "LOGIN": lambda client: client.login("joe", Secret(b"x"), allow_clear=True),
+    "AUTHENTICATE": lambda client: client.authenticate(PlainClient("joe", Secret(b"x")), allow_clear=True),
+    "LOGOUT": IMAPClient.logout,
+}
+
+
+def at(state: State) -> IMAPClient:
+    """A client in `state`, that knows what the server offers."""
+    if state is State.GREETING:
+        return IMAPClient()
+    client = greeted(tls=state is State.PROTECTED)
+    if state is State.TLS:
+        client.starttls()
+        assert isinstance(answered(client, b"A0001 OK go\r\n"), ReadyForTLS)
+    if state in (State.AUTH, State.AUTHENTICATED, State.HANDED_OVER):
+        client.login("joe", Secret(b"x"), allow_clear=True)
+        client.data_to_send()
+    if state in (State.AUTHENTICATED, State.HANDED_OVER):
+        assert isinstance(answered(client, b"A0001 OK in\r\n"), Authenticated)
+    if state is State.HANDED_OVER:
+        client.hand_over()
+    if state is State.CLOSED:
+        client.receive_eof()
+        assert isinstance(client.next_event(), ConnectionClosed)
+    client.data_to_send()
+    return client
+
+
+@pytest.mark.parametrize("state", State, ids=lambda state: state.value)
+@pytest.mark.parametrize("command", CALLS)
+def test_every_command_in_every_state(state: State, command: str) -> None:
+    client = at(state)
+    assert client.state is state and set(CALLS) == set(ALLOWED)
+    if state in ALLOWED[command] and not (command == "STARTTLS" and state is State.PROTECTED):
+        CALLS[command](client)
+        assert client.data_to_send().partition(b" ")[2].startswith(command.encode())
+        assert client.awaiting == command
+    else:
+        with pytest.raises(LocalProtocolError, match=r"[a-z]\(\)|in use already|done already|handed over"):
+            CALLS[command](client)
+        assert client.data_to_send() == b"" and client.state is state
 
 
 def test_misuse() -> None:

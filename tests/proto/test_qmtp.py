@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mailfront_proto.netstring import encode_netstring
 from mailfront_proto.pull import NEED_DATA, PAUSED
+from mailfront_proto.qmqp import QMQPServer
 from mailfront_proto.qmtp import (
     COMPAT,
     DEFAULT,
@@ -27,6 +28,8 @@ from mailfront_proto.qmtp import (
     Sender,
     State,
 )
+from mailfront_proto.qmtp.package import AT_END, AT_FAULT
+from mailfront_proto.qmtp.responses import encode_response
 from mailfront_proto.testing import (
     Outcome,
     Player,
@@ -462,3 +465,61 @@ def test_abort() -> None:
 def test_limits_are_those_of_the_table() -> None:
     assert Limits() == Limits(10, 50 * 1024 * 1024, 1000, 1000, 1024 * 1024)
     assert COMPAT.limits == Limits(10, None, 65536, None, 16 * 1024 * 1024)
+
+
+QMTP_STATES = {
+    State.MESSAGE: (b"", b"x"),
+    State.LINE_ENDS: (b"3:", b"x"),
+    State.BODY: (b"3:\n", b"x\n;"),
+    State.SENDER: (b"3:\nx\n,", b"x"),
+    State.RECIPIENT_LIST: (b"3:\nx\n,1:a,", b"x"),
+}
+QMQP_STATES = {
+    State.WRAPPER: (b"", b"x"),
+    State.MESSAGE: (b"99:", b"x"),
+    State.BODY: (b"99:3:", b"abc;"),
+    State.SENDER: (b"99:3:abc,", b"x"),
+    State.RECIPIENTS: (b"99:3:abc,1:a,1", b"x"),
+    State.END: (b"14:3:abc,1:a,1:b,", b"x"),
+}
+"""The states that wait for input: what leads there, and what breaks it."""
+WITHOUT_INPUT = {State.RESPONSES, State.CLOSED}
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["end of input", "broken"])
+@pytest.mark.parametrize(
+    ("kind", "state", "profile"),
+    [
+        (kind, state, profile)
+        for kind, states in ((QMTPServer, QMTP_STATES), (QMQPServer, QMQP_STATES))
+        for state in states
+        for profile in (DEFAULT, COMPAT)
+        if state is not State.END or profile.wrapper_enforced  # otherwise a comma ends the package, wherever it is
+    ],
+)
+def test_every_end_in_every_state(
+    kind: type[QMTPServer | QMQPServer], state: State, ended: bool, profile: Profile
+) -> None:
+    """The tables that are drawn in the documentation."""
+    prefix, broken = (QMTP_STATES if kind is QMTPServer else QMQP_STATES)[state]
+    machine = kind(profile)
+    playing = Player(machine, accept)
+    if prefix:
+        playing.receive(prefix)
+    assert machine.state is state
+    if ended:
+        machine.receive_eof()
+        playing.step()
+        text = AT_END.get(state)
+    else:
+        playing.receive(broken)
+        text = AT_FAULT.get(state, "Cannot handle non-LF line terminator")
+    response = encode_response(Reply(451, text)) if text is not None else b""
+    assert playing.outcome.output == response
+    assert isinstance(playing.outcome.events[-1], ConnectionClosed) and machine.state is State.CLOSED
+
+
+def test_every_state_is_waited_in_or_passed() -> None:
+    passed = {State.RECIPIENTS, State.END}  # QMTP holds its recipients until they are complete
+    assert set(QMTPServer._readers) == {*QMTP_STATES, *passed, *WITHOUT_INPUT}
+    assert set(QMQPServer._readers) == {*QMQP_STATES, *WITHOUT_INPUT}

@@ -49,7 +49,7 @@ ENTRIES_AT_ONCE: Final = 1000
 """Entries of one `Sizes` or `UniqueIds`."""
 
 # What may stand in front of another command that goes out before the answer is in (RFC 2449 section 6.6)
-_PIPELINED: Final = frozenset(("STAT", "LIST", "UIDL", "RETR", "TOP", "DELE", "RSET", "NOOP"))
+_PIPELINED: Final = ("STAT", "LIST", "UIDL", "RETR", "TOP", "DELE", "RSET", "NOOP")
 
 _LOGIN, _TRANSACTION = State.AUTHORIZATION, State.TRANSACTION
 

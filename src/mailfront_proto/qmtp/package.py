@@ -67,7 +67,7 @@ class State(Enum):
     __hash__ = object.__hash__  # members are singletons; Enum's own hash is a call of Python code each time
 
 
-_AT_END: Final = {
+AT_END: Final = {
     State.LINE_ENDS: "EOF while reading body NL",
     State.BODY: "EOF while reading body",
     State.SENDER: "EOF while reading sender address",
@@ -77,7 +77,7 @@ _AT_END: Final = {
 }
 """What is said where the client closes too early. In the other states nothing of a package is here."""
 
-_AT_FAULT: Final = {
+AT_FAULT: Final = {
     State.WRAPPER: "Invalid wrapper netstring",
     State.MESSAGE: "Invalid message body netstring",
     State.BODY: "Invalid netstring terminator",
@@ -86,7 +86,7 @@ _AT_FAULT: Final = {
     State.RECIPIENTS: "Invalid recipient netstring",
     State.END: "Invalid wrapper netstring",
 }
-"""What is said to a broken netstring."""
+"""What is said to a broken netstring; among QMTP's recipients, which are all here by then, another text."""
 
 Result = Event | NeedData | None
 """What a reader gives: an event; `NEED_DATA`; or None where the next reader is to go on."""
@@ -276,19 +276,19 @@ class PackageServer(ServerMachine[Event], ABC):
         if state is State.BODY and self._reader.left == 0:
             return self._give_up("EOF while reading comma")
         if state is State.RECIPIENTS and self._reader.left is None and not self._buffer.has_unread:
-            return self._give_up(_AT_END[State.END])
-        if state in _AT_END:
-            return self._give_up(_AT_END[state])
+            return self._give_up(AT_END[State.END])
+        if state in AT_END:
+            return self._give_up(AT_END[state])
         return self._end("EOF")
 
     def _end(self, reason: str, reply: Reply | None = None) -> Event:
-        closed = ConnectionClosed(reason, self._state in _AT_END, reply)
+        closed = ConnectionClosed(reason, self._state in AT_END, reply)
         self._state = State.CLOSED
         self._close(closed)
         return closed
 
     def _fault_text(self, fault: Fault) -> str:
-        return _AT_FAULT[self._state]
+        return AT_FAULT[self._state]
 
 
 def _refusal_of(raw: bytes | Oversized, too_long: Reply) -> Reply | None:
