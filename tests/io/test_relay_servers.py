@@ -92,6 +92,23 @@ def test_what_the_second_server_cannot_keep_is_refused_by_the_first(chain: Chain
     assert chain.messages() == []
 
 
+def test_binary_messages_are_the_same_octets_behind_two_servers(driver: str, tmp_path: Path) -> None:
+    """NUL, bare CR and LF, dots, and no line end at the end: through a relay to a server that keeps BINARYMIME."""
+    message = b"Subject: x\r\n\r\n\0 \r \n \r\r\n\n.\r\n.\r\n" + bytes(range(256)) * 4000 + b"no end\r"
+    (tmp_path / "second").mkdir()
+    kept = tmp_path / "kept"
+    words = ("--driver", driver, "smtp", "tests.conformance.plugins:Wire", "accept")
+    second = {"WIRE": kept, "PYTHONPATH": Path(__file__).parents[2]}
+    with serving(tmp_path / "second", *words, settings=second) as [(_, port)]:
+        words = ("--driver", driver, "smtp", "smtp", "accept")
+        with serving(tmp_path, *words, settings={"UPSTREAM": f"127.0.0.1:{port}"}) as [(_, front)]:
+            result = send(front, message, asked=MailOptions(body=BodyType.BINARY_MIME))
+            assert result.delivered, (result, (tmp_path / "server.log").read_text())
+    words_kept, _, arrived = kept.read_bytes().partition(b"\n")
+    assert b"BODY=BINARYMIME" in words_kept
+    assert arrived == message
+
+
 def test_many_clients_at_once(chain: Chain) -> None:
     """Each message arrives once and whole, over connections that are shared."""
     count = 60
