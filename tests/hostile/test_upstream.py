@@ -11,7 +11,7 @@ from mailfront_proto.smtp.client import SMTPClient
 from mailfront_proto.smtp.client_events import ReplyReceived
 from mailfront_proto.smtp.events import Xclient
 from mailfront_proto.smtp.reply_reader import MAX_KEPT, MAX_REPLY_LINE, MAX_REPLY_LINES
-from mailfront_proto.testing import Player, assert_memory_bounded
+from mailfront_proto.testing import Player, assert_linear, assert_memory_bounded
 from tests.io.test_client import EHLO, ENVELOPE, Talk
 
 SHAPES: dict[str, bytes] = {
@@ -80,6 +80,17 @@ def test_h63_memory_is_bounded_whatever_is_said_without_end(pattern: bytes) -> N
 
     # the lines of one reply as text, and their objects
     assert_memory_bounded(waiting, pattern, MAX_REPLY_LINES * (MAX_REPLY_LINE + 100))
+
+
+@pytest.mark.parametrize("pattern", [b"250-a\r\n", b"250-" + b"a" * 300 + b"\r\n"], ids=["short", "long"])
+def test_h63_work_is_linear_byte_by_byte(pattern: bytes) -> None:
+    def waiting() -> Player[SMTPClient]:
+        player = ready()
+        player.machine.noop()
+        player.step()
+        return player
+
+    assert_linear(waiting, pattern, size=400)
 
 
 def test_h63_what_is_attached_is_bounded_and_what_is_said_is_escaped() -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -360,6 +361,29 @@ def test_the_output_and_the_work_of_the_smtp_server_are_bounded() -> None:
     assert_linear(new_compat, b"NOOP\r\n")
     patient = replace(DEFAULT, limits=replace(DEFAULT.limits, errors_in_row=10_000, errors=10_000))
     assert_linear(lambda: Player(SMTPServer("mx.example", patient), accept), b"x")
+    message = [[b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n"]]
+    assert_linear(lambda: new_server().play(message, eof=False), b"a line\r\n.\rb\n", size=300)
+    chunks = [[b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 99999\r\n"]]
+    assert_linear(lambda: new_server().play(chunks, eof=False), b"a line\r\n.\rb\n", size=300)
+
+
+@pytest.mark.parametrize(
+    ("machine", "command"),
+    [
+        (lambda: SMTPServer("mx.example"), b"EHLO x\r\nAUTH PLAIN\r\n"),
+        (pop3.POP3Server, b"AUTH PLAIN\r\n"),
+        (imap.IMAPServer, b"a AUTHENTICATE PLAIN\r\n"),
+    ],
+    ids=["SMTP", "POP3", "IMAP"],
+)
+def test_the_work_of_an_exchange_is_linear_in_every_protocol(machine: Callable[[], Any], command: bytes) -> None:
+    def waiting() -> Player[Any]:
+        new = machine()
+        new.sasl = ServerOptions(["PLAIN"])
+        return Player(new, accept).play([[command]], eof=False)
+
+    assert waiting().machine.state.name == "AUTH"
+    assert_linear(waiting, b"A", size=300)
 
 
 # -- strategies ---------------------------------------------------------------------------------------------
