@@ -15,7 +15,10 @@ from mailfront_proto.buffer import ReceiveBuffer
 from mailfront_proto.errors import RemoteProtocolError
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED
 from mailfront_proto.record import record
-from mailfront_proto.sasl import ServerOptions
+from mailfront_proto.sasl import Request, ServerExchange, ServerOptions
+from mailfront_proto.sasl.base64_line import encode_base64
+from mailfront_proto.sasl.options import NEEDED
+from mailfront_proto.secret import Secret
 from mailfront_proto.smtp import COMPAT, DEFAULT, HelloDone, SMTPClient, SMTPServer
 from mailfront_proto.testing import (
     Pair,
@@ -393,6 +396,24 @@ def test_the_work_of_an_exchange_is_linear_in_every_protocol(machine: Callable[[
 def test_netstrings_are_netstrings(data: bytes) -> None:
     size, _, rest = data.partition(b":")
     assert rest[-1:] == b"," and len(rest) == int(size) + 1
+
+
+OPTIONS = ServerOptions(
+    tuple(name for name in NEEDED if name not in ("LOGIN", "CRAM-MD5")),
+    nonce_source=bytes,
+    salt_secret=Secret(bytes(16)),
+    channel_bindings={"tls-exporter": b"x"},
+    external_identity="joe",
+    allows_authorization_identity=True,
+)
+
+
+@pytest.mark.parametrize("mechanism", OPTIONS.mechanisms)
+@given(st.data())
+def test_sasl_messages_are_understood(mechanism: str, data: st.DataObject) -> None:
+    message = data.draw(strategies.sasl_messages(mechanism))
+    step = ServerExchange(OPTIONS).start(mechanism.encode(), encode_base64(message) or b"=")
+    assert isinstance(step, Request) and step.mechanism == mechanism
 
 
 @given(strategies.plain_messages(), strategies.base64_lines())

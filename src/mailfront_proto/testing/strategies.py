@@ -14,6 +14,13 @@ except ModuleNotFoundError as error:
         "mailfront_proto.testing.strategies needs Hypothesis, which is not installed: pip install hypothesis"
     ) from error
 
+from mailfront_proto.sasl.anonymous import AnonymousClient
+from mailfront_proto.sasl.external import ExternalClient
+from mailfront_proto.sasl.mechanism import SingleMessageClient
+from mailfront_proto.sasl.oauthbearer import OAuthBearerClient
+from mailfront_proto.sasl.scram import ScramClient
+from mailfront_proto.sasl.xoauth2 import XOAuth2Client
+from mailfront_proto.secret import Secret
 from mailfront_proto.smtp.addresses import Address, quote_local_part
 from mailfront_proto.smtp.replies import Reply
 
@@ -212,6 +219,30 @@ def plain_messages() -> st.SearchStrategy[bytes]:
 def sasl_names() -> st.SearchStrategy[str]:
     """A user name or password without control characters, some of it beyond ASCII."""
     return st.text(_NAME_CHARACTERS, min_size=1, max_size=20)
+
+
+def sasl_messages(mechanism: str) -> st.SearchStrategy[bytes]:
+    """The first message of a client of `mechanism`, decoded; of one that speaks first: not LOGIN, not CRAM-MD5."""
+    names = sasl_names()
+    prepared = st.text(f"{ATEXT},{NON_ASCII}", min_size=1, max_size=20)  # as SASLprep leaves it
+    token = st.text("abzAZ019-._~+/", min_size=1, max_size=30).map(str.encode).map(Secret)
+    host, port = st.one_of(st.just(""), domains()), st.integers(0, 65535)
+    binding = st.builds(lambda data: ("tls-exporter", data), st.binary(min_size=1, max_size=32))
+    nonce = st.binary(min_size=12, max_size=24)
+    clients: dict[str, st.SearchStrategy[SingleMessageClient]] = {
+        "EXTERNAL": st.builds(ExternalClient, st.one_of(st.just(""), names)),
+        "ANONYMOUS": st.builds(AnonymousClient, names),
+        "OAUTHBEARER": st.builds(OAuthBearerClient, token, st.one_of(st.just(""), names), host, port),
+        "XOAUTH2": st.builds(XOAuth2Client, names, token),
+    }
+    if mechanism == "PLAIN":
+        return plain_messages()
+    if mechanism.startswith("SCRAM-"):
+        bound = binding if mechanism.endswith("-PLUS") else st.none()
+        password = st.just(Secret(b"pencil"))
+        client = st.builds(ScramClient, st.just(mechanism), prepared, password, nonce, channel_binding=bound)
+        return client.map(ScramClient.initial_response)
+    return clients[mechanism].map(lambda client: client.initial_response())
 
 
 # -- what is nearly valid ----------------------------------------------------------------------------------
