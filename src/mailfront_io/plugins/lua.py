@@ -30,7 +30,24 @@ SCRIPTS = Cache(_read)
 
 
 class Lua(Plugin):
-    """Calls the functions of the script in `$LUA_SCRIPT` that have a hook's name."""
+    """Calls the functions of the script in `$LUA_SCRIPT` that have a hook's name.
+
+    The script itself is run when a connection comes, in a state of its own; what it returns takes the greeting's place
+    if it is an error. Its functions are `helo(host, capabilities)`, `sender(address, parameters)`,
+    `recipient(address, parameters)` (parameters are joined by NUL, capabilities end in line feeds), `data_start(fd)`,
+    `data_block(data)`, `message_end(fd)` (fd: -1 without a spool file) and `reset()`. Each returns a code and a text:
+    nil or 0 is no opinion, without a text it is OK, Deferred or Rejected, and 1024 added to the code makes it final. A
+    third result takes the place of the host name or the address.
+
+    What a script may call: `msg(line, …)` for the log; `getenv(name, …)`, `putenv("NAME=VALUE", …)` and
+    `setenv(name, value, overwrite)` for settings of the session; `getnum(name, default)`, `setnum(name, value)`,
+    `delnum(name, …)`, `getstr(name, …)`, `setstr(name, value)` and `delstr(name, …)` for the numbers and strings that
+    plugins share. It is Lua 5.1. Of Lua's own library there are the basic functions but those that load code, and
+    without patterns and repetition `string`, `table` and `math`; in the compat profile there is none of it.
+
+    A script has no way to Python, files or programs. One call may take `$LUA_INSTRUCTIONS`, and the values of a script
+    16 MiB. A script that has an error is logged and costs 451.
+    """
 
     name = "lua"
     settings = (
