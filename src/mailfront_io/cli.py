@@ -14,6 +14,8 @@ USAGE = """\
 usage: mailfront PROTOCOL BACKEND [PLUGINS...]     one session on standard input and output
        mailfront serve [OPTIONS] [PROTOCOL BACKEND [PLUGINS...]]     a server of its own
        mailfront send [OPTIONS] HOST[:PORT]        send one message
+       mailfront serve -c FILE                     what a configuration file says; see mailfront config
+       mailfront config init|check|show [FILE]     write one, check it, see what is in force
        mailfront plugins [NAME | new NAME]         what plugins there are, what one does; start your own
        mailfront rules check|test FILE [OPTIONS]   check mail rules, see what they do
        mailfront user add|passwd|list|remove|verify [NAME]     who may log in
@@ -44,6 +46,10 @@ def main() -> int:
         from mailfront_io.send import main as send
 
         return send(arguments[1:])
+    if arguments[:1] == ["config"]:
+        from mailfront_io.config.command import main as config
+
+        return config(arguments[1:])
     if arguments[:1] == ["plugins"]:
         from mailfront_io.plugins_command import main as plugins
 

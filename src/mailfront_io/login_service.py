@@ -52,9 +52,14 @@ class LoginService(ABC):
                 "$TLS_CERTFILE is not set: nobody could log in (AUTH_REQUIRES_TLS=0 takes passwords without TLS, too)"
             )
 
-    def session(self, connection: Connection, facts: Mapping[str, str] | None = None) -> SessionCoroutine:
-        """The session coroutine for `connection`; `facts`: see `Session`."""
-        session = Session(connection, self.environment, self.log, self._shared_profile, facts)
+    def session(
+        self,
+        connection: Connection,
+        facts: Mapping[str, str] | None = None,
+        log: Callable[[str], None] | None = None,
+    ) -> SessionCoroutine:
+        """The session coroutine for `connection`; `facts`: see `Session`; `log`: for this one alone."""
+        session = Session(connection, self.environment, log or self.log, self._shared_profile, facts)
         session.protocol_name = self.protocol.upper()
         session.tls_context = self._tls_context
         session.tls_key_type = self._tls_key_type

@@ -12,9 +12,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal, NoReturn
 
-from mailfront_io.drivers.listener import Listener
+from mailfront_io.drivers.listener import Listener, Started
 from mailfront_io.listening import BadAddress, ListeningAddress, open_listener, parse_listening_address
 from mailfront_io.log import line_log
 from mailfront_io.ops import Connection
@@ -25,6 +27,7 @@ from mailfront_proto.smtp.replies import Reply
 
 if TYPE_CHECKING:
     from mailfront_io.login_service import LoginService
+    from mailfront_io.server_log import ServerLog
 
 EX_CONFIG = 78
 
@@ -183,7 +186,7 @@ def serve(
         listeners = [
             Listener(
                 sock,
-                _session_factory(endpoint.service, local_host),
+                session_factory(endpoint.service, local_host),
                 partial(admission.admit, protocol=endpoint.service.protocol),
                 admission.release,
             )
@@ -204,7 +207,7 @@ def serve(
             if on_listening is not None:
                 on_listening(names)
 
-        _run(driver, loop, listeners, grace, started, _reporter(log))
+        run_driver(driver, loop, listeners, grace, started, reporter(log))
         for failure in failures:
             raise failure
     finally:
@@ -227,16 +230,23 @@ def service_of(
     return service_from_line(words, environment, log)
 
 
-def _session_factory(
-    service: "Service | LoginService", local_host: str
+def session_factory(
+    service: "Service | LoginService", local_host: str, listener: str = "", log: "ServerLog | None" = None
 ) -> Callable[[Connection], SessionCoroutine]:
+    """What makes a session of each connection. `log`: where each has lines of its own, under the name of its
+    `listener`; else the service's."""
+    if log is None:
+        return lambda connection: service.session(connection, facts(connection, local_host))
+
     def make(connection: Connection) -> SessionCoroutine:
-        return service.session(connection, facts(connection, local_host))
+        remote = connection.remote[0] if connection.remote else None
+        return service.session(connection, facts(connection, local_host), log.session(listener, remote))
 
     return make
 
 
-def _reporter(log: Callable[[str], None]) -> Callable[[BaseException], None]:
+def reporter(log: Callable[[str], None]) -> Callable[[BaseException], None]:
+    """What tells the log of an exception, with the place where it was raised."""
     def report(error: BaseException) -> None:
         where = ""
         trace = error.__traceback__
@@ -248,33 +258,35 @@ def _reporter(log: Callable[[str], None]) -> Callable[[BaseException], None]:
     return report
 
 
-def _run(
+def import_driver(driver: str) -> ModuleType:
+    """The driver of that name. Raises `ConfigurationError` if what it needs is not installed."""
+    try:
+        return import_module(f"mailfront_io.drivers.{'blocking' if driver == 'fork' else driver}")
+    except ModuleNotFoundError as error:
+        raise _missing(driver, error) from error
+
+
+def _missing(driver: str, error: ModuleNotFoundError) -> ConfigurationError:
+    extra = {"uvloop": "fast", "anyio": driver}.get(error.name or "", driver)
+    return ConfigurationError(f"the {driver} driver needs the package {error.name}: pip install 'mailfront[{extra}]'")
+
+
+def run_driver(
     driver: str,
     loop: Loop,
     listeners: list[Listener],
     grace: float,
-    started: Callable[[Callable[[], None]], None],
+    started: Started,
     report: Callable[[BaseException], None],
 ) -> None:
-    if driver in ("blocking", "fork"):
-        from mailfront_io.drivers import blocking
-
-        blocking.run_server(listeners, fork=driver == "fork", stop_grace=grace, on_started=started, report=report)
-        return
+    """Serve `listeners` under the driver of that name until stopped. Raises `ConfigurationError` if what it needs is
+    not installed."""
+    options: dict[str, object] = {"loop": loop} if driver == "asyncio" else {"fork": True} if driver == "fork" else {}
+    run_server = import_driver(driver).run_server
     try:
-        if driver == "trio":
-            from mailfront_io.drivers import trio
-
-            trio.run_server(listeners, stop_grace=grace, on_started=started, report=report)
-        else:
-            from mailfront_io.drivers import asyncio
-
-            asyncio.run_server(listeners, loop=loop, stop_grace=grace, on_started=started, report=report)
-    except ModuleNotFoundError as error:
-        extra = {"uvloop": "fast", "anyio": driver}.get(error.name or "", driver)
-        raise ConfigurationError(
-            f"the {driver} driver needs the package {error.name}: pip install 'mailfront[{extra}]'"
-        ) from error
+        run_server(listeners, stop_grace=grace, on_started=started, report=report, **options)
+    except ModuleNotFoundError as error:  # uvloop is asked for when the loop is made
+        raise _missing(driver, error) from error
 
 
 def _name(sock: socket.socket) -> str:
@@ -304,38 +316,45 @@ class _Parser(argparse.ArgumentParser):
 def _arguments(words: list[str]) -> argparse.Namespace:
     parser = _Parser(
         prog="mailfront serve",
-        usage="mailfront serve [OPTIONS] [PROTOCOL BACKEND [PLUGINS...] | pop3 maildir | imap PROGRAM [ARGUMENTS...]]",
+        usage="mailfront serve [OPTIONS] [-c FILE | PROTOCOL BACKEND [PLUGINS...] | pop3 maildir | imap PROGRAM...]",
         description="A server of its own for a mailfront line.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--driver", choices=DRIVERS, default="asyncio", help="default: asyncio")
     parser.add_argument(
-        "--loop", choices=LOOPS, default="auto", help="asyncio's event loop; auto: uvloop if installed"
+        "-c", dest="config", metavar="FILE", help="serve what this file says; mailfront config init writes a first one"
     )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; only with -c, in place of its key")
+    parser.add_argument("--driver", choices=DRIVERS, help="default: asyncio, or what the file says")
+    parser.add_argument("--loop", choices=LOOPS, help="asyncio's event loop; auto, the default: uvloop if installed")
     parser.add_argument(
         "--listen", metavar="HOST:PORT", help="default: 127.0.0.1 and the development port; port 0: any free"
     )
     parser.add_argument("--port-file", metavar="FILE", help="gets one HOST:PORT line per listener")
     parser.add_argument(
-        "--grace", type=float, default=30.0, metavar="SECONDS", help="for sessions at SIGTERM; default: 30"
+        "--grace", type=float, metavar="SECONDS", help="for sessions at SIGTERM; default: 30"
     )
     parser.add_argument(
-        "--max-connections", type=int, default=MAX_CONNECTIONS, metavar="N", help="default: 1000"
+        "--max-connections", type=int, metavar="N", help="default: 1000"
     )
     parser.add_argument(
-        "--max-per-client", type=int, default=MAX_PER_CLIENT, metavar="N", help="IPv4 or IPv6 /64; default: 20"
+        "--max-per-client", type=int, metavar="N", help="IPv4 or IPv6 /64; default: 20"
     )
     parser.add_argument(
         "--data", default="mailfront-data", metavar="DIR", help="of the development server; default: mailfront-data"
     )
     parser.add_argument("line", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
-    if not 0 <= arguments.grace < float("inf"):
+    if arguments.grace is not None and not 0 <= arguments.grace < float("inf"):
         parser.error(f"argument --grace: {arguments.grace} is no number of seconds")
-    if arguments.max_connections < 1 or arguments.max_per_client < 1:
-        parser.error("arguments --max-connections, --max-per-client: at least 1")
+    for name in ("max_connections", "max_per_client", "workers"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            parser.error(f"argument --{name.replace('_', '-')}: at least 1")
+    if arguments.config is not None and (arguments.line or arguments.listen):
+        parser.error("argument -c: the file says what is served, and where: take --listen and the line out")
+    if arguments.config is None and arguments.workers is not None:
+        parser.error("argument --workers: only with -c FILE")
     for word in arguments.line:
         if word.startswith("--"):
             parser.error(f"argument {word} stands behind PROTOCOL BACKEND: options come first")
@@ -346,6 +365,8 @@ def main(words: list[str]) -> int:
     """``mailfront serve``; returns the exit code."""
     arguments = _arguments(words)
     environment: Mapping[str, str] = dict(os.environ)
+    if arguments.config is not None:
+        return _serve_file(arguments, environment)
     log = line_log("mailfront", environment.get("MAILFRONT_PROFILE") == "compat")
     on_listening: Callable[[list[str]], None] | None = None
     try:
@@ -371,14 +392,29 @@ def main(words: list[str]) -> int:
         serve(
             endpoints,
             log,
-            driver=arguments.driver,
-            loop=arguments.loop,
-            grace=arguments.grace,
+            driver=arguments.driver or "asyncio",
+            loop=arguments.loop or "auto",
+            grace=30.0 if arguments.grace is None else arguments.grace,
             port_file=arguments.port_file,
-            admission=Admission(log, arguments.max_connections, arguments.max_per_client),
+            admission=Admission(
+                log, arguments.max_connections or MAX_CONNECTIONS, arguments.max_per_client or MAX_PER_CLIENT
+            ),
             on_listening=on_listening,
         )
     except ConfigurationError as error:
         sys.stderr.write(f"mailfront serve: {error}\n")
         return EX_CONFIG
     return 0
+
+
+def _serve_file(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    from mailfront_io.config.reading import WrongConfiguration
+    from mailfront_io.supervisor import Supervisor
+
+    names = ("driver", "loop", "workers", "grace", "max_connections", "max_per_client")
+    overrides = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    try:
+        return Supervisor(arguments.config, environment, overrides, arguments.port_file).run()
+    except (WrongConfiguration, ConfigurationError) as error:
+        sys.stderr.write(f"{error}\n")
+        return EX_CONFIG

@@ -23,6 +23,7 @@ from mailfront_io.drivers.listener import (
     Listener,
     Report,
     Started,
+    Stop,
     accept,
     address,
     raise_descriptor_limit,
@@ -46,7 +47,7 @@ async def serve(
     """Serve `listeners` in the running loop until stopped.
 
     `on_started` is called once connections are accepted, with a function that stops the server and may be
-    called from any thread. When it is called, nothing more is accepted and sessions get `Stopping` where
+    called from any thread (`Stop`). When it is called, nothing more is accepted and sessions get `Stopping` where
     they are idle; after `stop_grace` seconds, or when it is called again, those that are left get
     `Cancelled`. To cancel the task that awaits `serve` is to stop without grace. `report` is told of
     exceptions that sessions let escape and of failures to accept.
@@ -56,8 +57,9 @@ async def serve(
     try:
         if on_started is not None:
             on_started(server.stop)
-        await server.stopping.wait()
+        await server.closing.wait()
         server.close()
+        await server.ended_or_stopping()
         for session in list(server.sessions):
             session.stop()
         with contextlib.suppress(TimeoutError):
@@ -82,7 +84,7 @@ def run_server(
     open files, and ModuleNotFoundError if uvloop is asked for and not there. Must be called in the main thread.
     """
 
-    def started(stop: Callable[[], None]) -> None:
+    def started(stop: Stop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
         if on_started is not None:
@@ -184,7 +186,8 @@ class _Server:
 
     def __init__(self, listeners: Sequence[Listener], report: Report) -> None:
         self.sessions: set[SocketSession] = set()
-        self.stopping = asyncio.Event()
+        self.closing = asyncio.Event()
+        self.stopping = False
         self._cancelling = False
         self._changed = asyncio.Event()  # a session has ended, or the grace period has
         self._loop = asyncio.get_running_loop()
@@ -199,16 +202,17 @@ class _Server:
             listener.socket.setblocking(False)
             self._loop.add_reader(listener.socket.fileno(), self._accept, listener)
 
-    def stop(self) -> None:
-        """Stop; the second time at once. From any thread."""
+    def stop(self, *, gently: bool = False) -> None:
+        """See `Stop`."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: stopped long ago
-            self._loop.call_soon_threadsafe(self._stop)
+            self._loop.call_soon_threadsafe(self._stop, gently)
 
-    def _stop(self) -> None:
-        if self.stopping.is_set():
-            self._cancelling = True
-            self._changed.set()
-        self.stopping.set()
+    def _stop(self, gently: bool) -> None:
+        if not gently:
+            self._cancelling = self.stopping
+            self.stopping = True
+        self.closing.set()
+        self._changed.set()
 
     def close(self) -> None:
         """Accept no more."""
@@ -221,6 +225,12 @@ class _Server:
             self._loop.remove_reader(listener.socket.fileno())
             listener.socket.close()
 
+    async def ended_or_stopping(self) -> None:
+        """Wait for the last session, or until the rest are to be stopped."""
+        while self.sessions and not self.stopping:
+            self._changed.clear()
+            await self._changed.wait()
+
     async def ended_or_cancelled(self) -> None:
         """Wait for the last session, or until the grace period is cut short."""
         while self.sessions and not self._cancelling:
@@ -229,7 +239,7 @@ class _Server:
 
     async def end(self) -> None:
         """Cancel the sessions that are left, and wait for their clean-up and for what they commit."""
-        self.stopping.set()
+        self.closing.set()
         for session in list(self.sessions):
             session.cancel()
         while self.sessions:
@@ -257,7 +267,7 @@ class _Server:
             release(listener, remote, self._report)
             if session.error is not None and not isinstance(session.error, Cancelled | Stopping):
                 tell(self._report, session.error)
-            if self.stopping.is_set():
+            if self.closing.is_set():
                 self._changed.set()
 
         try:

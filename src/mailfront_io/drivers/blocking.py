@@ -23,6 +23,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from math import inf
 from typing import Any, TypeVar
 
 from mailfront_io.drivers.listener import (
@@ -371,7 +372,7 @@ def serve(
     """Serve `listeners`, a thread for each connection, until it is stopped; in any thread.
 
     `on_started` is called once connections are accepted, with a function that stops the server and may be
-    called from any thread. When it is called, nothing more is accepted and sessions get `Stopping` where
+    called from any thread (`Stop`). When it is called, nothing more is accepted and sessions get `Stopping` where
     they are idle; after `stop_grace` seconds, or when it is called again, those that are left get
     `Cancelled`. `report` is told of exceptions that sessions let escape and of failures to accept.
     """
@@ -388,6 +389,7 @@ def _serve(
     with signals:
         threads = _Threads(signals, report)
         accept_until_stopped(listeners, signals, threads.start, report, on_started)
+        signals.wait_until(lambda: not threads.worlds or signals.stopping, inf)
         threads.stop()
         signals.wait_until(lambda: not threads.worlds or signals.cancelled, stop_grace)
         threads.cancel()
@@ -420,7 +422,7 @@ def accept_until_stopped(
     backoff = Backoff(report)
     if on_started is not None:
         on_started(signals.stop)
-    while not signals.stopping:
+    while not signals.closing:
         for fd, _ in poller.poll():
             if fd == signals.fd:
                 signals.drain()
@@ -432,7 +434,7 @@ def accept_until_stopped(
                 if accepted is not None:
                     start(by_fd[fd], *accepted)
             except OSError as error:
-                signals.wait_until(lambda: signals.stopping, backoff.failed(error), on_wake)
+                signals.wait_until(lambda: signals.closing, backoff.failed(error), on_wake)
     for listener in listeners:
         listener.socket.close()
 
@@ -502,7 +504,7 @@ class _Threads:
             close_gently(connection)
             self.worlds.discard(world)
             release(listener, remote, self._report)
-            if self._signals.stopping:
+            if self._signals.closing:
                 self._signals.wake()
 
     def stop(self) -> None:

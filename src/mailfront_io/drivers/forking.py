@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from math import inf
 
 from mailfront_io.drivers.blocking import accept_until_stopped
 from mailfront_io.drivers.listener import (
@@ -53,6 +54,7 @@ def serve_forking(
     with Signals(stop=STOP_SIGNALS, wake=(signal.SIGCHLD,), escalate=True) as signals:
         sessions = _Processes(listeners, signals, report)
         accept_until_stopped(listeners, signals, sessions.start, report, on_started, sessions.reap)
+        signals.wait_until(lambda: not sessions.running or signals.stopping, inf, sessions.reap)
         sessions.signal(signal.SIGTERM)
         signals.wait_until(lambda: not sessions.running or signals.cancelled, stop_grace, sessions.reap)
         sessions.signal(CANCEL_SIGNAL)

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from mailfront_io.ops import RECEIVE_SIZE, SessionFactory
 
@@ -19,7 +20,17 @@ Address = tuple[str, int]
 Report = Callable[[BaseException], None]
 """Told of what went wrong outside any session, and of exceptions that a session let escape."""
 
-Started = Callable[[Callable[[], None]], None]
+
+class Stop(Protocol):
+    """Stops a server; may be called from any thread. Nothing more is accepted, and sessions get `Stopping` where they
+    are idle; called again it gives those that are left `Cancelled`."""
+
+    def __call__(self, *, gently: bool = False) -> None:
+        """`gently`: sessions are told nothing and take their time; the server ends with the last of them, or as above
+        when this is called again without it."""
+
+
+Started = Callable[[Stop], None]
 """Called once a server accepts connections, with the function that stops it."""
 
 SMALL_READ = 4096

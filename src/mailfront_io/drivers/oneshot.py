@@ -81,6 +81,8 @@ class Signals:
         self._wake = wake
         self._escalate = escalate
         self.received = 0
+        self.closing = False
+        """Nothing more is accepted."""
         self.stopping = False
         self.cancelled = False
 
@@ -118,11 +120,14 @@ class Signals:
     def _note(self, cancel: bool) -> None:
         if cancel or (self._escalate and self.stopping):
             self.cancelled = True
-        self.stopping = True
+        self.closing = self.stopping = True
 
-    def stop(self) -> None:
-        """Do as a signal of `stop` does; from any thread."""
-        self._note(False)
+    def stop(self, *, gently: bool = False) -> None:
+        """Do as a signal of `stop` does, or only end accepting; from any thread."""
+        if gently:
+            self.closing = True
+        else:
+            self._note(False)
         self.wake()
 
     def wake(self) -> None:
@@ -151,7 +156,7 @@ class Signals:
         poller = select.poll()
         poller.register(self.fd, select.POLLIN)
         while not condition() and (left := end - time.monotonic()) > 0:
-            if poller.poll(left * 1000):
+            if poller.poll(min(left, 3600) * 1000):
                 self.drain()
                 if on_wake is not None:
                     on_wake()

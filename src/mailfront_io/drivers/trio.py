@@ -31,6 +31,7 @@ from mailfront_io.drivers.listener import (
     Listener,
     Report,
     Started,
+    Stop,
     accept,
     address,
     no_delay,
@@ -71,12 +72,12 @@ async def serve(
     stop_grace: float = 30.0,
     on_started: Started | None = None,
     report: Report = report_to_stderr,
-    task_status: trio.TaskStatus[Callable[[], None]] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[Stop] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `listeners` until stopped; for ``await nursery.start(serve, listeners)`` too.
 
     `on_started` is called once connections are accepted, with a function that stops the server and may be
-    called from any thread; `nursery.start` returns the same function. When it is called, nothing more is
+    called from any thread (`Stop`); `nursery.start` returns the same function. When it is called, nothing more is
     accepted and sessions get `Stopping` where they are idle; after `stop_grace` seconds, or when it is called
     again, those that are left get `Cancelled`. To cancel `serve` is to stop without grace. `report` is told
     of exceptions that sessions let escape and of failures to accept.
@@ -91,10 +92,11 @@ async def serve(
                 if on_started is not None:
                     on_started(server.stop)
                 task_status.started(server.stop)
-                await server.stopping.wait()
+                await server.closing.wait()
                 accepting.cancel_scope.cancel()
             for listener in listeners:
                 listener.socket.close()
+            await server.ended_or_stopping()
             for session in list(server.sessions):
                 session.stop()
             with trio.move_on_after(stop_grace) as server.grace:
@@ -126,7 +128,7 @@ def run_server(
                 async for _ in signals:
                     stop()
 
-    async def serve_here(task_status: trio.TaskStatus[Callable[[], None]]) -> None:
+    async def serve_here(task_status: trio.TaskStatus[Stop]) -> None:
         await serve(listeners, stop_grace=stop_grace, on_started=on_started, report=report, task_status=task_status)
         raise _Ended
 
@@ -518,7 +520,8 @@ class _Server:
 
     def __init__(self, report: Report) -> None:
         self.sessions: set[_SessionTask[int]] = set()
-        self.stopping = trio.Event()
+        self.closing = trio.Event()
+        self.stopping = False
         self.stopped_twice = False
         self.grace = trio.CancelScope()
         self._ended = trio.Event()
@@ -526,18 +529,21 @@ class _Server:
         self._backoff = Backoff(report)
         self._token = trio.lowlevel.current_trio_token()
 
-    def stop(self) -> None:
-        """Stop; the second time at once. From any thread."""
+    def stop(self, *, gently: bool = False) -> None:
+        """See `Stop`."""
         try:
-            self._token.run_sync_soon(self._stop)
+            self._token.run_sync_soon(self._stop, gently)
         except trio.RunFinishedError:
             pass
 
-    def _stop(self) -> None:
-        if self.stopping.is_set():
-            self.stopped_twice = True
-            self.grace.cancel()
-        self.stopping.set()
+    def _stop(self, gently: bool) -> None:
+        if not gently:
+            if self.stopping:
+                self.stopped_twice = True
+                self.grace.cancel()
+            self.stopping = True
+        self.closing.set()
+        self._ended.set()
 
     async def accept(self, listener: Listener, sessions: trio.Nursery) -> None:
         """Accept connections, one whenever the listener is ready, and start their sessions."""
@@ -556,7 +562,7 @@ class _Server:
         try:
             session = _SessionTask(_SocketStream(connection), listener.session, remote)
             self.sessions.add(session)
-            if self.stopping.is_set():
+            if self.stopping:
                 session.stop()
             await session.run()
         except (trio.Cancelled, KeyboardInterrupt):
@@ -571,6 +577,12 @@ class _Server:
                 self.sessions.discard(session)
             release(listener, remote, self._report)
             self._ended.set()
+
+    async def ended_or_stopping(self) -> None:
+        """Wait for the last session, or until the rest are to be stopped."""
+        while self.sessions and not self.stopping:
+            self._ended = trio.Event()
+            await self._ended.wait()
 
     async def all_ended(self) -> None:
         """Wait for the last session."""

@@ -1,0 +1,187 @@
+"""What ``mailfront config init --for PURPOSE`` writes: a first file for each purpose, with comments.
+
+``{hostname}`` is the only thing that is filled in.
+"""
+
+from typing import Final
+
+_HEAD: Final = """\
+# {purpose}
+#
+#   mailfront config check {file}      what is wrong with it, and what is dangerous
+#   mailfront config show {file}       every setting that is in force, and where it comes from
+#   mailfront serve -c {file}          serve it; SIGHUP reads it again
+#
+# Settings of plugins and backends stand in [settings] for all listeners, or in [listener.settings] for the one above:
+# the names of the configuration reference, in lower case. An environment variable of that name overrides its key.
+
+"""
+
+_SERVER: Final = """\
+[server]
+hostname = "{hostname}"         # in greetings and trace lines
+# driver = "asyncio"            # or trio, blocking (threads), fork
+# workers = 1                   # processes that share the listeners
+# user = "mail"                 # who they run as, when started by root
+# grace = 30                    # seconds that sessions have to end in at SIGTERM
+
+[log]
+# format = "lines"              # or json, or original
+# file = "/var/log/mailfront.log"
+
+# [metrics]
+# listen = "127.0.0.1:9125"     # /metrics for Prometheus, /health
+"""
+
+_TLS: Final = """\
+certificate = "/etc/ssl/certs/{hostname}.pem"
+key = "/etc/ssl/private/{hostname}.key"
+"""
+
+_USERS: Final = """\
+
+# Who may log in. Make it, and its first user, with: mailfront user --store /var/lib/mailfront/users.sqlite add NAME
+[store.users]
+kind = "sqlite"
+name = "/var/lib/mailfront/users.sqlite"
+"""
+
+_MX: Final = (
+    _SERVER
+    + """
+[settings]
+databytes = 52428800            # bytes in a message
+maxrcpts = 100                  # recipients of a message
+
+# Mail for our domains from everybody.
+[[listener]]
+name = "mx"
+protocol = "smtp"
+listen = [":25"]                # every address of this host, IPv4 and IPv6
+"""
+    + _TLS
+    + """plugins = ["counters", "check-fqdn", "accept-domains", "add-received"]
+backend = "queuedir"            # or smtp, lmtp, qmail, maildir
+
+[listener.settings]
+accept_domains = ["example.org", "example.net"]
+queuedir = "/var/spool/mailfront"
+"""
+)
+
+_SUBMISSION: Final = (
+    _SERVER
+    + _USERS
+    + """
+[settings]
+databytes = 52428800            # bytes in a message
+smtp_relay = "127.0.0.1:25"     # who takes the mail from here
+
+# Mail from our users: STARTTLS on port 587, TLS from the first byte on port 465 (RFC 6409, RFC 8314).
+[[listener]]
+name = "submission"
+protocol = "smtp"
+listen = [":587"]
+"""
+    + _TLS
+    + """store = "users"
+plugins = ["authenticate", "require-auth", "submission", "counters", "add-received", "accept"]
+backend = "smtp"
+
+[[listener]]
+name = "submissions"
+protocol = "smtp"
+listen = [":465"]
+tls = "implicit"
+"""
+    + _TLS
+    + """store = "users"
+plugins = ["authenticate", "require-auth", "submission", "counters", "add-received", "accept"]
+backend = "smtp"
+"""
+)
+
+_POP3: Final = (
+    _SERVER
+    + _USERS
+    + """
+[settings]
+maildir_root = "/var/mail/maildirs"     # the users' maildirs, each by the name of its user
+
+# STLS on port 110, TLS from the first byte on port 995.
+[[listener]]
+name = "pop3"
+protocol = "pop3"
+listen = [":110"]
+"""
+    + _TLS
+    + """store = "users"
+
+[[listener]]
+name = "pop3s"
+protocol = "pop3"
+listen = [":995"]
+tls = "implicit"
+"""
+    + _TLS
+    + """store = "users"
+"""
+)
+
+_LMTP: Final = (
+    _SERVER
+    + """
+# Deliveries from the mail system of this host, on a unix socket.
+[[listener]]
+name = "lmtp"
+protocol = "lmtp"
+listen = ["unix:/run/mailfront/lmtp"]
+# socket_mode = "0660"
+plugins = ["counters", "accept-domains"]
+backend = "maildir"
+
+[listener.settings]
+accept_domains = ["{hostname}"]
+maildir_root = "/var/mail/maildirs"     # the users' maildirs, each by the name of its user
+"""
+)
+
+_DEV: Final = """\
+[server]
+hostname = "localhost"
+
+# Takes everything, and throws it away.
+[[listener]]
+name = "sink"
+protocol = "smtp"
+listen = ["127.0.0.1:2525"]
+plugins = ["counters", "add-received", "accept"]
+backend = "discard"
+
+# Takes mail for localhost and keeps it as files, in a directory that must be there: mkdir -p queue
+[[listener]]
+name = "keep"
+protocol = "smtp"
+listen = ["127.0.0.1:2526"]
+plugins = ["accept-domains"]
+backend = "queuedir"
+
+[listener.settings]
+accept_domains = ["localhost"]
+queuedir = "queue"
+"""
+
+TEMPLATES: Final = {
+    "mx": ("Mail from the world, for our domains", _MX),
+    "submission": ("Mail from our users, to anybody", _SUBMISSION),
+    "pop3": ("Our users fetch their mail", _POP3),
+    "lmtp": ("Deliveries from a mail system into maildirs", _LMTP),
+    "dev": ("For trying things out, on loopback", _DEV),
+}
+"""By purpose: what it is for, and the file."""
+
+
+def template(purpose: str, file: str, hostname: str) -> str:
+    """The file for `purpose`, one of `TEMPLATES`."""
+    title, body = TEMPLATES[purpose]
+    return (_HEAD + body).format(purpose=title, file=file, hostname=hostname)

@@ -1,0 +1,368 @@
+"""``mailfront serve -c FILE``: workers, reloading, crashes, and how it starts and stops."""
+
+import json
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import authority
+from tests.serving import DRIVERS, MAILFRONT, SECONDS, environment, queue_directory, queued
+
+# What systemd does: the socket is descriptor 3, and the process is told its own number.
+HAND_OVER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+MESSAGE = b"Subject: x\r\n\r\nhello\r\n"
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until `condition` holds."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it does not come to that"
+        time.sleep(0.01)
+
+
+class Peer:
+    """An SMTP client that says one line at a time."""
+
+    def __init__(self, address: tuple[str, int] | str) -> None:
+        if isinstance(address, str):
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.settimeout(SECONDS)
+            self._socket.connect(address)
+        else:
+            self._socket = socket.create_connection(address, SECONDS)
+        self._file = self._socket.makefile("rb")
+        self.greeting = self.reply()
+
+    def reply(self) -> bytes:
+        """The last line of the next reply."""
+        while (line := self._file.readline())[3:4] == b"-":
+            pass
+        return line
+
+    def say(self, line: bytes) -> bytes:
+        self._socket.sendall(line)
+        return self.reply()
+
+    def begin_message(self) -> None:
+        """As far as the middle of a message."""
+        for line in (b"EHLO x\r\n", b"MAIL FROM:<a@b.example>\r\n", b"RCPT TO:<c@localhost>\r\n"):
+            assert self.say(line)[:1] == b"2", line
+        assert self.say(b"DATA\r\n")[:3] == b"354"
+        self._socket.sendall(MESSAGE)
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
+
+
+def greeting(address: tuple[str, int] | str) -> bytes:
+    peer = Peer(address)
+    peer.close()
+    return peer.greeting
+
+
+class Running:
+    """A supervisor and its workers. `text`: the configuration; HOST:0 in it becomes a free port."""
+
+    def __init__(self, directory: Path, text: str, *options: str, **settings: object) -> None:
+        self.directory = directory
+        self.file = directory / "mailfront.toml"
+        self.file.write_text(text)
+        self._ports = directory / "ports"
+        self._log = directory / "log"
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [MAILFRONT, "serve", "-c", self.file, "--port-file", self._ports, *options],
+                env=environment(**settings), cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=log,
+            )  # fmt: skip
+
+    def __enter__(self) -> "Running":
+        until(lambda: self._ports.exists() or self.process.poll() is not None)
+        assert self._ports.exists(), self.log()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self.process.poll() is None:
+                self.process.terminate()
+                assert self.process.wait(SECONDS) == 0, self.log()
+            assert self.workers() == []
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        lines = (line.rpartition(":") for line in self._ports.read_text().splitlines())
+        return [(host, int(port)) for host, _, port in lines if port.isdigit()]
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def workers(self) -> list[int]:
+        """The processes whose parent the supervisor is."""
+        listing = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, check=False
+        )
+        return [int(word) for word in listing.stdout.split()]
+
+    def reload(self, text: str) -> None:
+        """Replace the configuration, and wait until it is in force."""
+        done = self.log().count("is in force")
+        self.file.write_text(text)
+        self.process.send_signal(signal.SIGHUP)
+        until(lambda: self.log().count("is in force") > done)
+
+
+def configuration(queue: Path, greeting: str = "one", more: str = "") -> str:
+    return f"""
+        [server]
+        hostname = "mx.example.org"
+        [[listener]]
+        protocol = "smtp"
+        listen = ["127.0.0.1:0"]
+        plugins = ["accept"]
+        backend = "queuedir"
+        {more}
+        [listener.settings]
+        queuedir = "{queue}"
+        smtpgreeting = "{greeting}"
+        """
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_reload_drops_no_session(driver: str, tmp_path: Path) -> None:
+    queue = queue_directory(tmp_path)
+    with Running(tmp_path, configuration(queue), "--driver", driver) as running:
+        [address] = running.addresses
+        [worker] = running.workers()
+        in_message, idle = Peer(address), Peer(address)
+        assert in_message.greeting == idle.greeting == b"220 one ESMTP\r\n"
+        in_message.begin_message()
+        assert idle.say(b"EHLO x\r\n")[:3] == b"250"
+
+        running.reload(configuration(queue, "two"))
+        assert greeting(address) == b"220 two ESMTP\r\n"
+        assert in_message.say(b".\r\n")[:3] == b"250"
+        assert idle.say(b"NOOP\r\n")[:3] == b"250"
+        assert worker in running.workers()
+        for peer in (in_message, idle):
+            assert peer.say(b"QUIT\r\n")[:3] == b"221"
+            peer.close()
+        until(lambda: worker not in running.workers())
+        assert [message for _, _, message in queued(queue)] == [MESSAGE.replace(b"\r\n", b"\n")]
+
+
+def test_many_reloads_in_a_row(tmp_path: Path) -> None:
+    queue = queue_directory(tmp_path)
+    with Running(tmp_path, configuration(queue), "--workers", "2") as running:
+        for number in range(4):
+            running.reload(configuration(queue, f"no{number}"))
+            assert greeting(running.addresses[0]) == b"220 no%d ESMTP\r\n" % number
+        until(lambda: len(running.workers()) == 2)
+
+
+def test_a_wrong_configuration_changes_nothing(tmp_path: Path) -> None:
+    queue = queue_directory(tmp_path)
+    with Running(tmp_path, configuration(queue)) as running:
+        before = running.workers()
+        running.file.write_text(configuration(queue, "two", 'colour = "red"'))
+        running.process.send_signal(signal.SIGHUP)
+        until(lambda: "the old configuration stays" in running.log())
+        assert f"Reload: {running.file}:9: listener 1, colour: there is no such key" in running.log()
+        running.file.write_text(configuration(queue, "three", 'certificate = "none.pem"'))
+        running.process.send_signal(signal.SIGHUP)
+        until(lambda: running.log().count("the old configuration stays") == 2)
+        assert "certificate: none.pem does not exist" in running.log()
+        assert greeting(running.addresses[0]) == b"220 one ESMTP\r\n"
+        assert running.workers() == before
+
+
+def test_addresses_come_and_go(tmp_path: Path) -> None:
+    queue = queue_directory(tmp_path)
+    path = tmp_path / "smtp"
+    text = configuration(queue)
+    with Running(tmp_path, text) as running:
+        first = running.addresses[0]
+        running.reload(text.replace('"127.0.0.1:0"', f'"127.0.0.1:0", "unix:{path}"'))
+        assert greeting(str(path)) == b"220 one ESMTP\r\n"
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert greeting(first) == b"220 one ESMTP\r\n"
+        running.reload(text)
+        assert not path.exists()
+        assert greeting(first) == b"220 one ESMTP\r\n"
+
+
+def test_a_certificate_is_read_again(tmp_path: Path) -> None:
+    queue = queue_directory(tmp_path)
+    certificate = tmp_path / "mail.pem"
+
+    def issue() -> None:
+        issued = authority().issue_cert("mx.example.org")
+        issued.private_key_and_cert_chain_pem.write_to_path(str(certificate))
+
+    issue()
+    text = configuration(queue, more=f'certificate = "{certificate}"')
+
+    def served() -> str:
+        peer = running.addresses[0]
+        return subprocess.run(
+            ["openssl", "s_client", "-starttls", "smtp", "-connect", f"{peer[0]}:{peer[1]}", "-showcerts"],
+            input=b"QUIT\r\n", capture_output=True, timeout=SECONDS, check=False,
+        ).stdout.decode().partition("-----BEGIN")[2].partition("-----END")[0]  # fmt: skip
+
+    with Running(tmp_path, text) as running:
+        in_message = Peer(running.addresses[0])
+        in_message.begin_message()
+        before = served()
+        assert before
+        issue()
+        assert served() == before
+        running.reload(text)
+        assert served() != before
+        assert in_message.say(b".\r\n")[:3] == b"250"
+        in_message.close()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_worker_that_dies_is_replaced(driver: str, tmp_path: Path) -> None:
+    queue = queue_directory(tmp_path)
+    with Running(tmp_path, configuration(queue), "--driver", driver, "--workers", "2") as running:
+        before = running.workers()
+        assert len(before) == 2
+        os.kill(before[0], signal.SIGKILL)
+        until(lambda: len(now := running.workers()) == 2 and before[0] not in now)
+        assert f"Worker {before[0]} died of signal 9: another is started" in running.log()
+        assert greeting(running.addresses[0]) == b"220 one ESMTP\r\n"
+
+
+def test_workers_end_with_their_supervisor(tmp_path: Path) -> None:
+    queue = queue_directory(tmp_path)
+    running = Running(tmp_path, configuration(queue), "--workers", "2").__enter__()
+    workers = running.workers()
+    assert len(workers) == 2
+    running.process.kill()
+    running.process.wait()
+    until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+
+
+def test_sigterm_gives_sessions_time(tmp_path: Path) -> None:
+    queue = queue_directory(tmp_path)
+    with Running(tmp_path, configuration(queue)) as running:
+        in_message, idle = Peer(running.addresses[0]), Peer(running.addresses[0])
+        in_message.begin_message()
+        running.process.terminate()
+        assert idle.reply()[:3] == b"421"
+        assert in_message.say(b".\r\n")[:3] == b"250"
+        assert running.process.wait(SECONDS) == 0
+        for peer in (in_message, idle):
+            peer.close()
+        assert len(queued(queue)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[[listener]\n", ":1: "),
+        ("", "listener: there is none"),
+        ('[server]\nuser = "nobody-of-that-name"\n', "there is no user nobody-of-that-name: make one"),
+    ],
+)
+def test_what_cannot_be_served_is_said(text: str, words: str, tmp_path: Path) -> None:
+    if text.startswith("[server]"):
+        text += configuration(queue_directory(tmp_path)).replace("[server]", "").replace("hostname", "#")
+    running = Running(tmp_path, text)
+    assert running.process.wait(SECONDS) == 78
+    assert words in running.log()
+    assert "Traceback" not in running.log()
+
+
+def test_an_address_in_use_is_said(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        text = configuration(queue_directory(tmp_path)).replace("127.0.0.1:0", f"127.0.0.1:{port}")
+        running = Running(tmp_path, text)
+        assert running.process.wait(SECONDS) == 78
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use: name another address" in running.log()
+
+
+@pytest.fixture
+def notifications(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.settimeout(SECONDS)
+        receiver.bind(str(tmp_path / "notify"))
+        yield receiver
+
+
+def test_systemd_hands_over_sockets_and_is_told(tmp_path: Path, notifications: socket.socket) -> None:
+    queue = queue_directory(tmp_path)
+    text = configuration(queue).replace("127.0.0.1:0", "systemd:smtp")
+    (tmp_path / "mailfront.toml").write_text(text)
+    listening = socket.create_server(("127.0.0.1", 0))
+    process = subprocess.Popen(
+        [sys.executable, "-c", HAND_OVER, str(listening.fileno()), MAILFRONT, "serve", "-c", "mailfront.toml"],
+        env=environment(LISTEN_FDS=1, LISTEN_FDNAMES="smtp", NOTIFY_SOCKET=tmp_path / "notify"), cwd=tmp_path,
+        pass_fds=[listening.fileno()], stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    with process:
+        try:
+            assert notifications.recv(100) == b"READY=1"
+            assert greeting(listening.getsockname()) == b"220 one ESMTP\r\n"
+            process.send_signal(signal.SIGHUP)
+            assert notifications.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert notifications.recv(100) == b"READY=1"
+            process.terminate()
+            assert notifications.recv(100) == b"STOPPING=1"
+            assert process.wait(SECONDS) == 0
+        finally:
+            process.kill()
+    listening.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_workers_are_nobody(tmp_path: Path) -> None:
+    text = configuration(queue_directory(tmp_path)).replace("[server]", '[server]\nuser = "nobody"')
+    with Running(tmp_path, text) as running:
+        [worker] = running.workers()
+        status = Path(f"/proc/{worker}/status").read_text()
+        entry = pwd.getpwnam("nobody")
+        assert f"Uid:\t{entry.pw_uid}\t{entry.pw_uid}\t{entry.pw_uid}\t{entry.pw_uid}\n" in status
+        assert f"Gid:\t{entry.pw_gid}\t{entry.pw_gid}\t{entry.pw_gid}\t{entry.pw_gid}\n" in status
+        assert greeting(running.addresses[0]) == b"220 one ESMTP\r\n"
+
+
+def test_every_session_has_its_id_in_the_log(tmp_path: Path) -> None:
+    queue = queue_directory(tmp_path)
+    text = '[log]\nformat = "json"\n' + configuration(queue)
+    with Running(tmp_path, text) as running:
+        for sender in (b"a", b"b"):
+            peer = Peer(running.addresses[0])
+            peer.say(b"EHLO x\r\n")
+            peer.say(b"MAIL FROM:<%s@b.example>\r\n" % sender)
+            peer.say(b"QUIT\r\n")
+            peer.close()
+        until(lambda: running.log().count("bytes in:") == 2)
+    lines = [json.loads(line) for line in running.log().splitlines()]
+    sessions: dict[str, list[str]] = {}
+    for line in lines:
+        if "session" in line:
+            assert line["listener"] == "smtp-1" and line["remote"] == "127.0.0.1"
+            sessions.setdefault(line["session"], []).append(line["text"])
+    assert [texts[0] for texts in sessions.values()] == ["MAIL FROM:<a@b.example>", "MAIL FROM:<b@b.example>"]
+    assert all(texts[-1].startswith("bytes in: ") for texts in sessions.values())
