@@ -28,6 +28,8 @@ class AddReceived(Plugin):
         when = datetime.fromtimestamp(session.clock.time(), UTC)
         date = f"{when.day:02} {_MONTHS[when.month - 1]} {when:%Y %H:%M:%S} -0000"
         added = session.getenv("HEADER_ADD")
+        if session.profile.name != "compat":
+            added = added or None  # an empty line would end the header
         lines = self._fixup(date) + (added + "\n" if added is not None else "") + self._received(date)
         session.add_lines(lines.encode("utf-8", "surrogateescape"))
 

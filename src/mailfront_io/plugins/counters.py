@@ -125,15 +125,28 @@ class Counters(Plugin):
 
     def data_block(self, data: bytes) -> Response | None:
         """DATABYTES (octets with CRLF in the default profile, as RFC 1870 counts; with LF in compat) and
-        MAXHOPS."""
+        MAXHOPS; that of the two which the message passes first."""
         limit = self.session.numbers["maxdatabytes"]
         if limit:
-            self._bytes += len(data)
-            if self.session.profile.name != "compat":
-                self._bytes += data.count(b"\n")
-            if self._bytes > limit:
-                return DATA_TOO_BIG
+            room = limit - self._bytes
+            size = self._size(data, len(data))
+            if size > room:
+                looping = self._count_hops(data[: self._fitting(data, room)]) if self._in_header else None
+                return looping or DATA_TOO_BIG
+            self._bytes += size
         return self._count_hops(data) if self._in_header else None
+
+    def _size(self, data: bytes, end: int) -> int:
+        """What `data` counts up to `end`."""
+        return end if self.session.profile.name == "compat" else end + data.count(b"\n", 0, end)
+
+    def _fitting(self, data: bytes, room: int) -> int:
+        """How much of `data` there is room for."""
+        low, high = 0, len(data)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._size(data, middle) <= room else (low, middle - 1)
+        return low
 
     def _count_hops(self, data: bytes) -> Response | None:
         # `_header` is the last line end seen and the beginning of the line behind it: only how a line
