@@ -46,6 +46,7 @@ PROFILES = [
     replace(COMPAT, limits=LOW),
 ]
 GOOD = [b"EHLO x\r\n", b"MAIL FROM:<a@b.example>\r\n", b"RCPT TO:<c@d.example>\r\n", b"DATA\r\n", b"x\r\n.\r\n"]
+ENVELOPE = [*GOOD[1:3], *GOOD[2:3], *GOOD[2:4]]
 ODD = [
     *(b"MAIL FROM:<>\r\n", b"mail from:<a@b.example>\r\n", b"MAIL FROM:<a@b.example> SIZE=9\r\n", b"MAIL FROM:<a@b>\n"),
     *(b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n", b"MAIL FROM:<refused@b>\r\n", b"MAIL\tFROM:<a@b>\r\n"),
@@ -100,7 +101,7 @@ def check(profile: Profile, lmtp: bool, lf: bool, vendor: str, words: list[bytes
 def test_an_odd_line_anywhere_in_a_usual_session(profile: Profile, lf: bool) -> None:
     for odd in ODD:
         for after in range(1, len(GOOD)):
-            check(profile, False, lf, "", [*GOOD[:after], odd, *GOOD[after:], *GOOD[1:3], *GOOD[2:4], b"XYZZY\r\n"])
+            check(profile, False, lf, "", [*GOOD[:after], odd, *GOOD[after:], *ENVELOPE, b"XYZZY\r\n"])
 
 
 groups = st.one_of(
