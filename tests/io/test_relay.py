@@ -192,7 +192,7 @@ def _well_again(step: str) -> list[Action]:
     return [*script, WaitFor(b"\r\n.\r\n"), f"{OK}\r\n".encode()]
 
 
-def test_a_connection_that_is_lost_behind_the_final_dot_is_no_reason_to_send_again() -> None:
+def test_h81_a_connection_that_is_lost_behind_the_final_dot_is_no_success() -> None:
     """H81: nobody knows whether it has the message. It is temporary, and for the client to repeat."""
     relay = Relay(UPSTREAM="up.example, second.example:2525")
     script: list[Action] = [*hello(), *takes()[:-1], EOF]
@@ -233,7 +233,7 @@ def test_the_next_server_in_the_list(name: str) -> None:
     played = relay.play(sends(body=body), peers)
     assert OK.encode() in played.output
     assert played.peers[-1][0] == SECOND and played.peers[-1][1].endswith(b"DATA\r\n" + body + b".\r\n")
-    assert any(line.startswith("smtp: up.example:25: ") for line in relay.log)
+    assert any(line.startswith("smtp: up.example:25") for line in relay.log)
 
 
 def test_no_server_at_all() -> None:
