@@ -1,7 +1,6 @@
 """The IMAP server machine played against scripted bytes, and transcripts (see ``tests/transcripts/imap/README.md``)."""
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mailfront_proto.imap import (
@@ -17,7 +16,7 @@ from mailfront_proto.imap import (
     VerifyPassword,
 )
 from mailfront_proto.testing import Outcome, Player
-from tests.proto.server_script import unescape
+from tests.proto.transcripts import Session
 
 
 def application(machine: IMAPServer, event: Any) -> None:
@@ -59,20 +58,17 @@ def said(outcome: Outcome) -> list[str]:
 
 
 @dataclass(slots=True)
-class Transcript:
+class Transcript(Session):
     """One session of a transcript file."""
 
-    name: str
-    settings: dict[str, str] = field(default_factory=dict)
-    segments: list[bytes] = field(default_factory=lambda: [b""])
-    output: bytes = b""
-    events: list[str] = field(default_factory=list)
+    def waits_behind(self, reply: bytes) -> bool:
+        """A challenge, a literal that is asked for, and where TLS begins."""
+        return reply.startswith(b"+ ") or b"Begin TLS" in reply
 
     def machine(self) -> IMAPServer:
         """A machine with the session's settings."""
         profile = COMPAT if self.settings.get("profile") == "compat" else DEFAULT
-        limits = {k.removeprefix("limit."): int(v) for k, v in self.settings.items() if k.startswith("limit.")}
-        profile = replace(profile, limits=replace(profile.limits, **limits))
+        profile = replace(profile, limits=replace(profile.limits, **self.limits()))
         machine = server(
             profile, login="login" in self.settings, mechanisms=tuple(self.settings.get("mechanisms", "").split())
         )
@@ -91,37 +87,3 @@ class Transcript:
             ending = last.reason
         kinds = [kind for kind in outcome.kinds() if kind not in ("Answered", "Connected")]
         assert [" ".join(kinds), ending] == self.events
-
-
-def load_transcripts() -> list[Transcript]:
-    """All of them."""
-    directory = Path(__file__).parents[1] / "transcripts" / "imap"
-    return [transcript for path in sorted(directory.glob("*.txt")) for transcript in _read(path)]
-
-
-def _read(path: Path) -> list[Transcript]:
-    found: list[Transcript] = []
-    for line in path.read_text("latin-1").splitlines():
-        if not line.strip() or line.startswith("# "):
-            continue
-        mark, _, text = line.partition(" ")
-        if mark == "##":
-            found.append(Transcript(f"{path.stem}-{text}"))
-            continue
-        transcript = found[-1]
-        if mark in ("C:", "C>"):
-            transcript.segments[-1] += unescape(text) + (b"\r\n" if mark == "C:" else b"")
-        elif mark == "S:":
-            answer = unescape(text)
-            transcript.output += answer + b"\r\n"
-            if answer.startswith(b"+ ") or b"Begin TLS" in answer:
-                transcript.segments.append(b"")
-        elif mark == "E:":
-            transcript.events.append(text)
-        else:
-            assert mark.endswith(":") and not transcript.segments[0], f"{path}: {line!r}"
-            transcript.settings[mark[:-1]] = text
-    for transcript in found:
-        if len(transcript.segments) > 1 and not transcript.segments[-1]:
-            transcript.segments.pop()  # nothing more is said
-    return found

@@ -4,9 +4,7 @@ Transcripts (``tests/transcripts/pop3/``, see the README there) say as text what
 which events follow.
 """
 
-import re
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from mailfront_proto.pop3 import (
     COMPAT,
@@ -24,7 +22,7 @@ from mailfront_proto.pop3 import (
 )
 from mailfront_proto.sasl import ServerOptions
 from mailfront_proto.testing import Player
-from tests.proto.server_script import unescape
+from tests.proto.transcripts import Session, unescape
 
 
 @dataclass
@@ -101,15 +99,20 @@ def player(machine: POP3Server, application: Application | None = None) -> Playe
 
 
 @dataclass(slots=True)
-class Transcript:
+class Transcript(Session):
     """One session of a transcript file."""
 
-    name: str
-    settings: dict[str, str] = field(default_factory=dict)
     messages: list[bytes] = field(default_factory=list)
-    segments: list[bytes] = field(default_factory=lambda: [b""])
-    output: bytes = b""
-    events: list[str] = field(default_factory=list)
+
+    def waits_behind(self, reply: bytes) -> bool:
+        """A challenge, and where TLS begins."""
+        return reply.startswith((b"+ ", b"+OK Begin TLS"))
+
+    def take(self, mark: str, text: bytes) -> bool:
+        """``M:``, a message."""
+        if mark == "M:":
+            self.messages.append(text)
+        return mark == "M:"
 
     def machine(self) -> POP3Server:
         """A machine with the session's settings."""
@@ -126,8 +129,7 @@ class Transcript:
     def profile(self) -> Profile:
         """The profile, with the limits that are set."""
         profile = COMPAT if self.settings.get("profile") == "compat" else DEFAULT
-        limits = {n.removeprefix("limit."): int(v) for n, v in self.settings.items() if n.startswith("limit.")}
-        return replace(profile, limits=replace(profile.limits, **limits))
+        return replace(profile, limits=replace(profile.limits, **self.limits()))
 
     def application(self) -> Application:
         """The application of the transcripts; see their README."""
@@ -138,47 +140,3 @@ class Transcript:
     def player(self) -> Player[POP3Server]:
         """Both together."""
         return player(self.machine(), self.application())
-
-
-def load_transcripts(directory: Path) -> list[Transcript]:
-    """All transcripts in the ``.txt`` files of `directory`."""
-    return [t for path in sorted(directory.glob("*.txt")) for t in _read(path)]
-
-
-_WAITS = re.compile(rb"\+ |\+OK Begin TLS")
-
-
-def _read(path: Path) -> list[Transcript]:
-    found: list[Transcript] = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        if not line.strip() or line.startswith("# "):
-            continue
-        if line.startswith("## "):
-            found.append(Transcript(f"{path.stem}-{line[3:].strip()}"))
-            continue
-        if not found:
-            raise ValueError(f"{path}, line {number}: a transcript begins with '## NAME'")
-        _read_line(found[-1], line, f"{path}, line {number}")
-    for transcript in found:
-        if len(transcript.segments) > 1 and not transcript.segments[-1]:
-            transcript.segments.pop()  # nothing more is said
-    return found
-
-
-def _read_line(transcript: Transcript, line: str, where: str) -> None:
-    mark, _, text = line.partition(" ")
-    if mark in ("C:", "C>"):
-        transcript.segments[-1] += unescape(text) + (b"\r\n" if mark == "C:" else b"")
-    elif mark == "S:":
-        reply = unescape(text)
-        transcript.output += reply + b"\r\n"
-        if _WAITS.match(reply):
-            transcript.segments.append(b"")
-    elif mark == "M:":
-        transcript.messages.append(unescape(text))
-    elif mark == "E:":
-        transcript.events.append(text)
-    elif mark.endswith(":") and not transcript.segments[0]:
-        transcript.settings[mark[:-1]] = text
-    else:
-        raise ValueError(f"{where}: {line!r} is no line of a transcript")

@@ -4,11 +4,9 @@ r"""The server machine played against scripted bytes, with a small application o
 cut. Transcripts (see ``tests/transcripts/README.md``) say the same as text.
 """
 
-import ast
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from mailfront_proto import testing
@@ -32,6 +30,7 @@ from mailfront_proto.smtp import (
     VerifyPassword,
 )
 from mailfront_proto.testing import Pieces, Player
+from tests.proto.transcripts import Session
 
 Answer = Callable[[SMTPServer, Event], None]
 
@@ -77,15 +76,20 @@ def play(machine: SMTPServer, pieces: Pieces, answer: Answer = accept_all, *, eo
 
 
 @dataclass(slots=True)
-class Transcript:
+class Transcript(Session):
     """One session of a transcript file."""
 
-    name: str
-    settings: dict[str, str] = field(default_factory=dict)
-    segments: list[bytes] = field(default_factory=lambda: [b""])
-    output: bytes = b""
-    events: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+
+    def waits_behind(self, reply: bytes) -> bool:
+        """The client waits for the greeting only where it has spoken before."""
+        return reply.startswith(_WAITS) and (self.segments[-1] != b"" or len(self.segments) > 1)
+
+    def take(self, mark: str, text: bytes) -> bool:
+        """``B:``, a message's body."""
+        if mark == "B:":
+            self.bodies.append(text)
+        return mark == "B:"
 
     def machine(self) -> SMTPServer:
         """A machine with the session's settings."""
@@ -109,12 +113,7 @@ class Transcript:
     def profile(self) -> Profile:
         """The profile, with the fields and limits that are set."""
         profile = COMPAT if self.settings.get("profile") == "compat" else DEFAULT
-        limits = {
-            name.removeprefix("limit."): int(value)
-            for name, value in self.settings.items()
-            if name.startswith("limit.")
-        }
-        profile = replace(profile, limits=replace(profile.limits, **limits))
+        profile = replace(profile, limits=replace(profile.limits, **self.limits()))
         if "line-ends" in self.settings:
             profile = replace(profile, line_ends=LineEnds(self.settings["line-ends"]))
         return profile
@@ -198,53 +197,6 @@ class Application:
 _WAITS = (b"220 ", b"354 ", b"334 ")
 
 
-def load_transcripts(directory: Path) -> list[Transcript]:
-    """All transcripts in the ``.txt`` files of `directory`."""
-    return [t for path in sorted(directory.glob("*.txt")) for t in _read(path)]
-
-
-def _read(path: Path) -> list[Transcript]:
-    found: list[Transcript] = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        if not line.strip() or line.startswith("# "):
-            continue
-        if line.startswith("## "):
-            found.append(Transcript(f"{path.stem}-{line[3:].strip()}"))
-            continue
-        if not found:
-            raise ValueError(f"{path}, line {number}: a transcript begins with '## NAME'")
-        _read_line(found[-1], line, f"{path}, line {number}")
-    for transcript in found:
-        if len(transcript.segments) > 1 and not transcript.segments[-1]:
-            transcript.segments.pop()  # nothing more is said
-    return found
-
-
-def _read_line(transcript: Transcript, line: str, where: str) -> None:
-    mark, _, text = line.partition(" ")
-    if mark in ("C:", "C>"):
-        transcript.segments[-1] += unescape(text) + (b"\r\n" if mark == "C:" else b"")
-    elif mark == "S:":
-        reply = unescape(text)
-        transcript.output += reply + b"\r\n"
-        if reply.startswith(_WAITS) and (transcript.segments[-1] or len(transcript.segments) > 1):
-            transcript.segments.append(b"")
-    elif mark == "E:":
-        transcript.events.append(text)
-    elif mark == "B:":
-        transcript.bodies.append(unescape(text))
-    elif mark.endswith(":") and not transcript.segments[0]:
-        transcript.settings[mark[:-1]] = text
-    else:
-        raise ValueError(f"{where}: {line!r} is no line of a transcript")
-
-
-def unescape(text: str) -> bytes:
-    r"""A line as bytes: Python's escapes, and ``{10*x}`` for ten times x."""
-    data: bytes = ast.literal_eval('b"' + text.replace('"', r"\x22") + '"')
-    return re.sub(rb"\{(\d+)\*([^}]*)\}", lambda m: int(m[1]) * m[2], data)
-
-
 def machine_state(machine: SMTPServer) -> dict[str, Any]:
     """What can be seen of a machine's state, to compare two."""
     return {
@@ -262,9 +214,7 @@ __all__ = [
     "Outcome",
     "Transcript",
     "accept_all",
-    "load_transcripts",
     "machine_state",
     "play",
     "player",
-    "unescape",
 ]

@@ -3,6 +3,7 @@ over every pair, any bytes, bounds, and misuse."""
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ from mailfront_proto.testing import (
     whole,
 )
 from tests.golden.recorded import Session, load
-from tests.proto.imap_script import Transcript, application, load_transcripts, player, said, server
+from tests.proto.imap_script import Transcript, application, player, said, server
 
 BOTH = pytest.mark.parametrize("profile", [DEFAULT, COMPAT], ids=["default", "compat"])
 GREETING = b"* OK [CAPABILITY IMAP4rev1 LITERAL- SASL-IR ID AUTH=PLAIN AUTH=LOGIN] imapfront ready.\r\n"
@@ -57,7 +58,10 @@ def answers_to(*segments: bytes, profile: Profile = DEFAULT, few: bool = False) 
     return outcome.output.partition(b"\r\n")[2]
 
 
-@pytest.mark.parametrize("transcript", load_transcripts(), ids=lambda transcript: transcript.name)
+TRANSCRIPTS = Transcript.load(Path(__file__).parents[1] / "transcripts" / "imap")
+
+
+@pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda transcript: transcript.name)
 def test_transcript_under_every_split(transcript: Transcript) -> None:
     transcript.check(assert_chunk_invariant(lambda: player(transcript.machine()), transcript.segments))
 

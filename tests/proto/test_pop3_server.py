@@ -54,7 +54,7 @@ from mailfront_proto.testing import (
     whole,
 )
 from tests.golden.recorded import Session, load
-from tests.proto.pop3_script import Application, Transcript, load_transcripts, player
+from tests.proto.pop3_script import Application, Transcript, player
 
 PLAIN = ServerOptions(["PLAIN", "LOGIN"])
 LOGIN = b"USER joe\r\nPASS secret\r\n"
@@ -86,7 +86,7 @@ def said(machine: POP3Server, line: bytes, messages: list[bytes] | None = None) 
 
 # -- transcripts -----------------------------------------------------------------------------------------
 
-TRANSCRIPTS = load_transcripts(Path(__file__).parents[1] / "transcripts" / "pop3")
+TRANSCRIPTS = Transcript.load(Path(__file__).parents[1] / "transcripts" / "pop3")
 
 
 def ending(event: Event) -> str:

@@ -41,11 +41,11 @@ from mailfront_proto.smtp import (
 )
 from mailfront_proto.testing import every_split
 from tests.golden.recorded import Session, load
-from tests.proto.server_script import Outcome, Transcript, accept_all, load_transcripts, machine_state, play
+from tests.proto.server_script import Outcome, Transcript, accept_all, machine_state, play
 
 # -- transcripts -----------------------------------------------------------------------------------------
 
-TRANSCRIPTS = load_transcripts(Path(__file__).parents[1] / "transcripts")
+TRANSCRIPTS = Transcript.load(Path(__file__).parents[1] / "transcripts")
 
 
 def check_transcript(transcript: Transcript, outcome: Outcome, lf: bool) -> None:
