@@ -195,16 +195,17 @@ class Caller:
 
     def failed(self, hooks: Hooks, error: Exception) -> Response | None:
         """A hook that raised: the client learns nothing, the log all, under an id. None: the mail passes."""
-        name = hooks.name or type(hooks).__name__
+        response, what = INTERNAL_ERROR, f"{type(error).__name__}: {error}"
         passes = hooks.place.passes
         if isinstance(error, CheckFailed):
-            if error.why or passes:
-                self._session.log(f"{name}: {error}{', passed' if passes else ''}")
-            return None if passes else error.response
-        kind = "backend" if isinstance(hooks, Backend) else "plugin"
-        what = "its deadline passed" if isinstance(error, DeadlineExceeded) else f"{type(error).__name__}: {error}"
-        self._session.log(f"Error {os.urandom(4).hex()}: {kind} {name}: {what}{', passed' if passes else ''}")
-        return None if passes else INTERNAL_ERROR
+            response, what = error.response, str(error)
+            if not error.why and not passes:
+                return response  # its text says it all
+        elif isinstance(error, DeadlineExceeded):
+            what = "its deadline passed"
+        who = f"{'backend' if isinstance(hooks, Backend) else 'plugin'} {hooks.name or type(hooks).__name__}"
+        self._session.log(f"Error {os.urandom(4).hex()}: {who}: {what}{', passed' if passes else ''}")
+        return None if passes else response
 
 
 class Bounded(Awaitable[Any]):

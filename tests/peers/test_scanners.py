@@ -297,7 +297,7 @@ def test_clamav_with_a_message_that_is_too_long_for_clamd(one_shot: OneShot, tmp
     assert played(one_shot, tmp_path, "clamav", env, fits)[0][:4] == "250 "
     reply, stored, log = played(one_shot, tmp_path, "clamav", env, too_long)
     assert (reply, stored) == ("451 4.3.0 Could not virus scan message", b"")
-    assert "clamav: 127.0.0.1 port " in log
+    assert ": plugin clamav: 127.0.0.1 port " in log
     reply, stored, log = played(one_shot, tmp_path, "clamav,failure=pass", env, too_long)
     assert reply[:4] == "250 " and stored == MESSAGE + too_long
 
