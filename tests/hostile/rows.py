@@ -12,6 +12,7 @@ H38      whole sessions under every split              test_state.py
 H39-H46  authentication; H47-H51 names, secrets, CVM   test_auth.py
 H87, H88 SCRAM, CRAM-MD5                               test_auth.py
 H52-H59  addresses, parameters, what is done with them test_addresses.py
+H57-H60, H66, H81, H83, H90  deliveries, programs and servers that die  test_delivery.py
 H60-H62  what leaves: replies, logs                    test_output.py
 H64      the client role's arguments                   test_output.py
 H63, H64 what an upstream server does to us            test_upstream.py
@@ -32,7 +33,7 @@ _TESTED = """
 H01 H02 H03 H04 H05 H06 H07 H08 H09 H10 H11 H12 H13 H14 H15 H16 H17 H18 H20 H21 H22 H23 H24 H25 H26 H27 H28 H29
 H30 H31 H32 H33 H70
 H34 H38 H39 H40 H41 H42 H43 H44 H45 H46 H47 H48 H49 H50 H51 H52 H53 H54 H55 H56 H57 H58 H59 H60 H61 H62 H64 H67
-H68 H82 H84 H85 H86 H87 H88 H89 H90 H91 H92 H93 H94
+H68 H81 H82 H83 H84 H85 H86 H87 H88 H89 H90 H91 H92 H93 H94
 H37 H63 H65 H66 H72 H73 H74 H75 H76 H77 H78 H79 H80
 """
 

@@ -8,11 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailfront_io.auth.static import StaticStore
-from mailfront_io.plugin import Plugin
-from mailfront_io.session import Path as AddressPath
 from mailfront_proto.secret import Secret
 from mailfront_proto.smtp import Helo, Mail, Recipient
-from tests.front import ENVELOPE, Front, codes
+from tests.front import Front, codes
 from tests.hostile.every import COMPAT, DEFAULT, HELLO, codes_of, split_outcome
 
 CONTROLS = [bytes([n]) for n in (*range(0x00, 0x09), *range(0x0B, 0x0D), *range(0x0E, 0x20), 0x7F)]
@@ -191,25 +189,6 @@ def test_h57_shell_and_template_characters_are_data(text: str, tmp_path: Path) -
     assert content.startswith(f"Return-Path: <{quoted}>\nReceived: from {text} (".encode())
     assert sorted(os.listdir(tmp_path)) == ["cur", "new", "tmp"] and os.listdir(tmp_path / "tmp") == []
     assert text not in file.name
-
-
-def test_h58_what_children_would_inherit() -> None:
-    """No plugin starts a process yet. What one will be given is the environment the session was made with and
-    its assignments, the last of a name."""
-    exported = []
-
-    class Exports(Plugin):
-        def sender(self, path: AddressPath) -> None:
-            self.session.putenv("ONE", "first")
-            self.session.putenv("ONE", "last")
-            exported.append((self.session.exported_env(), self.session.getenv("ONE"), dict(os.environ)))
-
-    before = dict(os.environ)
-    Front(Exports, "accept", env={"SETTING": "1"}).say(ENVELOPE)
-    child, seen, own = exported[0]
-    assert child["ONE"] == "last" and seen == "first" and child["SETTING"] == "1"
-    assert own == before  # a session changes nothing of the process
-    assert "PATH" not in child  # nor takes what it was not made with
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "joe' OR '1'='1", "*)(uid=*", "%", "_", "joe\u0000", ""])
