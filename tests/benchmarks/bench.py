@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks import core, packages, pop3, scripts, servers, targets
+from tests.benchmarks import core, packages, pop3, relay, scripts, servers, targets
 from tests.benchmarks.measure import (
     Failed,
     Load,
@@ -55,6 +55,7 @@ def _large(message: bytes) -> ScriptedLoad:
 LOADS: dict[str, Callable[[], Load]] = {
     "S1": lambda: ScriptedLoad(scripts.one_message(scripts.SMALL), at_once=20, units=1),
     "S1src": lambda: SmtpSourceLoad(at_once=20, per_connection=1),
+    "R1": lambda: ScriptedLoad(scripts.one_message(scripts.SMALL), at_once=20, units=1),
     "S2": lambda: ScriptedLoad(scripts.many_lock_step(), _S2_AT_ONCE, scripts.PER_CONNECTION),
     "S2src": lambda: SmtpSourceLoad(at_once=_S2_AT_ONCE, per_connection=scripts.PER_CONNECTION),
     "S2Q": lambda: ScriptedLoad(scripts.many_envelope_pipelined(), _S2_AT_ONCE, scripts.PER_CONNECTION),
@@ -137,6 +138,13 @@ class Bench:
         elif case.name in packages.PROTOCOLS:
             kinds = packages.kinds(case.name, {kind.name for kind in self.kinds})
         with ExitStack() as stack:
+            if case.name == relay.CASE:
+                try:
+                    kinds = relay.kinds(stack, self.scratch, self.load_core, {kind.name for kind in self.kinds})
+                except (NotThere, DidNotStart) as error:
+                    self._note(f"{case.name} is left out: {error}")
+                    del self.report.results[case.name]
+                    return
             meters: dict[str, Meter] = {}
             for kind in kinds:
                 try:
