@@ -9,7 +9,10 @@ import os
 import sys
 from typing import Any
 
-from mailfront_io.cli import main as program
+from mailfront_io import cli
+from mailfront_io.compat import imapfront_auth, pop3front_auth
+
+PROGRAMS = {"mailfront": cli.main, "imapfront-auth": imapfront_auth.main, "pop3front-auth": pop3front_auth.main}
 
 
 def run(request: dict[str, Any]) -> int:
@@ -34,7 +37,7 @@ def run(request: dict[str, Any]) -> int:
         os.environ.update(request["env"])
         sys.argv = request["argv"]
         try:
-            status = program() or 0
+            status = PROGRAMS[request["argv"][0]]() or 0
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         sys.stdout.flush()

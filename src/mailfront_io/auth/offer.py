@@ -51,7 +51,7 @@ def may_expose_passwords(session: Session) -> bool:
     """Whether passwords may travel as they are: inside TLS, or where ``$AUTH_REQUIRES_TLS`` allows it. There must be a
     store that verifies passwords. This decides on POP3's USER and IMAP's LOGIN, too."""
     store = session.credentials
-    return store is not None and not {"PLAIN", "LOGIN"}.isdisjoint(store.mechanisms) and _is_private(session)
+    return store is not None and store.takes_passwords and _is_private(session)
 
 
 def offered_mechanisms(session: Session) -> list[str]:

@@ -104,6 +104,11 @@ class CredentialStore:
     iterations: int = 15_000
     """SCRAM: the iteration count of all users."""
 
+    @property
+    def takes_passwords(self) -> bool:
+        """Whether POP3's USER and IMAP's LOGIN can be offered."""
+        return not {"PLAIN", "LOGIN"}.isdisjoint(self.mechanisms)
+
     async def verify_password(self, username: str, password: Secret, asker: Asker = NOBODY) -> Identity | None:
         """The user whose password this is, or None."""
         raise StoreUnavailable(f"{type(self).__name__} cannot verify passwords")

@@ -33,22 +33,22 @@ class PasswordModules(CVMStore):
     """Asks the modules `commands` for USER and PASS, and those of the settings for AUTH."""
 
     def __init__(self, commands: str, environment: Mapping[str, str]) -> None:
-        sasl = environment.get("CVM_SASL_PLAIN") or environment.get("CVM_SASL_LOGIN") or ""
-        super().__init__(commands, environment.get("CVM_SASL_CRAM_MD5", ""))
-        self._sasl = CVMStore(sasl)
+        responses = environment.get("CVM_SASL_CRAM_MD5", "")
+        super().__init__(commands, responses)
+        passwords, logins = environment.get("CVM_SASL_PLAIN", ""), environment.get("CVM_SASL_LOGIN", "")
+        self._sasl = CVMStore(passwords or logins, responses, login_only=not passwords)
+        self.mechanisms = self._sasl.mechanisms
+
+    @property
+    def takes_passwords(self) -> bool:
+        """Always: that is what the first argument is for."""
+        return True
 
     async def verify_password(self, username: str, password: Secret, asker: Asker = NOBODY) -> Identity | None:
         """The default domain tells who asks: SASL gives none."""
         if asker.default_domain:
             return await super().verify_password(username, password, asker)
         return await self._sasl.verify_password(username, password, asker)
-
-
-def sasl_mechanisms(environment: Mapping[str, str]) -> list[str]:
-    """The mechanisms that modules are there for; the original takes PLAIN, too, where it offers LOGIN alone."""
-    passwords = environment.get("CVM_SASL_PLAIN") or environment.get("CVM_SASL_LOGIN")
-    names = ["LOGIN", "PLAIN"] if passwords else []
-    return [*names, "CRAM-MD5"] if environment.get("CVM_SASL_CRAM_MD5") else names
 
 
 def main() -> int:
@@ -73,12 +73,9 @@ def main() -> int:
             await Send(reply.encode())
             return 1
 
-    offered = {"AUTH_MECHANISMS": ":".join(sasl_mechanisms(environment)) or "NONE"}
     try:
         store = PasswordModules(modules, environment)
-        service = POP3Service(
-            {**offered, **environment}, log, mode=Mode.LOGIN, hand_off=to_program, credentials=store
-        )
+        service = POP3Service(environment, log, mode=Mode.LOGIN, hand_off=to_program, credentials=store)
     except NoImmediateTLS:
         return 1
     except (ConfigurationError, ValueError) as error:

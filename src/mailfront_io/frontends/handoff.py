@@ -68,12 +68,12 @@ async def _places(session: Session, identity: Identity) -> dict[str, str]:
         raise CannotHandOff(f"the mailbox of {identity.username}: {error.strerror}", "environment") from error
     except DeadlineExceeded:
         raise CannotHandOff(f"the mailbox of {identity.username} cannot be looked at", "environment") from None
-    found = {"DOVECONF_ENV": "1"} if for_dovecot else {}
-    if path:
-        kind = "maildir" if is_directory else "mbox"
-        place = f"{kind}:{path.replace(':', '::')}" if for_dovecot else path
-        found |= dict.fromkeys(("MAIL", "MAILBOX", "MAILDIR"), place)
-    return found
+    if not path:
+        return {}
+    if for_dovecot:
+        path = f"{'maildir' if is_directory else 'mbox'}:{path.replace(':', '::')}"
+    places = dict.fromkeys(("MAIL", "MAILBOX", "MAILDIR"), path)
+    return {"DOVECONF_ENV": "1", **places} if for_dovecot else places
 
 
 def _look_up(root: str | None, identity: Identity) -> tuple[str, bool]:

@@ -166,7 +166,8 @@ class IMAPFrontend(Conversation[IMAPServer]):
         if self._lost:
             return
         tag = event.tag.decode("utf-8", "surrogateescape")
-        facts = {"IMAPLOGINTAG": tag, "AUTHENTICATED": event.username}
+        assert session.identity is not None
+        facts = {"IMAPLOGINTAG": tag, "AUTHENTICATED": session.identity.username}
         try:
             self._exit_code = await hand_off(session, self._program, self.machine.trailing_data, facts)
         except CannotHandOff as error:

@@ -24,16 +24,12 @@ class CVMAuthenticate(Plugin):
         super().__init__(session)
         passwords, logins = session.getenv("CVM_SASL_PLAIN"), session.getenv("CVM_SASL_LOGIN")
         responses = session.getenv("CVM_SASL_CRAM_MD5") or ""
-        self._login_only = not passwords
         if passwords or logins or responses:
-            session.credentials = CVMStore(passwords or logins or "", responses, login_only=self._login_only)
+            session.credentials = CVMStore(passwords or logins or "", responses, login_only=not passwords)
 
     def mechanisms(self) -> list[str]:
-        """Those that modules are there for. The original takes PLAIN, too, where it offers LOGIN alone."""
-        names = offer.offered_mechanisms(self.session)
-        if self._login_only and "LOGIN" in names and self.session.profile.name == "compat":
-            names.append("PLAIN")
-        return names
+        """Those that modules are there for."""
+        return offer.offered_mechanisms(self.session)
 
     def helo(self, host: str, capabilities: list[str]) -> None:
         """Lists AUTH at the plugin's place."""

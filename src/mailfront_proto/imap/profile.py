@@ -74,6 +74,10 @@ class Profile:
     """An authorization identity in PLAIN is ignored, whatever it is (the original does); otherwise one that differs
     from the user name is refused, unless ``machine.sasl`` allows it."""
 
+    auth_as_original: bool = False
+    """AUTH fails as in the original: a connection that ends in the middle of it gets an answer, ``End of file
+    reached.``, and an initial response that is no base64 comes before a mechanism that is unknown."""
+
     refuses_http: bool = True
     """An HTTP request closes the connection at once: a browser was made to talk to us."""
 
@@ -98,6 +102,7 @@ COMPAT = Profile(
     extensions=False,
     says_bye=False,
     free_authorization_identity=True,
+    auth_as_original=True,
     refuses_http=False,
 )
 """Bytes of the original imapfront-auth. Ask for it by name, and only where an old set-up needs it."""

@@ -63,6 +63,7 @@ class ServerSession(SASLServerMachine[Reply]):
             State.GREETING,
             auth_line=profile.limits.auth_line,
             free_authorization_identity=profile.free_authorization_identity,
+            auth_as_original=profile.auth_as_original,
         )
         self.profile = profile
         self.greeting = greeting

@@ -63,6 +63,10 @@ class Profile:
     """An authorization identity in PLAIN is ignored, whatever it is (the original does); otherwise one that differs
     from the user name is refused, unless ``machine.sasl`` allows it."""
 
+    auth_as_original: bool = False
+    """AUTH fails as in the original: a connection that ends in the middle of it gets an answer, ``End of file
+    reached.``, and an initial response that is no base64 comes before a mechanism that is unknown."""
+
     counts_every_auth: bool = False
     """Every AUTH that fails counts as a failed login, one of an unknown mechanism and a cancelled one, too (the
     original); otherwise those that could have let somebody in."""
@@ -105,6 +109,7 @@ COMPAT = Profile(
     extensions=False,
     spaces_in_password=False,
     free_authorization_identity=True,
+    auth_as_original=True,
     counts_every_auth=True,
     rescans_on_reset=True,
     retr_takes_lines=True,

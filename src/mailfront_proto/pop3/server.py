@@ -255,13 +255,13 @@ class POP3Server(ServerMailbox):
             self.last_line = ""
             return self._refuse(answers.LINE_TOO_LONG)
         command = line[:-2] if line[-2:] == b"\r\n" else line[:-1]
-        raw_verb, _, argument = command.partition(b" ")
+        raw_verb, blank, argument = command.partition(b" ")
         upper = raw_verb.upper()
         entry = self._table[self._state].get(upper)
         if len(line) > self.profile.limits.command_line and upper != b"AUTH":
             self.last_line = ""
             return self._refuse(answers.LINE_TOO_LONG)
-        self.last_line = self._shown(raw_verb, argument)
+        self.last_line = self._shown(raw_verb, blank, argument)
         if self.profile.strict_lines and _CONTROL.search(command):
             return self._refuse(answers.SYNTAX_ERROR)
         if entry is None:
@@ -269,10 +269,10 @@ class POP3Server(ServerMailbox):
         verb, handler, row = entry
         if verb != "PASS" or not self.profile.spaces_in_password:
             argument = argument.lstrip(b" ")
-        if isinstance(row, Reply):
-            return self._refuse(row if self.offers_user else answers.NOT_IMPLEMENTED)
         if (not argument and verb in _WITH_ARGUMENT) or (argument and verb in _WITHOUT_ARGUMENT):
             return self._refuse(answers.SYNTAX_ERROR)
+        if isinstance(row, Reply):
+            return self._refuse(row if self.offers_user else answers.NOT_IMPLEMENTED)
         budgets = self._budgets
         budgets.errors_in_row = 0
         if verb in _IDLE_VERBS and budgets.idle():

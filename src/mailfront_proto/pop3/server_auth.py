@@ -53,7 +53,9 @@ class ServerAuth(ServerSession):
                 return self._refuse_last(answers.TOO_MANY_IDLE_COMMANDS)
             self._put_lines(answers.DONE, self.sasl.mechanisms)
             return Answered(self.last_line, answers.DONE)
-        name, _, response = argument.partition(b" ")
+        name, blank, response = argument.partition(b" ")
+        if self.profile.auth_as_original:  # what is behind the blank is a response, though it be empty
+            return self._begin_exchange(name, response.lstrip(b" ") if blank else None, next_state)
         return self._begin_exchange(name, response.strip(b" ") or None, next_state)
 
     def _exchange_failed(self, mechanism: str, cause: "Cause") -> Event:

@@ -72,6 +72,7 @@ class ServerSession(SASLServerMachine[Reply]):
             State.GREETING,
             auth_line=profile.limits.auth_line,
             free_authorization_identity=profile.free_authorization_identity,
+            auth_as_original=profile.auth_as_original,
         )
         self.profile = profile
         self.mode = mode
@@ -179,7 +180,7 @@ class ServerSession(SASLServerMachine[Reply]):
             return self._refuse_last(answers.NOT_POP3)
         return self._refuse(answers.NOT_IMPLEMENTED)
 
-    def _shown(self, verb: bytes, argument: bytes) -> str:
+    def _shown(self, verb: bytes, blank: bytes, argument: bytes) -> str:
         """A command for the log, without what may be secret in it: the argument of PASS, what follows the mechanism in
         AUTH, and of an unknown command (which may be either, mistyped) all but a keyword."""
         upper = verb.upper()
@@ -188,7 +189,7 @@ class ServerSession(SASLServerMachine[Reply]):
         if upper == b"PASS":
             return f"{as_text(verb)} {MASK}"
         if upper in _VERBS:
-            return f"{as_text(verb)} {as_text(argument)}" if argument else as_text(verb)
+            return as_text(verb + blank + argument)
         expected = self._secrets_may_follow or self._state is State.USER
         shown = as_text(verb) if not verb or (not expected and _is_keyword(verb)) else MASK
         return f"{shown} {MASK}" if argument else shown

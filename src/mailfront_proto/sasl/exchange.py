@@ -38,11 +38,14 @@ class ServerExchange:
     """One exchange; see above how a machine drives it.
 
     `options`: what is offered. `ignores_authorization_identity`: in PLAIN any bytes pass for it, and none is handed on
-    (compat).
+    (compat). `decodes_first`: an initial response that is no base64 comes before a mechanism that is unknown (compat).
     """
 
-    def __init__(self, options: ServerOptions, *, ignores_authorization_identity: bool = False) -> None:
+    def __init__(
+        self, options: ServerOptions, *, ignores_authorization_identity: bool = False, decodes_first: bool = False
+    ) -> None:
         self._options = options
+        self._decodes_first = decodes_first
         self._ignores_authorization_identity = ignores_authorization_identity
         self._mechanism: ServerMechanism | None = None
         self._refused = False
@@ -58,6 +61,8 @@ class ServerExchange:
         self._sent_name = name.decode("utf-8", "surrogateescape")
         self.mechanism = shown_mechanism(self._sent_name)
         upper = name.upper().decode("ascii", "replace")
+        if self._decodes_first and initial_response is not None and decode_base64(initial_response) is None:
+            return Failed(Cause.BAD_INITIAL_RESPONSE)
         if upper not in self._options.mechanisms:
             return Failed(Cause.NO_SUCH_MECHANISM)
         self._mechanism = _new_mechanism(upper, self._options, self._ignores_authorization_identity)

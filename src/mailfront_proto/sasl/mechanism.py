@@ -46,6 +46,8 @@ class Cause(Enum):
     """A response does not follow the mechanism's grammar, or holds bytes that are not wanted."""
     OTHER_IDENTITY = ("failed", "Acting for another identity is not allowed")
     """The authorization identity is not the user's."""
+    END_OF_FILE = ("end of file", "End of file reached.")
+    """The connection has ended in the middle of it. (Only the original answers that.)"""
     NOT_PROVEN = ("failed", "Authentication failed.")
     """The client does not know the password, or the channel binding is not that of the connection."""
     REFUSED = ("failed", "Authentication refused.")

@@ -34,10 +34,12 @@ class SASLServerMachine(ServerMachine[Event], ABC, Generic[R]):
     """A session that can carry an exchange. `R`: its replies.
 
     What is of SASL is imported when the first client asks for it. `auth_line`: octets in a response with its line end;
-    `free_authorization_identity`: any bytes pass for one in PLAIN, and none is handed on (compat).
+    `free_authorization_identity`: any bytes pass for one in PLAIN, and none is handed on (compat). `auth_as_original`:
+    the end of the stream is a response that fails, and initial responses are decoded first (compat).
     """
 
     __slots__ = (
+        "_as_original",
         "_auth_line",
         "_exchange",
         "_free_authorization_identity",
@@ -52,9 +54,12 @@ class SASLServerMachine(ServerMachine[Event], ABC, Generic[R]):
     _challenge_mark: ClassVar[bytes] = b"+ "
     """What stands in front of a challenge."""
 
-    def __init__(self, state: object, *, auth_line: int, free_authorization_identity: bool) -> None:
+    def __init__(
+        self, state: object, *, auth_line: int, free_authorization_identity: bool, auth_as_original: bool
+    ) -> None:
         super().__init__(state)
         self._auth_line = auth_line
+        self._as_original = auth_as_original
         self._free_authorization_identity = free_authorization_identity
         self.sasl: ServerOptions = NOTHING_OFFERED
         self._exchange: ServerExchange | None = None
@@ -71,12 +76,16 @@ class SASLServerMachine(ServerMachine[Event], ABC, Generic[R]):
 
         self._state_before_auth, self._state_behind_auth = self._state, next_state
         exchange = self._exchange = ServerExchange(
-            self.sasl, ignores_authorization_identity=self._free_authorization_identity
+            self.sasl,
+            ignores_authorization_identity=self._free_authorization_identity,
+            decodes_first=self._as_original,
         )
         return self._take_step(exchange.start(name, initial_response))
 
     def _next_auth_response(self) -> Event | NeedData | None:
         line = self._buffer.read_line(self._auth_line) if self._buffer.has_unread else None
+        if line is None and self._eof and self._as_original:
+            return self._take_step(self._cut_off())
         if line is None:
             return self._end_of_input() if self._eof else NEED_DATA
         exchange = self._exchange
@@ -84,6 +93,12 @@ class SASLServerMachine(ServerMachine[Event], ABC, Generic[R]):
         if line == OVERSIZED:
             return self._take_step(exchange.oversized())
         return self._take_step(exchange.respond(line[:-2] if line.endswith(b"\r\n") else line[:-1]))
+
+    @staticmethod
+    def _cut_off() -> "Step":
+        from mailfront_proto.sasl.mechanism import Cause, Failed
+
+        return Failed(Cause.END_OF_FILE)
 
     def _take_step(self, step: "Step") -> Event | None:
         from mailfront_proto.sasl.base64_line import encode_base64

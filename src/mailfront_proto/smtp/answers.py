@@ -64,5 +64,6 @@ AUTH_FAILED = Reply(535, "5.7.8 Authentication failed.")
 AUTHORIZATION_REFUSED = Reply(535, "5.7.8 Acting for another identity is not allowed")
 AUTH_CANCELLED = Reply(501, "5.7.0 Authentication failed.")
 UNDECODABLE_RESPONSE = Reply(501, "5.5.2 Could not decode the response.")
+END_OF_FILE_IN_AUTH = Reply(535, "5.7.0 End of file reached.")
 
 NOOP_DONE = Reply(250, "2.3.0 OK")

@@ -122,6 +122,10 @@ class Profile:
     """An authorization identity in PLAIN is ignored, whatever it is (the original does); otherwise one
     that differs from the user name is refused."""
 
+    auth_as_original: bool = False
+    """AUTH fails as in the original: a connection that ends in the middle of it gets an answer, ``End of file
+    reached.``, and an initial response that is no base64 comes before a mechanism that is unknown."""
+
     auth_failed_code: int = 535
     """The code of a failed AUTH: 535 (RFC 4954 section 6), where the original says 501."""
 
@@ -167,6 +171,7 @@ COMPAT = Profile(
     envelope_survives_message=True,
     swapped_parameter_texts=True,
     free_authorization_identity=True,
+    auth_as_original=True,
     auth_failed_code=501,
     initial_response_refused_code=535,
     closes_on_421=False,

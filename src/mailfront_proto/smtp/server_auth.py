@@ -21,6 +21,7 @@ _REPLIES: Final = {
     "INITIAL_RESPONSE": answers.INITIAL_RESPONSE_REFUSED,
     "MALFORMED": answers.UNDECODABLE_RESPONSE,
     "OTHER_IDENTITY": answers.AUTHORIZATION_REFUSED,
+    "END_OF_FILE": answers.END_OF_FILE_IN_AUTH,
     "NOT_PROVEN": answers.AUTH_FAILED,
 }
 """The answer to each `Cause`, by its name."""
