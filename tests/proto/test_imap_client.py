@@ -53,6 +53,7 @@ from mailfront_proto.testing import (
     random_sizes,
 )
 from tests.proto.imap_script import application, server
+from tests.proto.socket_server import PATIENCE
 
 OK = b"* OK ready\r\n"
 CAPABILITIES = b"* OK [CAPABILITY IMAP4rev1 LITERAL- SASL-IR ID STARTTLS AUTH=PLAIN AUTH=LOGIN] ready\r\n"
@@ -579,8 +580,8 @@ def with_imaplib(use: Callable[[imaplib.IMAP4], None], machine: IMAPServer) -> o
     ours, theirs = socket.socketpair()
     ended: list[object] = []
     with ours, theirs:
-        ours.settimeout(20)
-        theirs.settimeout(20)
+        ours.settimeout(PATIENCE)
+        theirs.settimeout(PATIENCE)
         thread = threading.Thread(target=lambda: ended.append(serve(ours, machine)))
         thread.start()
         try:
@@ -590,7 +591,7 @@ def with_imaplib(use: Callable[[imaplib.IMAP4], None], machine: IMAPServer) -> o
         finally:
             with contextlib.suppress(OSError):  # logout() has done it already
                 theirs.shutdown(socket.SHUT_RDWR)
-            thread.join(20)
+            thread.join(PATIENCE)
     return ended[0]
 
 

@@ -3,16 +3,16 @@
 import poplib
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from mailfront_proto.pop3 import COMPAT, DEFAULT, NEED_DATA, PAUSED, ConnectionClosed, POP3Server, Profile, State
+from mailfront_proto.pop3 import COMPAT, DEFAULT, POP3Server, Profile
 from mailfront_proto.sasl import ServerOptions
-from tests.certificates import client_context, server_context
+from tests.certificates import client_context
 from tests.proto.pop3_script import Application
+from tests.proto.socket_server import PATIENCE, SocketServer
 
 MESSAGES = [
     b"Subject: one\n\nHello.\n.\n..\nend\n",
@@ -26,55 +26,12 @@ def wire(message: bytes) -> bytes:
     return b"".join(line + b"\r\n" for line in message.replace(b"\r\n", b"\n").splitlines())
 
 
-class Server(threading.Thread):
-    """One session, on one end of a pair of sockets."""
-
-    def __init__(self, ours: socket.socket, profile: Profile) -> None:
-        super().__init__(daemon=True)
-        self.socket = ours
-        self.application = Application(MESSAGES, slices=10**7)
-        self.machine = POP3Server(profile, greeting="ready")
-        self.machine.offers_user = self.machine.offers_stls = self.machine.offers_utf8 = True
-        self.machine.sasl = ServerOptions(["PLAIN", "LOGIN"])
-        self.failure: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            self.serve()
-        except Exception as error:
-            self.failure = error
-        finally:
-            self.socket.close()
-
-    def serve(self) -> None:
-        machine = self.machine
-        while True:
-            event = machine.next_event()
-            if event is NEED_DATA or event is PAUSED:
-                output = machine.data_to_send()
-                if output:  # even nothing cannot be sent to a client that has closed
-                    self.socket.sendall(output)
-                if machine.state is State.TLS:
-                    self.socket = server_context().wrap_socket(self.socket, server_side=True)
-                    machine.tls_established()
-                elif event is NEED_DATA:
-                    data = self.socket.recv(65536)
-                    machine.receive_data(data) if data else machine.receive_eof()
-            elif isinstance(event, ConnectionClosed):
-                output = machine.data_to_send()
-                if output:
-                    self.socket.sendall(output)
-                return
-            else:
-                self.application(machine, event)
-
-
 class Client(poplib.POP3):
     """Over a socket that is there."""
 
     def __init__(self, theirs: socket.socket) -> None:
         self._theirs = theirs
-        super().__init__("mx.example.org", timeout=20)
+        super().__init__("mx.example.org", timeout=PATIENCE)
 
     def _create_socket(self, timeout: float) -> socket.socket:
         self._theirs.settimeout(timeout)
@@ -82,22 +39,23 @@ class Client(poplib.POP3):
 
 
 @contextmanager
-def connected(profile: Profile = DEFAULT) -> Iterator[tuple[Client, Server]]:
+def connected(profile: Profile = DEFAULT) -> Iterator[tuple[Client, POP3Server, Application]]:
+    machine, application = POP3Server(profile, greeting="ready"), Application(MESSAGES, slices=10**7)
+    machine.offers_user = machine.offers_stls = machine.offers_utf8 = True
+    machine.sasl = ServerOptions(["PLAIN", "LOGIN"])
     ours, theirs = socket.socketpair()
-    server = Server(ours, profile)
+    server = SocketServer(ours, machine, application)
     server.start()
     client = Client(theirs)
     try:
-        yield client, server
+        yield client, machine, application
     finally:
         client.close()
-        server.join(20)
-        assert not server.is_alive()
-    assert server.failure is None
+        server.finish()
 
 
 def test_a_whole_session() -> None:
-    with connected() as (client, server):
+    with connected() as (client, _, application):
         assert client.getwelcome() == b"+OK ready"
         assert {"SASL", "TOP", "UIDL", "USER", "PIPELINING", "UTF8", "STLS", "RESP-CODES"} <= set(client.capa())
         assert client.user("joe") == b"+OK "
@@ -121,11 +79,11 @@ def test_a_whole_session() -> None:
             client.retr(3)
         assert client.noop() == b"+OK "
         assert client.quit() == b"+OK "
-    assert server.application.updated == ([3], [])  # RSET took the marks back
+    assert application.updated == ([3], [])  # RSET took the marks back
 
 
 def test_stls_and_utf8() -> None:
-    with connected() as (client, server):
+    with connected() as (client, machine, application):
         client.stls(client_context())
         assert isinstance(client.sock, ssl.SSLSocket)
         assert "STLS" not in client.capa()
@@ -134,22 +92,22 @@ def test_stls_and_utf8() -> None:
         client.pass_("secret")
         assert len(client.retr(4)[1]) == 100_002
         client.quit()
-    assert server.machine.in_tls and server.application.updated == ([], [4])
+    assert machine.in_tls and application.updated == ([], [4])
 
 
 def test_a_wrong_password_and_no_quit() -> None:
-    with connected() as (client, server):
+    with connected() as (client, _, application):
         client.user("joe")
         with pytest.raises(poplib.error_proto, match=r"-ERR \[AUTH\] Authentication failed"):
             client.pass_("wrong")
         client.user("joe")
         client.pass_("secret")
         client.dele(1)
-    assert server.application.updated is None
+    assert application.updated is None
 
 
 def test_the_compat_profile() -> None:
-    with connected(COMPAT) as (client, _):
+    with connected(COMPAT) as (client, _, _):
         assert set(client.capa()) == {"SASL", "PIPELINING", "TOP", "UIDL", "USER"}
         client.user("joe")
         client.pass_("secret")
