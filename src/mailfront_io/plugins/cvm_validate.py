@@ -2,7 +2,7 @@
 
 from mailfront_io.auth.cvm import Module, ask_modules, lookup, parse_modules
 from mailfront_io.auth.store import Asker, StoreUnavailable
-from mailfront_io.plugin import Kind, Plugin, Response, Setting
+from mailfront_io.plugin import CheckFailed, Kind, Plugin, Response, Setting
 from mailfront_io.session import Path, Session
 from mailfront_proto.cvm import Verdict
 
@@ -43,9 +43,7 @@ class CVMValidate(Plugin):
         try:
             response = await ask_modules(self._parsed[1], request, asker)
         except StoreUnavailable as error:
-            if session.profile.name != "compat":
-                session.log(f"cvm-validate: {error}")
-            return UNAVAILABLE
+            raise CheckFailed(UNAVAILABLE, str(error) if session.profile.name != "compat" else "") from None
         return None if response is None or response.verdict is Verdict.ACCEPTED else UNKNOWN
 
 
