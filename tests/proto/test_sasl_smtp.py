@@ -75,18 +75,25 @@ CLIENTS: dict[str, Callable[[Secret], ClientMechanism]] = {
 }
 
 
-def application(machine: SMTPServer, event: Event) -> None:
+def is_good(request: Request) -> bool:
     """One user, joe, with the password ``secret``. Strangers without an address are refused."""
-    if not isinstance(event, Request):
-        machine.accept()
-    elif isinstance(event, FindKeys):
+    match request:
+        case VerifyPassword():
+            return request.password == PASSWORD
+        case VerifyResponse():
+            return request.matches(PASSWORD)
+        case VerifyToken():
+            return request.token == PASSWORD
+        case Authorize():
+            return bool(request.username or request.trace)
+    raise AssertionError(request)
+
+
+def application(machine: SMTPServer, event: Event) -> None:
+    """Asks `is_good`."""
+    if isinstance(event, FindKeys):
         machine.supply_keys(KEYS[event.hash_name] if event.username == "joe" else None)
-    elif (
-        (isinstance(event, VerifyPassword) and event.password == PASSWORD)
-        or (isinstance(event, VerifyResponse) and event.matches(PASSWORD))
-        or (isinstance(event, VerifyToken) and event.token == PASSWORD)
-        or (isinstance(event, Authorize) and (event.username or event.trace))
-    ):
+    elif not isinstance(event, Request) or is_good(event):
         machine.accept()
     else:
         machine.reply(machine.profile.auth_failed_code, "5.7.8 No")
