@@ -139,7 +139,7 @@ class Supervisor:
             raise self._wrong("log.file", text) from None
         except BadUser as error:
             raise self._wrong("server.user", str(error)) from None
-        _, problems = load(config, log)
+        _, problems = load(config.listeners, log)
         if problems:
             raise WrongConfiguration(self._file, problems)
         for warning in dangers(config):
@@ -379,7 +379,7 @@ class Supervisor:
 def serve_generation(generation: Generation, ready: Callable[[], object]) -> None:
     """What a worker does: serve until it is told to stop. `ready` is called once connections are accepted."""
     server = generation.config.server
-    loaded, problems = load(generation.config, generation.log)
+    loaded, problems = load(generation.config.listeners, generation.log)
     if problems:
         raise WrongConfiguration(generation.config.file, problems)
     import_driver(server["driver"])  # while its files can be read for certain, and limits raised

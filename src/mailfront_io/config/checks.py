@@ -3,11 +3,11 @@
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mailfront_io.config.reading import Config, ListenerConfig, Problem
-from mailfront_io.listening import BadAddress, is_local, parse_listening_address
+from mailfront_io.listening import is_local
 from mailfront_io.session import parse_number
 from mailfront_io.settings import ConfigurationError
 from mailfront_proto.record import record
@@ -37,21 +37,17 @@ class Loaded:
     service: "Service | LoginService"
 
 
-def load(config: Config, log: Callable[[str], None]) -> tuple[list[Loaded], list[Problem]]:
-    """The services of all listeners, and what keeps the others from being made."""
+def load(listeners: Iterable[ListenerConfig], log: Callable[[str], None]) -> tuple[list[Loaded], list[Problem]]:
+    """The services of `listeners`, and what keeps the others from being made."""
     from mailfront_io.server import service_of
 
     loaded, problems = [], []
-    for listener in config.listeners:
+    for listener in listeners:
         try:
-            for address in listener.options["listen"]:
-                parse_listening_address(address)
             service = service_of(listener.words, {**os.environ, **listener.environment}, log)
             if service.load_error is not None:
                 raise ConfigurationError(str(service.load_error))
             service.check_required()
-        except BadAddress as error:
-            problems.append(Problem(listener.line, f"listener {listener.name}.listen", str(error)))
         except ConfigurationError as error:
             problems.append(Problem(listener.line, f"listener {listener.name}", in_words_of_the_file(str(error))))
         else:

@@ -52,7 +52,8 @@ def main(words: list[str]) -> int:
     try:
         config = read_config(arguments.file, os.environ)
     except WrongConfiguration as error:
-        return _tell(error.file, error.problems)
+        _, further = load(error.listeners, _quiet)
+        return _tell(error.file, [*error.problems, *further])
     return _check(config) if arguments.command == "check" else _show(config)
 
 
@@ -70,13 +71,16 @@ def _init(purpose: str, file: str) -> int:
 
 
 def _check(config: Config) -> int:
-    log: list[str] = []
-    _, problems = load(config, log.append)
+    _, problems = load(config.listeners, _quiet)
     code = _tell(config.file, [*problems, *dangers(config)])
     if code == 0:
         count = len(config.listeners)
         sys.stdout.write(f"{config.file}: good, {count} listener{'s' if count > 1 else ''}\n")
     return code
+
+
+def _quiet(text: str) -> None:
+    """The log of services that are made for a check: what is wrong is raised."""
 
 
 def _tell(file: str, problems: list[Problem]) -> int:

@@ -5,14 +5,16 @@ of a ``settings`` table is the variable of the same name in capitals. A variable
 """
 
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from mailfront_io import imap_service, pop3_service, service, tls
 from mailfront_io.config.keys import LISTENER, STORE, TABLES, Key, Type
 from mailfront_io.config.lines import Path, key_lines
+from mailfront_io.listening import BadAddress, parse_listening_address
 from mailfront_io.plugin import Hooks, Kind, Setting
 from mailfront_io.registry import CannotLoad, load_backend, load_plugin, parse_plugin_list
 from mailfront_io.session import parse_number
@@ -72,12 +74,14 @@ class Config:
 
 
 class WrongConfiguration(Exception):
-    """A file cannot be used. `problems`: all that is wrong, in the order of the file."""
+    """A file cannot be used. `problems`: all that is wrong, in the order of the file. `listeners`: those that nothing
+    is wrong with so far."""
 
-    def __init__(self, file: str, problems: list[Problem]) -> None:
+    def __init__(self, file: str, problems: list[Problem], listeners: Iterable[ListenerConfig] = ()) -> None:
         super().__init__("\n".join(f"{file}:{problem.line}: {problem}" for problem in problems))
         self.file = file
         self.problems = problems
+        self.listeners = list(listeners)
 
 
 def read_config(file: str, environment: Mapping[str, str]) -> Config:
@@ -132,7 +136,8 @@ class _Reader:
         made = [self._listener(place, table, stores, shared) for place, table in enumerate(listeners)]
         self._settings_that_nobody_has(shared, made)
         if self._problems:
-            raise WrongConfiguration(file, sorted(self._problems, key=lambda problem: problem.line))
+            problems = sorted(self._problems, key=lambda problem: problem.line)
+            raise WrongConfiguration(file, problems, filter(None, made))
         origins = {
             f"{table}.{key}": self._line((table, key)) for table in one for key in document.get(table, {})
         }
@@ -192,6 +197,7 @@ class _Reader:
         given = self._given(path, table)
         values = self._table(path, given, LISTENER)
         protocol = values["protocol"]
+        self._check_addresses(path, values)
         if len(self._problems) > before:
             return None
         words = self._words(path, values)
@@ -220,8 +226,22 @@ class _Reader:
             if setting.variable in self._environment:
                 environment[setting.variable] = self._environment[setting.variable]
                 origins[setting.variable] = "environment"
+        if len(self._problems) > before:
+            return None
         name = values["name"] or f"{protocol}-{place + 1}"
         return ListenerConfig(name, self._line(path), words, environment, origins, values, settings)
+
+    def _check_addresses(self, path: Path, values: Mapping[str, Any]) -> None:
+        for text in values["listen"] or ():
+            try:
+                address = parse_listening_address(text)
+            except BadAddress as error:
+                self._wrong((*path, "listen"), str(error))
+            else:
+                if values["protocol"] == "lmtp" and address.kind == "tcp" and address.port == 25:
+                    self._wrong((*path, "listen"), f"{text}: LMTP may not be served on port 25 (RFC 2033)")
+        if not re.fullmatch(r"0?[0-7]{3}", values["socket_mode"] or ""):
+            self._wrong((*path, "socket_mode"), f"is {values['socket_mode']!r}: write octal digits, such as 0660")
 
     def _words(self, path: Path, values: Mapping[str, Any]) -> list[str]:
         protocol, backend, program = values["protocol"], values["backend"], values["program"]

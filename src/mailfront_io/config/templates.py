@@ -75,7 +75,7 @@ _SUBMISSION: Final = (
     + """
 [settings]
 databytes = 52428800            # bytes in a message
-smtp_relay = "127.0.0.1:25"     # who takes the mail from here
+upstream = "127.0.0.1:25"       # who takes the mail from here
 
 # Mail from our users: STARTTLS on port 587, TLS from the first byte on port 465 (RFC 6409, RFC 8314).
 [[listener]]
