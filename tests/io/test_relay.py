@@ -100,7 +100,7 @@ def test_no_answer_is_for_a_transaction_that_was_reset() -> None:
 
 
 ANSWERS = {
-    "a line break in it": (b"550-5.1.1 one\r\n550 5.1.1 two\r\n", "550 5.1.1 one 5.1.1 two"),
+    "a line break in it": (b"550-5.1.1 one\r\n550 5.1.1 two\r\n", "550 5.1.1 one two"),
     "no enhanced code": (b"452 full\r\n", "452 4.0.0 full"),
     "another class": (b"550 4.2.2 odd\r\n", "550 5.0.0 odd"),
     "no text": (b"554\r\n", "554 5.0.0"),
@@ -571,6 +571,12 @@ def test_h52_addresses_of_other_protocols(sender: bytes, recipient: bytes, answe
     assert played.output.partition(b":")[2].startswith(answer), played.output
     if answer.startswith(b"D"):
         assert played.peers == []
+
+
+def test_a_package_without_recipients_is_nobodys() -> None:
+    package = netstrings(b"\nHello\n", b"a@a.example", b"")
+    played = run_script(Relay(protocol="qmtp").service.session, [package, EOF], outside=Outside(), all_read=False)
+    assert played.peers == []
 
 
 def test_what_plugins_make_of_an_address_is_checked_too() -> None:

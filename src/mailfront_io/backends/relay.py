@@ -233,9 +233,8 @@ def _response(result: RecipientResult) -> Response:
     if reply.code in LOCKED_OUT:
         return NOT_LET_IN
     code = 250 if result.delivered else reply.code if reply.code >= 422 else 451
-    text = reply.text.replace("\n", " ")
     enhanced = reply.enhanced_code
-    text = text.removeprefix(enhanced).strip()
+    text = " ".join(line.removeprefix(enhanced).strip() for line in reply.lines)
     if not enhanced.startswith(f"{code // 100}."):
         enhanced = f"{code // 100}.0.0"
     text = "".join(c if " " <= c <= "~" else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
