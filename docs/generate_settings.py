@@ -75,7 +75,7 @@ def table(settings: Iterable[Setting]) -> list[str]:
     """The settings as a Markdown table."""
     lines = ["| variable | kind | default | what it does |", "| --- | --- | --- | --- |"]
     for setting in settings:
-        star = " \\*" if setting.required else ""
+        star = " \\*" if setting.required and not setting.unless else ""
         usual = setting.default or ("off" if setting.kind is Kind.FLAG else "unset")
         lines.append(f"| `{setting.variable}`{star} | {setting.kind.value} | {usual} | {setting.doc} |")
     return lines
