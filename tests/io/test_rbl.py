@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from mailfront_io.peers import ResolveFailed
 from mailfront_io.plugin import Plugin
 from mailfront_io.plugins.rbl import LOOKUP_SECONDS, read_listing
+from mailfront_io.service import service_from_line
+from mailfront_io.settings import ConfigurationError
 from mailfront_io.testing import EOF, Action, Late, Outside, Played
 from tests.front import ENVELOPE, Front, codes
 
@@ -195,6 +197,13 @@ def test_names_of_addresses(env: Mapping[str, str], name: str) -> None:
     zone = {(f"{name}.bl.example", "TXT"): [b"Because"]}
     played, _ = play({"TCPLOCALHOST": "mx", "RBL_BLACKLISTS": " bl.example ,", **env}, {}, dns=zone, bare_env=True)
     assert blocked(played) == [b"451 4.3.0 Blocked: Because"]
+
+
+def test_without_dnspython_it_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailfront_io.plugins.rbl.find_spec", lambda name: None)
+    service_from_line(["smtp", "discard", "rbl"], {}, print)
+    with pytest.raises(ConfigurationError, match=r"pip install 'mailfront\[dns\]'"):
+        service_from_line(["smtp", "discard", "rbl"], BLACK, print)
 
 
 # -- mail that is kept -----------------------------------------------------------------------------------------

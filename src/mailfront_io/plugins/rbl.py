@@ -1,7 +1,8 @@
 """rbl: turns away clients whose address is on a DNS list (RFC 5782)."""
 
 import re
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from mailfront_io.backends.queuedir import QueueDir
@@ -50,6 +51,12 @@ class RBL(Plugin):
         Setting("RBL_QUEUEDIR_DEST", Kind.TEXT, "as of the backend queuedir", "new"),
         Setting("RBL_QUEUEDIR_NOSYNC", Kind.FLAG, "as of the backend queuedir"),
     )
+
+    @classmethod
+    def configure(cls, environment: Mapping[str, str], log: Callable[[str], None]) -> None:
+        """Without blacklists nothing is asked."""
+        if environment.get("RBL_BLACKLISTS") and find_spec("dns") is None:
+            raise ValueError("the plugin rbl needs the package dnspython: run pip install 'mailfront[dns]'")
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
