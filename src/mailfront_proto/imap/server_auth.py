@@ -83,21 +83,9 @@ class ServerAuth(ServerSession):
     # -- the application's verdict -----------------------------------------------------------------------
 
     def _login_accepted(self, event: Request) -> None:
-        """Nothing is said: that is for who owns the connection next."""
-        self._check_acceptable()
-        self._pending = None
-        self._exchange = None
-        self.username = getattr(event, "authorization_identity", "") or getattr(event, "username", "")
+        """To who owns the connection next."""
+        self._note_login(event)
         self._hand_over()
-
-    def _login_refused(self, reply: Reply) -> None:
-        """`reply` goes out, unless the mechanism has something to tell first."""
-        if self._holds(reply, permanent=not reply.is_temporary):
-            return
-        self._pending = None
-        if self._exchange is not None:
-            self._end_exchange()
-        self._refuse_login(reply)
 
     def _refuse_login(self, reply: Reply, mechanism: str = "", cause: str = "") -> None:
         self._budgets.errors_in_row = 0

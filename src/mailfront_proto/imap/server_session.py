@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import ClassVar
 
-from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.imap import answers
 from mailfront_proto.imap.budgets import Budgets
 from mailfront_proto.imap.command_reader import CommandReader
@@ -16,9 +15,9 @@ from mailfront_proto.imap.events import Answered, ConnectionClosed, HandOver
 from mailfront_proto.imap.profile import Profile
 from mailfront_proto.imap.replies import Reply
 from mailfront_proto.imap.states import State
+from mailfront_proto.login_machine import LoginMachine
 from mailfront_proto.pull import Event
 from mailfront_proto.sasl.masking import MASK
-from mailfront_proto.sasl.server_machine import SASLServerMachine
 
 
 class Secrets(Enum):
@@ -31,7 +30,7 @@ class Secrets(Enum):
     """The content of a literal."""
 
 
-class ServerSession(SASLServerMachine[Reply]):
+class ServerSession(LoginMachine[Reply]):
     """The state of one session; see `mailfront_proto.imap.server.IMAPServer` for its arguments."""
 
     __slots__ = (
@@ -44,7 +43,6 @@ class ServerSession(SASLServerMachine[Reply]):
         "_secrets",
         "_shown_tag",
         "_tag",
-        "_trailing_data",
         "application_capabilities",
         "greeting",
         "in_tls",
@@ -52,10 +50,10 @@ class ServerSession(SASLServerMachine[Reply]):
         "offers_starttls",
         "profile",
         "server_id",
-        "username",
     )
 
     _handshake_state: ClassVar[object] = State.TLS
+    _handed_over_state: ClassVar[object] = State.HANDED_OVER
     _state: State
 
     def __init__(self, profile: Profile, greeting: str) -> None:
@@ -74,7 +72,6 @@ class ServerSession(SASLServerMachine[Reply]):
         self.in_tls = False
         """TLS is in use."""
         self.username = ""
-        """Who has logged in."""
 
         self._reader = CommandReader(self._buffer, profile)
         self._budgets = Budgets(profile.limits)
@@ -107,17 +104,6 @@ class ServerSession(SASLServerMachine[Reply]):
                 offered.append("LOGINDISABLED")  # RFC 9051 section 6.2.3
             offered += [f"AUTH={mechanism}" for mechanism in self.sasl.mechanisms]
         return [*offered, *(word for word in given if word not in offered)]
-
-    @property
-    def trailing_data(self) -> bytes:
-        """Behind `HandOver`: what the client has sent behind its login, for the next owner of the connection."""
-        return self._trailing_data
-
-    def receive_data(self, data: bytes) -> None:
-        """Store bytes from the peer. Call `next_event` next. Bytes after the end are dropped."""
-        if self._state is State.HANDED_OVER:
-            raise LocalProtocolError("receive_data(): the connection is handed over; feed the bytes to its next owner")
-        super().receive_data(data)
 
     # -- answers -----------------------------------------------------------------------------------------
 

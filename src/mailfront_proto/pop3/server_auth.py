@@ -8,7 +8,7 @@ from mailfront_proto.pop3.replies import Reply
 from mailfront_proto.pop3.server_session import ServerSession
 from mailfront_proto.pop3.states import State
 from mailfront_proto.pull import Event
-from mailfront_proto.sasl.requests import Authorize, VerifyPassword, VerifyResponse, VerifyToken
+from mailfront_proto.sasl.requests import Request, VerifyPassword
 from mailfront_proto.secret import Secret
 
 if TYPE_CHECKING:
@@ -72,26 +72,13 @@ class ServerAuth(ServerSession):
     # -- the application's verdict -----------------------------------------------------------------------------
 
     def _login_accepted(self, event: Event) -> None:
-        """Nothing is said yet: that is for `OpenMailbox`, or for who owns the connection next."""
-        self._check_acceptable()
-        assert isinstance(event, VerifyPassword | VerifyResponse | VerifyToken | Authorize)
-        self._pending = None
-        self._exchange = None
-        self.username = getattr(event, "authorization_identity", "") or event.username
+        """To `OpenMailbox`, or to who owns the connection next."""
+        assert isinstance(event, Request)
+        self._note_login(event)
         if self._next_state is State.HANDED_OVER:
             self._hand_over()
         else:
             self._state = State.OPENING
-
-    def _login_refused(self, reply: Reply) -> None:
-        """`reply` goes out, unless the mechanism has something to tell first."""
-        if self._holds(reply, permanent=not reply.is_temporary):
-            return
-        self._pending = None
-        self._secrets_may_follow = False
-        if self._exchange is not None:
-            self._end_exchange()
-        self._refuse_login(reply)
 
     def _refuse_login(self, reply: Reply) -> None:
         self._say(reply)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import ClassVar, Final
 
-from mailfront_proto.errors import LocalProtocolError
+from mailfront_proto.login_machine import LoginMachine
 from mailfront_proto.pop3 import answers
 from mailfront_proto.pop3.budgets import Budgets
 from mailfront_proto.pop3.events import Answered, ConnectionClosed, HandOver, Refused
@@ -19,7 +19,6 @@ from mailfront_proto.pop3.replies import Reply, encode_line
 from mailfront_proto.pop3.states import COMMANDS, Mode, State
 from mailfront_proto.pull import Event
 from mailfront_proto.sasl.masking import MASK, shown_argument
-from mailfront_proto.sasl.server_machine import SASLServerMachine
 
 _HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"))
 _VERBS: Final = frozenset(verb.encode() for verb in COMMANDS)
@@ -33,7 +32,7 @@ _CLOSED: Final = State.CLOSED
 _DONE: Final = answers.DONE.encode()
 
 
-class ServerSession(SASLServerMachine[Reply]):
+class ServerSession(LoginMachine[Reply]):
     """The state of one session; see `mailfront_proto.pop3.server.POP3Server` for its arguments."""
 
     __slots__ = (
@@ -47,7 +46,6 @@ class ServerSession(SASLServerMachine[Reply]):
         "_opened",
         "_reading",
         "_secrets_may_follow",
-        "_trailing_data",
         "_user_name",
         "expire",
         "greeting",
@@ -61,10 +59,10 @@ class ServerSession(SASLServerMachine[Reply]):
         "offers_user",
         "offers_utf8",
         "profile",
-        "username",
     )
 
     _handshake_state: ClassVar[object] = State.TLS
+    _handed_over_state: ClassVar[object] = State.HANDED_OVER
     _state: State
 
     def __init__(self, profile: Profile, mode: Mode, greeting: str) -> None:
@@ -104,7 +102,6 @@ class ServerSession(SASLServerMachine[Reply]):
     def _forget_client(self) -> None:
         """What TLS start makes us forget (RFC 2595 section 4)."""
         self.username = ""
-        """Who has logged in."""
         self.in_utf8 = False
         """The client has said UTF8 (RFC 6856 section 2)."""
         self._user_name = ""
@@ -115,17 +112,6 @@ class ServerSession(SASLServerMachine[Reply]):
     def state(self) -> State:
         """Where the session stands."""
         return self._state
-
-    @property
-    def trailing_data(self) -> bytes:
-        """Behind `HandOver`: what the client has sent behind its login, for the next owner of the connection."""
-        return self._trailing_data
-
-    def receive_data(self, data: bytes) -> None:
-        """Store bytes from the peer. Call `next_event` next. Bytes after the end are dropped."""
-        if self._state is State.HANDED_OVER:
-            raise LocalProtocolError("receive_data(): the connection is handed over; feed the bytes to its next owner")
-        super().receive_data(data)
 
     # -- answers -----------------------------------------------------------------------------------------
 
