@@ -17,7 +17,7 @@ _BEFORE_VERDICT = "stream: "
 
 
 class ClamAV(Plugin):
-    """Has each complete message scanned, and refuses it where something is found.
+    """Refuses messages in which clamd finds something.
 
     All addresses of the host, or hosts, are tried from a random start, until one scans the message. Each step has its
     own time-out: connecting, each block that is sent, the wait for the verdict.

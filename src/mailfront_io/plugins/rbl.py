@@ -31,12 +31,12 @@ class Listing:
 
 
 class RBL(Plugin):
-    """Asks DNS lists for the client's address when it connects, all of them at once, and refuses every sender of a
-    client that a blacklist has, unless a whitelist has it too. The text comes from the list. IPv6 addresses are asked
-    for by nibbles.
+    """Refuses every sender of a client that a DNS blacklist has, unless a whitelist has it too. All lists are asked at
+    once when the client connects, and the text comes from the list.
 
-    A list has an address if it has a TXT record for it; outside the compat profile, an A record in 127.0.0.0/8 will do.
-    127.255.255.0/24, and addresses elsewhere, are no listing there but a list that is out of order.
+    IPv6 addresses are asked for by nibbles. A list has an address if it has a TXT record for it; outside the compat
+    profile, an A record in 127.0.0.0/8 will do. 127.255.255.0/24, and addresses elsewhere, are no listing there but a
+    list that is out of order.
 
     With ``RBL_QUEUEDIR`` such a client's mail is taken, written there as by the backend queuedir, and then refused.
     """

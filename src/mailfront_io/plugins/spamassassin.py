@@ -24,8 +24,7 @@ _SPAM_STATUS = re.compile(rb"^X-Spam-Status: *(Y?)", re.MULTILINE | re.IGNORECAS
 
 
 class SpamAssassin(Plugin):
-    """Has each complete message processed by spamd, and goes on with the message that spamd makes of it, in whose
-    header its findings are. Can refuse what it calls spam.
+    """Goes on with what spamd makes of each message, and can refuse spam. What was found is in the new header.
 
     A path comes before hosts. All addresses of the host, or hosts, are tried from a random start, until one processes
     the message. Each step has its own time-out: connecting, each block that is sent, each wait for the answer. The
