@@ -11,6 +11,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {
     "draw_pop3_states.py": "pop3-states.md",
     "draw_states.py": "smtp-states.md",
+    "generate_configuration_file.py": "configuration-file.md",
     "generate_imap_reference.py": "imap-reference.md",
     "generate_pop3_reference.py": "pop3-reference.md",
     "generate_qmtp_qmqp_reference.py": "qmtp-qmqp-reference.md",

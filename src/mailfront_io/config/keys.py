@@ -65,10 +65,6 @@ LOG: Final = (
     Key("file", Type.TEXT, "a file that is appended to, and opened anew at SIGHUP", usual="standard error"),
 )  # fmt: skip
 
-METRICS: Final = (
-    Key("listen", Type.TEXT, "HOST:PORT of the page /metrics, for Prometheus, and of /health; unset: none"),
-)
-
 STORE: Final = (
     Key("kind", Type.TEXT, "what it is", None, ("sqlite", "passwd", "static", "cvm", "tokens"), required=True),
     Key("name", Type.TEXT, "its file; of cvm: the modules", required=True),
@@ -88,14 +84,12 @@ LISTENER: Final = (
     Key("key", Type.TEXT, "PEM file with the private key", usual="the certificate's file"),
     Key("profile", Type.TEXT, "default, or compat for the original's tolerances", "default", ("default", "compat")),
     Key("store", Type.TEXT, "where its users are: the NAME of a table [store.NAME]"),
-    Key("proxies", Type.TEXTS, "addresses and networks that must begin with the PROXY protocol", ()),
     Key("socket_mode", Type.TEXT, "the mode of unix sockets, as octal digits", "0600"),
 )  # fmt: skip
 
 TABLES: Final[Mapping[str, tuple[Key, ...]]] = {
     "server": SERVER,
     "log": LOG,
-    "metrics": METRICS,
     "store": STORE,
     "listener": LISTENER,
 }

@@ -62,12 +62,11 @@ class ListenerConfig:
 
 @record
 class Config:
-    """What a file says. `server`, `log`, `metrics`: the keys of these tables, with their defaults."""
+    """What a file says. `server`, `log`: the keys of these tables, with their defaults."""
 
     file: str
     server: dict[str, Any]
     log: dict[str, Any]
-    metrics: dict[str, Any]
     listeners: list[ListenerConfig]
     origins: dict[str, int]
     """The line of each key of the tables that are one each, by its full name."""
@@ -126,7 +125,7 @@ class _Reader:
             if name not in known:
                 self._wrong((name,), f"there is no such table{_like(name, known)}")
         one = {name: self._table((name,), self._given((name,), document.get(name, {})), TABLES[name])
-               for name in ("server", "log", "metrics")}  # fmt: skip
+               for name in ("server", "log")}  # fmt: skip
         stores = self._stores(document.get("store", {}))
         shared = self._given(("settings",), document.get("settings", {}))
         listeners = document.get("listener", [])
@@ -141,7 +140,7 @@ class _Reader:
         origins = {
             f"{table}.{key}": self._line((table, key)) for table in one for key in document.get(table, {})
         }
-        return Config(file, one["server"], one["log"], one["metrics"], [each for each in made if each], origins)
+        return Config(file, one["server"], one["log"], [each for each in made if each], origins)
 
     # -- tables ------------------------------------------------------------------------------------------
 

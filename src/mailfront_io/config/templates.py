@@ -28,9 +28,6 @@ hostname = "{hostname}"         # in greetings and trace lines
 [log]
 # format = "lines"              # or json, or original
 # file = "/var/log/mailfront.log"
-
-# [metrics]
-# listen = "127.0.0.1:9125"     # /metrics for Prometheus, /health
 """
 
 _TLS: Final = """\
