@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.benchmarks import targets
-from tests.benchmarks.targets import C_MAILFRONT, DRIVERS, MEMORY_TARGETS, RATIO_TARGETS, Case, Unit
+from tests.benchmarks.targets import C_MAILFRONT, DRIVERS, MEMORY_TARGETS, POSTFIX, RATIO_TARGETS, Case, Unit
 
 # From the unit of a measurement (CPU seconds of a message, a megabyte, a start; kB) to the one shown.
 SCALE = {
@@ -122,7 +122,7 @@ class Report:
 
     def _table(self, cases: Sequence[Case]) -> str:
         present = {server for case in cases for server in self.results[case.name]}
-        peers = [server for server in (C_MAILFRONT, "aiosmtpd", "smtp-sink") if server in present]
+        peers = [server for server in (C_MAILFRONT, "aiosmtpd", "smtp-sink", POSTFIX) if server in present]
         ours = [driver for driver in DRIVERS if driver in present]
         lines = [_line(["case", "unit", *peers, *ours]), _line(["---"] * (2 + len(peers) + len(ours)))]
         for case in cases:

@@ -60,6 +60,7 @@ DRIVERS: tuple[str, ...] = ("uvloop", "asyncio", "trio", "blocking")
 ONE_SHOT = "one-shot"
 
 C_MAILFRONT = "C mailfront"
+POSTFIX = "Postfix"
 BARE_PYTHON = "python -c pass"
 
 
