@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks import core, packages, pop3, relay, scripts, servers, targets
+from tests.benchmarks import core, delivery, packages, pop3, relay, scripts, servers, targets
 from tests.benchmarks.measure import (
     Failed,
     Load,
@@ -62,6 +62,7 @@ LOADS: dict[str, Callable[[], Load]] = {
     "S2P": lambda: ScriptedLoad(scripts.many_all_pipelined(), _S2_AT_ONCE, scripts.PER_CONNECTION),
     "S3": lambda: _large(scripts.large()),
     "S3dot": lambda: _large(scripts.large_dotted()),
+    **dict.fromkeys(delivery.BACKENDS, delivery.DurableLoad),
     "Q1": lambda: ScriptedLoad(packages.script("Q1"), _S2_AT_ONCE, scripts.PER_CONNECTION),
     "Q1W": lambda: ScriptedLoad(packages.script("Q1W"), _S2_AT_ONCE, packages.WINDOW * packages.WINDOWS),
     "Q2": lambda: ScriptedLoad(packages.script("Q2"), at_once=20, units=1),
@@ -137,6 +138,9 @@ class Bench:
             kinds = pop3.kinds(self.scratch, case.name, {kind.name for kind in self.kinds})
         elif case.name in packages.PROTOCOLS:
             kinds = packages.kinds(case.name, {kind.name for kind in self.kinds})
+        elif case.name in delivery.BACKENDS:
+            kinds = delivery.kinds(case.name, self.scratch, {kind.name for kind in self.kinds})
+        rates: dict[str, delivery.DurableLoad] = {}
         with ExitStack() as stack:
             if case.name == relay.CASE:
                 try:
@@ -149,7 +153,10 @@ class Bench:
             for kind in kinds:
                 try:
                     server = stack.enter_context(servers.start(kind, self.server_core, self.scratch))
-                    meters[kind.name] = Meter(server, _load(case, kind), self.seconds)
+                    load = _load(case, kind)
+                    meters[kind.name] = Meter(server, load, self.seconds)
+                    if isinstance(load, delivery.DurableLoad):
+                        rates[kind.name] = load
                     row[kind.name] = Result()
                 except NotThere as missing:
                     self._note(str(missing))
@@ -168,6 +175,9 @@ class Bench:
                         continue
                     row[name].values.append(value)
                     progress(f"  round {number + 1} of {self.rounds}: {name} {_shown(case, value)}")
+        if rates:
+            shown = ", ".join(f"{name} {rates[name].rate(self.rounds):,.0f}" for name in meters)
+            self._note(f"{case.name}, durable messages a second: {shown}.")
 
     def _memory(self, case: Case, row: dict[str, Result]) -> None:
         under_tls = case.name == "S4TLS"
