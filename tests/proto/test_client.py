@@ -621,6 +621,24 @@ UNASKED = {
 }
 
 
+def test_h63_an_answer_too_many_among_pipelined_ones() -> None:
+    """It came before the third command was sent, so it is no answer to that."""
+    client = SMTPClient("client.example")
+    client.receive_data(b"220 mx\r\n")
+    client.next_event()
+    client.hello()
+    client.receive_data(b"250-mx\r\n250 PIPELINING\r\n")
+    client.next_event()
+    client.mail("a@b.example")
+    client.recipient("c@d.example")
+    client.receive_data(b"250 OK\r\n" * 3)
+    assert isinstance(client.next_event(), ReplyReceived)
+    client.recipient("e@f.example")
+    assert isinstance(client.next_event(), ReplyReceived)
+    with pytest.raises(RemoteProtocolError, match="a reply to no command: 250"):
+        client.next_event()
+
+
 @pytest.mark.parametrize("name", UNASKED)
 def test_h63_an_answer_before_its_command_is_no_answer(name: str) -> None:
     """Otherwise one injected line would shift all answers that follow."""

@@ -68,7 +68,8 @@ class ClientSession(ClientMachine[ClientEvent]):
         self._state = State.GREETING
 
         self._awaiting: deque[str] = deque(["greeting"])
-        self._answered_too_early = False  # bytes of an answer came before its command went out
+        self._expected_at: deque[int] = deque([0])  # how much had come when each was sent: in that is no answer to it
+        self._reply_at = self._next_at = 0  # where in what came a reply begins
 
         self._sender_accepted = False
         self._recipients_accepted = 0
@@ -192,9 +193,8 @@ class ClientSession(ClientMachine[ClientEvent]):
 
     def _expect(self, verb: str, answers: int = 1) -> None:
         """Note that `verb` will be answered. What is here before it went out is no answer to it."""
-        if not self._awaiting and self._reader.has_begun:
-            self._answered_too_early = True
         self._awaiting.extend([verb] * answers)
+        self._expected_at.extend([self._received] * answers)
 
     def _check_body(self) -> None:
         if self._state is State.CLOSED:
@@ -247,16 +247,20 @@ class ClientSession(ClientMachine[ClientEvent]):
 
     def _next_reply(self) -> Reply | None:
         try:
-            return self._reader.next_reply()
+            reply = self._reader.next_reply()
         except BadReply as error:
             self._fail(f"sent {error}", error.received)
+        if reply is not None:
+            self._reply_at, self._next_at = self._next_at, self._received - self._reader.held
+        return reply
 
     def _replied(self, reply: Reply) -> None:
         """Match `reply` to its command."""
-        if not self._awaiting or self._answered_too_early:
+        if not self._awaiting or self._reply_at < self._expected_at[0]:
             self._replied_unasked(reply)
             return
         verb = self._awaiting.popleft()
+        self._expected_at.popleft()
         expected = POSITIVE.get(verb, (2,))
         if reply.is_positive and reply.code // 100 not in expected:
             self._fail(f"answered {verb} with {reply.code}", reply)

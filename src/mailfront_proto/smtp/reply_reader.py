@@ -41,6 +41,11 @@ class ReplyReader:
         """Whether some bytes of a reply, or more, are here and not yet returned."""
         return bool(self._lines) or len(self._buffer) > 0
 
+    @property
+    def held(self) -> int:
+        """Octets that are here behind the last reply."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> None:
         """Store `data`, without looking at it."""
         self._buffer.feed(data)
