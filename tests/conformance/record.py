@@ -16,25 +16,31 @@ from pathlib import Path
 from typing import Any
 
 from mailfront_io.demo import make_certificate
-from mailfront_io.ops import Connection, DeadlineExceeded, Recv, Send
-from mailfront_io.testing import EOF, RESET, Action, Advance, PeerTLS, run_script
+from mailfront_io.ops import Connection, Recv, RecvLine, Send
+from mailfront_io.testing import EOF, RESET, Action, Advance, PeerTLS, VirtualClock, run_script
 from tests.conformance import session_file
 from tests.conformance.outside import scripted, scripted_ports
 from tests.conformance.peer import client_context
 from tests.conformance.session_file import Act, Expect, Outcome, Session, Wait, escape, parse
 from tests.conformance.stage import outcome, set_up
 
+SAID = 0.5
+"""Virtual seconds after which all is said that the client waits for."""
+
 Place = tuple[int, int]
-"""How far a session has come: bytes received, and ends of stream or time-outs met."""
+"""How far a session has come: bytes received, and ends of stream met."""
 
 
 class Recorder:
-    """Plays one session and keeps which output belongs to which place."""
+    """Plays one session and keeps which output belongs to which place; of output at the same place, a time-out's say,
+    the time tells which wait of the client it meets."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.sent: list[tuple[Place, int]] = []
+        self.sent: list[tuple[Place, float, int]] = []
         self._place: Place = (0, 0)
+        self._clock = VirtualClock()
+        self._started = self._clock.monotonic()
 
     def record(self, place: Path, certificate: Path) -> tuple[list[bytes], Outcome]:
         """The text of each `Expect`, and the outcome."""
@@ -44,7 +50,9 @@ class Recorder:
         def watched(connection: Connection) -> Any:
             return self._watch(stage.session(connection, done_write))
 
-        played = run_script(watched, list(self._script()), outside=scripted(self.session), all_read=False)
+        played = run_script(
+            watched, list(self._script()), clock=self._clock, outside=scripted(self.session), all_read=False
+        )
         os.close(done_write)
         with os.fdopen(done) as results:
             result = results.read().strip()
@@ -55,7 +63,7 @@ class Recorder:
             if isinstance(step, session_file.Send):
                 yield from step.pieces()
             elif isinstance(step, Expect):
-                yield Advance(0.5)  # for long enough that all is said
+                yield Advance(SAID)
             elif isinstance(step, Wait):
                 yield Advance(step.seconds)
             else:
@@ -70,35 +78,45 @@ class Recorder:
             except StopIteration as end:
                 return int(end.value)
             answer, error = None, None
-            received, marks = self._place
-            if isinstance(operation, Recv) and operation.output:
-                self.sent.append((self._place, len(operation.output)))
+            if isinstance(operation, Recv | RecvLine):
+                self._note(operation.output)
+            elif isinstance(operation, Send):
+                self._note(operation.data)
             try:
                 answer = yield operation
             except BaseException as thrown:
                 error = thrown
-                if isinstance(operation, Recv) and isinstance(thrown, DeadlineExceeded):
-                    self._place = (received, marks + 1)
                 continue
-            if isinstance(operation, Recv):
-                self._place = (received + len(answer), marks + (not answer))
-            elif isinstance(operation, Send):
-                self.sent.append((self._place, len(operation.data)))
+            if isinstance(operation, Recv | RecvLine):
+                received, ends = self._place
+                self._place = (received + len(answer), ends + (not answer))
+
+    def _note(self, output: bytes) -> None:
+        if output:
+            self.sent.append((self._place, self._clock.monotonic() - self._started, len(output)))
 
     def _blocks(self, output: bytes) -> list[bytes]:
         places: list[Place] = []
-        received = marks = 0
+        until: list[float] = []
+        received = ends = 0
+        seconds = 0.0
         for step in self.session.steps:
             if isinstance(step, session_file.Send):
                 received += len(step.data)
             elif isinstance(step, Expect):
-                places.append((received, marks))
-            elif isinstance(step, Wait) or step is Act.FIN:
-                marks += 1
+                seconds += SAID
+                places.append((received, ends))
+                until.append(seconds)
+            elif isinstance(step, Wait):
+                seconds += step.seconds
+            elif step is Act.FIN:
+                ends += 1
         blocks = [b""] * len(places)
         at = 0
-        for where, length in self.sent:
+        for where, when, length in self.sent:
             number = next((n for n, place in enumerate(places) if place >= where), len(places) - 1)
+            while number + 1 < len(places) and places[number + 1] == places[number] and until[number] <= when:
+                number += 1
             blocks[number] += output[at : at + length]
             at += length
         if blocks:

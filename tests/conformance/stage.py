@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from mailfront_io import calling
+from mailfront_io.imap_service import imap_service_from_line
 from mailfront_io.log import line_log
 from mailfront_io.ops import Connection
 from mailfront_io.ops import Session as SessionCoroutine
@@ -75,6 +76,8 @@ class Stage:
             if self.words[0] == "pop3front-maildir":
                 mailbox = POP3Service(settings, sink, mode=Mode.MAILBOX, mailbox="".join(self.words[1:]))
                 result = await mailbox.session(connection)
+            elif self.words[0] == "imap":
+                result = await imap_service_from_line(self.words, settings, sink).session(connection)
             elif self.words[0] == "pop3":
                 result = await pop3_service_from_line(self.words, settings, sink).session(connection)
             else:
