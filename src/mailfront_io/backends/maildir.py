@@ -142,8 +142,8 @@ def fill(pattern: str, address: str) -> Location | Response:
     nowhere out of the directory that is not."""
     if "%" not in pattern:
         return Location(pattern)
-    local, at, domain = address.rpartition("@")
-    values = {"u": fold(address), "n": fold(local if at else address), "d": fold(domain)}
+    local, domain = address.rsplit("@", 1) if "@" in address else (address, "")
+    values = {"u": fold(address), "n": fold(local), "d": fold(domain)}
     used = {key: values[key] for key in _VARIABLE.findall(pattern) if key in values}
     unknown = [key for key in _VARIABLE.findall(pattern) if key not in values]
     if unknown:
