@@ -80,8 +80,6 @@ class Recorder:
             answer, error = None, None
             if isinstance(operation, Recv | RecvLine):
                 self._note(operation.output)
-            elif isinstance(operation, Send):
-                self._note(operation.data)
             try:
                 answer = yield operation
             except BaseException as thrown:
@@ -90,6 +88,8 @@ class Recorder:
             if isinstance(operation, Recv | RecvLine):
                 received, ends = self._place
                 self._place = (received + len(answer), ends + (not answer))
+            elif isinstance(operation, Send):
+                self._note(operation.data)
 
     def _note(self, output: bytes) -> None:
         if output:
