@@ -47,7 +47,8 @@ class VerifyPassword(Request):
 
 @record
 class VerifyResponse(Request):
-    """CRAM-MD5 (RFC 2195): does `digest` (16 octets) answer `challenge` (octets, as sent) for `username`?
+    """CRAM-MD5 (RFC 2195): does `digest` (16 octets, secret: who has both can try passwords) answer `challenge`
+    (octets, as sent) for `username`?
 
     Either ``matches(password)`` says so, where the password can be had, or a credential validation module is asked
     with challenge and digest. Answered as `VerifyPassword`.
