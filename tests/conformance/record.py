@@ -158,7 +158,7 @@ def _rewrite_one(part: str, certificate: Path) -> str:
     lines: list[str] = []
     waits = False
     for line in part.rstrip("\n").split("\n"):
-        if line.startswith(("result: ", "L: ", "F: ")):
+        if line.startswith(("result:", "L:", "F:")):
             continue
         is_wait = line.startswith(("S:", "S!", "S*"))
         if is_wait and not waits:
