@@ -60,7 +60,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 def _recorded_names() -> set[str]:
     golden = json.loads((ROOT / "tests" / "golden" / "original-2.22.json").read_text(encoding="utf-8"))
-    transcripts = "".join(path.read_text("latin-1") for path in (ROOT / "tests" / "transcripts").glob("*.txt"))
+    transcripts = "".join(path.read_text("latin-1") for path in (ROOT / "tests" / "transcripts").rglob("*.txt"))
     return {session["name"] for session in golden} | set(re.findall(r"^## (\S+)", transcripts, re.MULTILINE))
 
 
