@@ -2,6 +2,7 @@
 conflicts with Postfix's), and a chain of filters; and the queuedir of the original, read by ours."""
 
 import os
+import re
 import smtplib
 import subprocess
 from pathlib import Path
@@ -111,3 +112,46 @@ def current_umask() -> int:
     before = os.umask(0)
     os.umask(before)
     return before
+
+
+PROGRAM = "#!/bin/sh\ncat >message\ncat <&1 >envelope\necho $# >arguments\nexit ${QQEXIT:-0}\n"
+SAID_TO = {
+    "smtpfront-qmail": b"EHLO c.example.net\r\n" + SAID + b"Hi\r\n..\r\n.\r\nQUIT\r\n",
+    "qmtpfront-qmail": b"4:\nHi\n,13:a@example.net,17:13:b@example.org,,",
+    "qmqpfront-qmail": b"42:3:Hi\n,13:a@example.net,13:b@example.org,,",
+}
+
+
+@needs_original[1]
+@pytest.mark.parametrize("code", [0, 31, 53])
+@pytest.mark.parametrize("name", SAID_TO)
+def test_the_qmail_programs_do_what_the_originals_do(name: str, code: int, tmp_path: Path) -> None:
+    """What the client is told, what qmail-queue is given, and what was logged."""
+    outcomes = []
+    for number, programs in enumerate((THEIRS.parent, MAILFRONT.parent)):
+        home = tmp_path / str(number)
+        for directory in ("bin", "control"):
+            (home / directory).mkdir(parents=True)
+        (home / "control" / "rcpthosts").write_text("example.org\n")
+        (home / "bin" / "qmail-queue").write_text(PROGRAM)
+        (home / "bin" / "qmail-queue").chmod(0o755)
+        facts = {"TCPLOCALHOST": "mx.example.org", "TCPREMOTEIP": "192.0.2.1", "TCPREMOTEHOST": "c.example.net"}
+        done = subprocess.run(
+            [programs / name],
+            env=environment(QMAILHOME=home, QQEXIT=code, MAILFRONT_PROFILE="compat", PROTO="TCP", **facts),
+            input=SAID_TO[name],
+            capture_output=True,
+            timeout=SECONDS,
+        )
+        given = {path.name: _comparable(path.read_bytes()) for path in home.iterdir() if path.is_file()}
+        outcomes.append((_comparable(done.stdout), _comparable(done.stderr).split(b"\n"), done.returncode, given))
+    theirs, ours = outcomes
+    assert ours == theirs
+    assert set(ours[3]) == {"message", "envelope", "arguments"}
+
+
+def _comparable(data: bytes) -> bytes:
+    """Without process ids, dates, and the count of bytes that goes with them."""
+    data = re.sub(rb"\d{1,2} \w{3} \d{4} \d\d:\d\d:\d\d -0000", b"DATE", data)
+    data = re.sub(rb"\bqp \d+|\[\d+\]|bytes out: \d+|bytes \d+$", b"N", data)
+    return re.sub(rb"^\d+:(?=K)", b"", data)

@@ -74,7 +74,7 @@ class Maildir(Backend):
         pattern, root = getenv("MAILDIR_PATH"), getenv("MAILDIR_ROOT")
         if not pattern and not root:
             return MISSING
-        own = pattern is None or "%" in pattern
+        own = not pattern or "%" in pattern
         found = fill(pattern, path.address) if pattern else await self._look_up(root or "", path.address)
         if not isinstance(found, Location):
             return found
