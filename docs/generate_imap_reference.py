@@ -54,7 +54,8 @@ exchange. What it asks for: whether a password is right, and the TLS handshake.
 
 A command that is broken is read to its end, literals that do not wait included, and answered with a tagged `BAD`. Where
 its end cannot be found (a line that is too long may end in a literal; a length has too many digits) the connection
-ends: what follows must not be taken for commands.
+ends: what follows must not be taken for commands. Where a literal waits to be asked for, a command that is refused
+whatever it holds is refused at once: nobody is asked for a password in vain.
 
 ## RFCs
 
