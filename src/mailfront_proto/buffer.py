@@ -115,17 +115,18 @@ class ReceiveBuffer:
                 self._pos = end
         return found
 
-    def read_through(self, mark: bytes, end: bytes) -> bytes | None:
-        """Everything through `end`, whose beginning is `mark`; None, and nothing is used up, when the first `mark` is
-        something else or there is none."""
+    def read_through(self, end: bytes) -> bytes | None:
+        """Everything through the first `end`; None, and nothing is used up, while that is not here."""
         data = self._data
         start = self._pos
-        found = data.find(mark, start)
-        if found < 0 or not data.startswith(end, found):
+        found = data.find(end, start)
+        if found < 0:
             return None
         found += len(end)
         if found == len(data):
-            self.clear()
+            self._data = b""
+            self._pos = 0
+            self.has_unread = False
         else:
             self._pos = found
         block = data[start:found]

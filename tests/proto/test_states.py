@@ -2,6 +2,7 @@
 the table says what the RFCs say."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -127,6 +128,16 @@ def test_a_command_that_the_application_refuses_changes_nothing_but_what_it_drop
 def test_the_table_is_whole() -> None:
     for profile, lmtp in TABLES:
         assert set(command_table(profile, lmtp)) == {(s, v) for s in COMMAND_STATES for v in COMMANDS}
+
+
+def test_few_choices_of_a_profile_make_its_table() -> None:
+    """The server keeps a table for each combination of these."""
+    choices = ("knows_expn", "auth_in_transaction", "helo_required")
+    for name in Profile.__match_args__:
+        value = getattr(COMPAT, name)
+        change: dict[str, Any] = {name: not value if value == getattr(DEFAULT, name) else value}
+        changed = replace(DEFAULT, **change)
+        assert (command_table(changed) == command_table(DEFAULT)) == (name not in choices)
 
 
 def test_what_the_rfcs_fix_in_the_default_table() -> None:

@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 
 from mailfront_proto.smtp.profile import LineEnds
 
+_DOT: Final = 46
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 # Where a chunk may be cut inside CRLF . CRLF: its proper beginnings, longest first.
@@ -23,15 +24,16 @@ _FREE_ENDS = (b"\n.\r\n", b"\n.\n", b"\n\r.\n")
 _FREE_HOLDS = (b"\n\r.", b"\n.\r", b"\n\r", b"\n.", b"\n", b"\r")
 
 
-END_OF_DATA: Final = (b"\r\n.", b"\r\n.\r\n")
-"""What a line with a dot in front begins with, and the end of data."""
+END_OF_DATA: Final = b"\r\n.\r\n"
+"""The end of data, and of the last line before it."""
 
 
-def decode_plain_message(data: bytes, lf: bool) -> bytes | None:
-    """The message in `data`: everything behind DATA, with its end, and no other dot behind a CRLF. `lf`: as in
-    `LineDecoder`. None when a dot comes first, or a CR or LF stands alone: then `DotDecoder` has to say what it
+def decode_whole(data: bytes, lf: bool) -> bytes | None:
+    """The message in `data`: all that comes behind DATA, to the first `END_OF_DATA`. `lf`: as in `LineDecoder`. None
+    when it begins with a dot, or when not every CR and LF in it is part of a CRLF: then `DotDecoder` has to say what it
     is. (It would say the same of all others.)"""
-    return None if data[0] == 46 else _convert(data[:-3], lf)
+    text = _convert(data[:-3], lf) if data[0] != _DOT else None
+    return text and text.replace(b"\n.", b"\n")
 
 
 def _convert(piece: bytes, lf: bool) -> bytes | None:

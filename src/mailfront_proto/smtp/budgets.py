@@ -14,11 +14,11 @@ class Budgets:
     __slots__ = (
         "_auth_failures",
         "_errors",
-        "_idle",
         "_limits",
         "_refused",
         "_unknown_in_row",
         "errors_in_row",
+        "idle_commands",
         "in_row",
     )
 
@@ -27,7 +27,9 @@ class Budgets:
         self._errors = self._unknown_in_row = 0
         self.errors_in_row = 0
         """Put it to 0 for every command that was well formed."""
-        self._idle = self._refused = self._auth_failures = 0
+        self.idle_commands = 0
+        """Put it to 0 for every message that was accepted: the client does what it is here for."""
+        self._refused = self._auth_failures = 0
         self.in_row = False
         """A row of unknown commands has begun: `known` is worth a call."""
 
@@ -52,12 +54,8 @@ class Budgets:
 
     def idle(self) -> Reply | None:
         """A command that brings no message nearer."""
-        self._idle += 1
-        return answers.TOO_MANY_IDLE_COMMANDS if _over(self._idle, self._limits.idle_commands) else None
-
-    def message_accepted(self) -> None:
-        """The client does what it is here for."""
-        self._idle = 0
+        self.idle_commands += 1
+        return answers.TOO_MANY_IDLE_COMMANDS if _over(self.idle_commands, self._limits.idle_commands) else None
 
     def refused_recipient(self) -> Reply | None:
         """A recipient was refused for good."""

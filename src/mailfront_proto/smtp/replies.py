@@ -65,11 +65,12 @@ def with_enhanced_code(code: int, text: str, usual: str = "") -> str:
     section 4: every such reply carries one, and every line of it)."""
     if 300 <= code < 400:
         return text
-    first, more_lines, _ = text.partition("\n")
-    begins = _ENHANCED.match(first)
-    if not more_lines:
-        return text if begins else f"{usual or f'{code // 100}.0.0'} {text}".rstrip(" ")
-    prefix = begins.group() if begins else usual or f"{code // 100}.0.0"
+    if not usual:
+        usual = f"{code // 100}.0.0"
+    if "\n" not in text:
+        return text if _ENHANCED.match(text) else f"{usual} {text}".rstrip(" ")
+    begins = _ENHANCED.match(text.partition("\n")[0])
+    prefix = begins.group() if begins else usual
     return "\n".join(
         line if _ENHANCED.match(line) else f"{prefix} {line}".rstrip(" ") for line in text.split("\n")
     )

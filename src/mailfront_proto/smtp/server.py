@@ -68,6 +68,9 @@ _ENVELOPE: Final = frozenset((Mail, Recipient, Data))
 # Whose answer is not simply sent
 _SPECIAL: Final = frozenset((MessageEnd, StartTLS))
 
+# The first digits of the codes that an event may be answered with, where they are not 2, 4 and 5
+_POSSIBLE: Final[dict[type[Event], tuple[int, ...]]] = {Data: (3, 4, 5), Xclient: (4, 5)}
+
 _USUAL: Final = {kind: (reply, reply.encode()) for kind, reply in _USUAL_REPLIES.items()}
 
 # "2.5.2" would be a syntax error that succeeded (RFC 3463 section 3.6); so speaks the original.
@@ -159,22 +162,25 @@ class SMTPServer(ServerCommands):
 
         `capabilities`: for `Helo`, capability lines of the application, in front of the machine's own.
         """
-        kind = type(self._pending)
+        event = self._pending
+        kind = type(event)
         usual = self._usual.get(kind)  # type: ignore[arg-type]  # None is in no dict
         if usual is not None:
             reply, wire = usual
             if text is not None:
                 self.reply(reply.code, text)
-            elif self._overrides or kind in _SPECIAL or (type(self._pending) is Data and self._pending.chunked):
+            elif self._overrides or kind in _SPECIAL or (type(event) is Data and event.chunked):
                 reply = self._overrides.get(reply, reply)
                 self.reply(reply.code, reply.text)
-            else:
+            elif kind is Quit:
                 self._answer(kind, reply.code, reply.text, wire)
+            else:
+                self._accepted(kind, wire)
         elif kind is Helo:
             self._accept_helo(capabilities)
         elif kind is Xclient and text is None:
             self._restart()
-        elif isinstance(self._pending, Request):
+        elif isinstance(event, Request):
             reply = self._overrides.get(_AUTH_DONE, _AUTH_DONE)
             self.reply(reply.code, reply.text if text is None else text)
         elif kind is Connected:
@@ -192,18 +198,19 @@ class SMTPServer(ServerCommands):
         kind = type(event)
         if 200 <= code < 300 and kind in _PATHS:
             wire = _path_accepted(kind, code, text, self._enhances, self._max_wire_line)  # type: ignore[arg-type]
-            self._answer(kind, code, text, wire)
+            self._accepted(kind, wire)
             return
         if event is None:
             raise LocalProtocolError("no answer is owed: call next_event() and answer the event it returns")
-        if code < 200 or code > 599 or (code < 400 and ((code >= 300) is not (kind is Data) or kind is Xclient)):
+        if code // 100 not in _POSSIBLE.get(type(event), (2, 4, 5)):
             raise LocalProtocolError(f"{code} is no possible answer to {kind.__name__}")
         if kind is MessageEnd:
             wire = self._encode(kind, code, text)
             self._pending = None
             self._put(wire * self._transaction.recipients if self.lmtp else wire)
             self._message_done(code < 400)
-            self._closed_by(code, text)
+            if code == 421:
+                self._closed_by(code, text)
             return
         if kind is StartTLS and code < 400 and len(self._buffer) and not self.refuses_inside_tls:
             # Plain text came in the meantime: as if it had come with the command.
@@ -222,29 +229,38 @@ class SMTPServer(ServerCommands):
                 self._refuse_chunks(wire)
         else:
             self._answer(kind, code, text, wire)
-        self._closed_by(code, text)
+        if code == 421:
+            self._closed_by(code, text)
 
     def _closed_by(self, code: int, text: str) -> None:
-        if code == 421 and self.profile.closes_on_421 and self._state is not _CLOSED:
+        """The application has said 421."""
+        if self.profile.closes_on_421 and self._state is not _CLOSED:
             self._close_with(Reply(code, text))
 
     def _answer(self, kind: type[Event | None], code: int, text: str, wire: bytes) -> None:
         """Every answer but those to `Helo` and `MessageEnd`."""
-        self._pending = None
-        self._output.append(wire)
-        self._output_size += len(wire)
         if code < 400:
-            self._state = self._next_state
-            if kind is Recipient:
-                self._transaction.recipients += 1
-        elif kind in _ENVELOPE:
-            self._envelope_refused(kind, code)
-        elif kind is Connected:
-            self._close_with(Reply(code, text))
+            self._accepted(kind, wire)
+        else:
+            self._pending = None
+            self._put(wire)
+            if kind in _ENVELOPE:
+                self._envelope_refused(kind, code)
+            elif kind is Connected:
+                self._close_with(Reply(code, text))
         if self._exchange is not None:
             self._auth_over(code < 400)
         elif kind is Quit:
             self._close(ConnectionClosed("QUIT"))
+
+    def _accepted(self, kind: type[Event | None], wire: bytes) -> None:
+        """What every positive answer means but those to `Helo` and `MessageEnd`, and of the most all that it means."""
+        self._pending = None
+        self._output.append(wire)
+        self._output_size += len(wire)
+        self._state = self._next_state
+        if kind is Recipient:
+            self._transaction.recipients += 1
 
     def _envelope_refused(self, kind: type[Event | None], code: int) -> None:
         """What it means that the application does not take a MAIL, a RCPT or a DATA."""
@@ -319,17 +335,21 @@ class SMTPServer(ServerCommands):
         assert isinstance(event, Helo)
         self._pending = None
         lines = [self.hostname]
+        advertised: list[str] = []
         if event.verb != "HELO":
             lines += capabilities
             lines += self._capabilities.values()
-            given = {line.split(" ", 1)[0].upper() for line in lines[1:]}
-            lines += [line for line in self.capabilities if line.split(" ", 1)[0] not in given]
-            self._advertised = frozenset(line.split(" ", 1)[0].upper() for line in lines[1:])
+            offers = self._offers()
+            for line in lines[1:]:
+                keyword = line.split(" ", 1)[0].upper()
+                advertised.append(keyword)
+                offers.pop(keyword, None)
+            lines += offers.values()
+            advertised += offers
             if self.authenticated:
-                self._advertised |= {"AUTH"}  # the command is offered no more, its parameter of MAIL is
+                advertised.append("AUTH")  # the command is offered no more, its parameter of MAIL is
             self.esmtp = True
-        else:
-            self._advertised = frozenset()
+        self._advertised = frozenset(advertised)
         self.helo_host = event.host
         self._state = _READY
         self._put(encode_reply(250, "\n".join(lines), None))

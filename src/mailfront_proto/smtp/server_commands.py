@@ -276,26 +276,28 @@ _HANDLERS: Final[dict[str, Handler]] = {
     "XCLIENT": ServerCommands._xclient,
 }
 
-_dispatch_tables: dict[tuple[Profile, bool], dict[State, dict[bytes, tuple[str, Handler, Row]]]] = {}
+_Table = dict[State, dict[bytes, tuple[str, Handler, Row]]]
+_tables: dict[tuple[bool, ...], _Table] = {}
 
 
-def _dispatch_table(profile: Profile, lmtp: bool) -> dict[State, dict[bytes, tuple[str, Handler, Row]]]:
+def _dispatch_table(profile: Profile, lmtp: bool) -> _Table:
     """The order table of `mailfront_proto.smtp.states` with the handlers beside it, for one lookup by what
-    came in. Commands that are not there are unknown. Made once for each profile: profiles do not change."""
-    found = _dispatch_tables.get((profile, lmtp))
+    came in. Commands that are not there are unknown. Made once for each of the few that there can be."""
+    key = (lmtp, profile.knows_expn, profile.auth_in_transaction, profile.helo_required)
+    found = _tables.get(key)
     if found is None:
-        table = command_table(profile, lmtp)
-        found = _dispatch_tables[profile, lmtp] = {
+        order = command_table(profile, lmtp)
+        found = _tables[key] = {
             state: {
                 verb.encode(): (
                     verb,
                     _HANDLERS[verb]
-                    if verb == "BDAT" or isinstance(table[state, verb], State)  # BDAT reads its octets in any case
+                    if verb == "BDAT" or isinstance(order[state, verb], State)  # BDAT reads its octets in any case
                     else ServerCommands._out_of_order,
-                    table[state, verb],
+                    order[state, verb],
                 )
                 for verb in COMMANDS
-                if table[state, verb] is not NOT_IMPLEMENTED
+                if order[state, verb] is not NOT_IMPLEMENTED
             }
             for state in COMMAND_STATES
         }

@@ -11,7 +11,7 @@ from typing import Final
 
 from mailfront_proto.pull import NEED_DATA, NeedData
 from mailfront_proto.smtp import answers
-from mailfront_proto.smtp.body import END_OF_DATA, ChunkDecoder, DotDecoder, LineDecoder, decode_plain_message
+from mailfront_proto.smtp.body import END_OF_DATA, ChunkDecoder, DotDecoder, LineDecoder, decode_whole
 from mailfront_proto.smtp.events import Body, Data, Event, MessageEnd, MessageRefused
 from mailfront_proto.smtp.profile import LineEnds
 from mailfront_proto.smtp.replies import Reply
@@ -47,9 +47,11 @@ class ServerMessage(ServerAuth):
         decoder = transaction.decoder
         data = None
         if decoder is None:
-            data = buffer.read_through(*END_OF_DATA)
+            # All of the message in one piece. (`data` is a little longer than what counts against the limit: a message
+            # just below it goes the general way.)
+            data = buffer.read_through(END_OF_DATA)
             if data is not None and (self.message_size is None or len(data) <= self.message_size):
-                message = decode_plain_message(data, self.lf_bodies)
+                message = decode_whole(data, self.lf_bodies)
                 if message is not None:
                     transaction.ended = True
                     return Body(message)
@@ -167,7 +169,9 @@ class ServerMessage(ServerAuth):
     def _end_of_message(self) -> Event:
         refusal = self._transaction.refusal
         if refusal is None:
-            return self._owe(MessageEnd(), self._after_message)
+            self._next_state = self._after_message
+            self._pending = event = MessageEnd()
+            return event
         said = refusal
         for _ in range(self._transaction.recipients if self.lmtp else 1):  # RFC 2033 section 4.2
             said = self._say(refusal)

@@ -6,6 +6,7 @@ bytes in and out, the event that is owed an answer, the transaction, and the bud
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from math import inf
 from typing import ClassVar, Final
 
@@ -45,33 +46,45 @@ _IN_ORDER: Final = (
     *("8BITMIME", "BINARYMIME", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES", "LIMITS", "PIPELINING", "REQUIRETLS"),
     "SMTPUTF8",
 )
-_CONDITIONAL: Final = frozenset(("BINARYMIME", "LIMITS", "REQUIRETLS"))
 
 _KEYWORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*\Z", re.ASCII)  # RFC 5321 section 4.1.1.1
 _CAPABILITY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(?: [!-~]+)*\Z", re.ASCII)
 
 
+@lru_cache(maxsize=64)
+def _extension_lines(extensions: frozenset[str], recipients: int | None, in_tls: bool) -> dict[str, str]:
+    """The capability lines of what is among `extensions` and possible, by keyword. `recipients`: their limit."""
+    lines: dict[str, str] = {keyword: keyword for keyword in _IN_ORDER if keyword in extensions}
+    if "CHUNKING" not in extensions:  # RFC 3030 section 3
+        lines.pop("BINARYMIME", None)
+    if not in_tls:  # RFC 8689 section 2
+        lines.pop("REQUIRETLS", None)
+    if recipients is None or not 0 < recipients < 1_000_000:  # RFC 9422 section 3: at most 6 digits
+        lines.pop("LIMITS", None)
+    elif "LIMITS" in lines:
+        lines["LIMITS"] = f"LIMITS RCPTMAX={recipients}"
+    return lines
+
+
 class Transaction:
     """One message on its way in. It is never cleaned: when it ends, another takes its place."""
 
-    __slots__ = ("binary", "chunk_left", "decoder", "ended", "last_chunk", "recipients", "refusal", "smtputf8")
-
-    def __init__(self) -> None:
-        self.recipients = 0
-        """How many were accepted."""
-        self.smtputf8 = False
-        """MAIL said SMTPUTF8."""
-        self.binary = False
-        """MAIL said BODY=BINARYMIME."""
-        self.decoder: DotDecoder | ChunkDecoder | None = None
-        """Made with the first chunk of BDAT, and behind DATA when there is no short way for the message."""
-        self.refusal: Reply | None = None
-        """With what the machine will refuse the message, which is read all the same."""
-        self.ended = False
-        """All of the message was read."""
-        self.chunk_left = 0
-        """Octets of the current chunk that are still to come."""
-        self.last_chunk = False
+    # Defaults are those of the class: few transactions have more of their own than recipients and an end.
+    recipients = 0
+    """How many were accepted."""
+    smtputf8 = False
+    """MAIL said SMTPUTF8."""
+    binary = False
+    """MAIL said BODY=BINARYMIME."""
+    decoder: DotDecoder | ChunkDecoder | None = None
+    """Made with the first chunk of BDAT, and behind DATA when there is no short way for the message."""
+    refusal: Reply | None = None
+    """With what the machine will refuse the message, which is read all the same."""
+    ended = False
+    """All of the message was read."""
+    chunk_left = 0
+    """Octets of the current chunk that are still to come."""
+    last_chunk = False
 
 
 class ServerSession(SASLServerMachine[Reply]):
@@ -194,31 +207,24 @@ class ServerSession(SASLServerMachine[Reply]):
     @property
     def capabilities(self) -> list[str]:
         """The machine's own capability lines, behind those of the application."""
-        extensions = self.extensions
-        offered = []
+        return list(self._offers().values())
+
+    def _offers(self) -> dict[str, str]:
+        """The machine's own capability lines, by keyword."""
+        extensions = frozenset(self.extensions)
+        offers = {}
         if self.message_size is not None and "SIZE" in extensions:
-            offered.append(f"SIZE {self.message_size}")
+            offers["SIZE"] = f"SIZE {self.message_size}"
         if self.sasl.mechanisms and not self.authenticated:  # RFC 4954 section 4: not twice
-            offered.append("AUTH " + " ".join(self.sasl.mechanisms))
-        for keyword in _IN_ORDER:
-            if keyword in extensions and (keyword not in _CONDITIONAL or self._can(keyword)):
-                offered.append(keyword if keyword != "LIMITS" else f"LIMITS RCPTMAX={self.profile.limits.recipients}")
+            offers["AUTH"] = "AUTH " + " ".join(self.sasl.mechanisms)
+        offers.update(_extension_lines(extensions, self.profile.limits.recipients, self.in_tls))
         if self.offers_starttls and not self.in_tls:
-            offered.append("STARTTLS")
+            offers["STARTTLS"] = "STARTTLS"
         if self.offers_xclient:
             from mailfront_proto.smtp.xclient import XCLIENT_ATTRIBUTES
 
-            offered.append("XCLIENT " + " ".join(XCLIENT_ATTRIBUTES))
-        return offered
-
-    def _can(self, keyword: str) -> bool:
-        """Whether an extension that is not always possible is possible now."""
-        if keyword == "BINARYMIME":  # RFC 3030 section 3: needs CHUNKING
-            return "CHUNKING" in self.extensions
-        if keyword == "LIMITS":
-            recipients = self.profile.limits.recipients
-            return recipients is not None and 0 < recipients < 1_000_000  # RFC 9422 section 3: at most 6 digits
-        return self.in_tls  # REQUIRETLS, RFC 8689 section 2
+            offers["XCLIENT"] = "XCLIENT " + " ".join(XCLIENT_ATTRIBUTES)
+        return offers
 
     def register_command(self, verb: str, parameter: str = "optional") -> None:
         """Hand the command `verb` to the application as `VendorCommand`, in place of a built-in one.
@@ -322,7 +328,7 @@ class ServerSession(SASLServerMachine[Reply]):
         if self._after_message is _RECIPIENTS:  # the same envelope for another message
             after.recipients, after.smtputf8, after.binary = before.recipients, before.smtputf8, before.binary
         if accepted:
-            self._budgets.message_accepted()
+            self._budgets.idle_commands = 0
 
     def _end_of_input(self) -> ConnectionClosed:
         closed = ConnectionClosed("EOF", in_message=self._state in UNFINISHED_STATES)
