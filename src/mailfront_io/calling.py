@@ -56,7 +56,7 @@ class Plan:
         found = {name: [at for at, kind in enumerate(plugins) if hasattr(kind, name)] for name in PLUGIN_HOOKS}
         self._absent = {name: Chain(name, ()) for name, positions in found.items() if not positions}
         self._present = [(name, positions) for name, positions in found.items() if positions]
-        self._backend_hooks = [name for name in BACKEND_HOOKS if hasattr(backend, name)]
+        self.backend_hooks = frozenset([name for name in BACKEND_HOOKS if hasattr(backend, name)])
         last = len(plugins)
         self.commands = [at for at in (*reversed(range(last)), last) if kinds[at].commands is not Hooks.commands]
         """Who may have commands; whose win is last."""
@@ -75,10 +75,6 @@ class Plan:
         for name, positions in self._present:
             chains[name] = Chain(name, [(plugins[at], getattr(plugins[at], name)) for at in positions])
         return chains
-
-    def backend_hooks(self, backend: Hooks) -> dict[str, Hook]:
-        """The hooks that the backend of one connection has."""
-        return {name: getattr(backend, name) for name in self._backend_hooks}
 
 
 _plan = lru_cache(maxsize=256)(Plan)

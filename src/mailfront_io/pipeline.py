@@ -59,7 +59,7 @@ class Pipeline:
         self._everyone = (*self.plugins, backend)
         self._plan = plan = make_plan(tuple([type(hooks) for hooks in self._everyone]))
         self._chains = plan.chains(self.plugins)
-        self._backend_hooks = plan.backend_hooks(backend)
+        self._backend_hooks = plan.backend_hooks
         self._spool: Spool | None = None
         self._data_error: Response | None = None
         self._data_ended = False
@@ -241,9 +241,8 @@ class Pipeline:
             return nobody
         if response.code >= 400:
             return response
-        hook = self._backend_hooks.get(name)
-        if hook is not None:
-            own = self._caller.call(self.backend, hook, path)
+        if name in self._backend_hooks:
+            own = self._caller.call(self.backend, getattr(self.backend, name), path)
             if own is not None and type(own) is not Response:
                 own = await own
             if own is not None and (own.code >= 400 or not response.text):
@@ -268,8 +267,10 @@ class Pipeline:
         return response if response is None or type(response) is Response else await response
 
     def _backend(self, name: str, *arguments: Any) -> Answer:
-        hook = self._backend_hooks.get(name)
-        return None if hook is None else self._caller.call(self.backend, hook, *arguments)
+        if name not in self._backend_hooks:
+            return None
+        backend = self.backend
+        return self._caller.call(backend, getattr(backend, name), *arguments)
 
     # -- the message's way -------------------------------------------------------------------------------
 
@@ -307,11 +308,10 @@ class Pipeline:
         self._data_error = response
 
     async def _backend_message_end(self) -> list[Response]:
-        hook = self._backend_hooks.get("message_end")
-        if hook is None:
+        if "message_end" not in self._backend_hooks:
             return [MESSAGE_ACCEPTED]
         try:
-            answer = hook(self._spool)
+            answer = self.backend.message_end(self._spool)  # type: ignore[attr-defined]
             if type(answer) is Response and answer.text and answer.code < 400:
                 return [answer]
             if isinstance(answer, CoroutineType):

@@ -110,13 +110,15 @@ def count(driver: str, case: str) -> Counter[tuple[str, str]]:
     results: list[Counter[tuple[str, str]]] = []
 
     def client(stop: Callable[[], None]) -> None:
-        for _ in range(_WARM_UP):
-            rehearse(address, script)
-        before = counter.counts.copy()
-        for _ in range(_COUNTED):
-            rehearse(address, script)
-        results.append(counter.counts - before)
-        stop()
+        try:
+            for _ in range(_WARM_UP):
+                rehearse(address, script)
+            before = counter.counts.copy()
+            for _ in range(_COUNTED):
+                rehearse(address, script)
+            results.append(counter.counts - before)
+        finally:
+            stop()
 
     def started(stop: Callable[[], None]) -> None:
         threading.settrace(None)  # the client's own thread is not counted

@@ -180,11 +180,8 @@ class SocketSession:
             except OSError as error:
                 self._step(None, self._lose(error))
                 return
-            if len(data) >= SMALL_READ:
-                self._size = RECEIVE_SIZE
-            elif data:
-                self._size = SMALL_READ
-            else:
+            self._size = SMALL_READ if len(data) < SMALL_READ else RECEIVE_SIZE
+            if not data:
                 self._eof = True
                 self._read(False)
             self._replied = False

@@ -83,32 +83,31 @@ class Conversation(ABC, Generic[M]):
         handlers = self._handlers
         while not self._over:
             event = next_event()
-            if event is not NEED_DATA and event is not PAUSED:
+            if event is NEED_DATA:
+                # What is to be written and the next read are one operation.
+                recv.output = output = data_to_send()
+                time = now()
+                if output:
+                    session.bytes_out += len(output)
+                    self._command_end = time + self._idle
+                deadline = self._deadline(time)
+                recv.deadline = deadline if deadline < self._session_end else self._session_end
+                try:
+                    data = await recv
+                except (Stopping, ConnectionLost, TLSFailed, DeadlineExceeded) as error:
+                    await self._interrupted(error)
+                else:
+                    if data:
+                        session.bytes_in += len(data)
+                        receive_data(data)
+                    else:
+                        machine.receive_eof()
+            elif event is PAUSED:
+                await self._flush()
+            else:
                 waits = handlers[type(event)](self, event)
                 if waits is not None:
                     await waits
-                continue
-            if event is PAUSED:
-                await self._flush()
-                continue
-            # What is to be written and the next read are one operation.
-            recv.output = output = data_to_send()
-            time = now()
-            if output:
-                session.bytes_out += len(output)
-                self._command_end = time + self._idle
-            deadline = self._deadline(time)
-            recv.deadline = deadline if deadline < self._session_end else self._session_end
-            try:
-                data = await recv
-            except (Stopping, ConnectionLost, TLSFailed, DeadlineExceeded) as error:
-                await self._interrupted(error)
-                continue
-            if data:
-                session.bytes_in += len(data)
-                receive_data(data)
-            else:
-                machine.receive_eof()
 
     async def _interrupted(self, error: Exception) -> None:
         """`error` came in place of the next bytes."""
