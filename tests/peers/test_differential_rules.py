@@ -185,6 +185,53 @@ def test_rules(one_shot: OneShot, case: Case) -> None:
     compare(one_shot, *case)
 
 
+_LIMITS = st.lists(
+    st.sampled_from(
+        [
+            *("MAXRCPTS=1", "MAXRCPTS=2", "MAXRCPTS=3", "MAXRCPTS_REJECT=", "MAXHOPS=1", "MAXHOPS=2", "MAXMSGS=1"),
+            *("MAXMSGS=2", "MAXMSGS=3", "MAXMSGS=x", "DATABYTES=5", "DATABYTES=30", "DATABYTES=60", "DATABYTES=0"),
+        ]
+    ),
+    max_size=3,
+)
+_WHO = st.sampled_from(["*", "*", "a@*", "!a@*", "", "b@*"])
+_HEADERS = st.lists(
+    st.sampled_from(["Received: a", "received:b", "Delivered-To: c", "Received : d", "Subject: e", " received: f"]),
+    max_size=4,
+)
+
+
+@st.composite
+def _limits_case(draw: st.DrawFn) -> Case:
+    """Rules that fit, each with limits, and messages that meet them."""
+    rules = []
+    for selector in (":sender", ":recipient"):
+        rules.append(selector)
+        for _ in range(draw(st.integers(0, 3))):
+            databytes = draw(st.sampled_from(["", "", "10", "40", "0"]))
+            limits = ",".join(draw(_LIMITS))
+            rules.append(f"{draw(st.sampled_from('nnp'))}{draw(_WHO)}:{draw(_WHO)}::{databytes}::{limits}")
+    said = ""
+    for _ in range(draw(st.integers(1, 4))):
+        said += f"MAIL FROM:<{draw(st.sampled_from(['a@x', 'b@y', '']))}>\r\n"
+        for _ in range(draw(st.integers(0, 3))):
+            said += f"RCPT TO:<{draw(st.sampled_from(['a@x', 'b@y', 'c@z']))}>\r\n"
+        # What was refused before it would be commands; so would they be in both.
+        said += "".join(f"{line}\r\n" for line in ["DATA", "To: x", *draw(_HEADERS), "", "text", "."])
+    env = {"MAILRULES": "$DIR/rules"}
+    for name, values in {"DATABYTES": ["50"], "MAXRCPTS": ["2"], "MAXMSGS": ["3"], "MAXHOPS": ["2"]}.items():
+        value = draw(st.sampled_from([None, None, *values]))
+        env |= {name: value} if value is not None else {}
+    plugins = draw(st.permutations(["mailrules", "counters", "accept"]))
+    return Case(["smtp", "echo", *plugins], env, said.encode(), {"rules": "\n".join(rules).encode()})
+
+
+@settings(_SETTINGS, max_examples=60)
+@given(case=_limits_case())
+def test_limits_that_rules_set(one_shot: OneShot, case: Case) -> None:
+    compare(one_shot, *case)
+
+
 def test_every_short_glob(tmp_path: Path) -> None:
     """Every glob of up to three pieces against every short address."""
     addresses = [bytes(letters) for length in range(4) for letters in itertools.product(b"ab]", repeat=length)]

@@ -36,6 +36,8 @@ class Counters(Plugin):
     )
 
     _messages = 0
+    _read_at = -1
+    _fewest_recipients = 0
 
     def connect(self) -> None:
         """Reads the limits."""
@@ -54,11 +56,16 @@ class Counters(Plugin):
 
     def _read_limits(self) -> None:
         """Reads the limits again, since other plugins assign settings, and lower ``maxdatabytes``, for one message."""
-        numbers, smallest = self.session.numbers, self.session.smallest_number
-        numbers["maxdatabytes"] = _smaller(numbers.get("maxdatabytes", 0), smallest("DATABYTES"))
-        numbers["maxrcpts"] = smallest("MAXRCPTS")
-        numbers["maxmsgs"] = _smaller(numbers.get("maxmsgs", 0), smallest("MAXMSGS"))
-        numbers["maxhops"] = smallest("MAXHOPS") or DEFAULT_HOPS
+        session = self.session
+        if self._read_at != session.settings_changed:
+            self._read_at, smallest = session.settings_changed, session.smallest_number
+            self._data_bytes, self._max_messages = smallest("DATABYTES"), smallest("MAXMSGS")
+            self._max_recipients, self._max_hops = smallest("MAXRCPTS"), smallest("MAXHOPS") or DEFAULT_HOPS
+        numbers = session.numbers
+        numbers["maxdatabytes"] = _smaller(numbers.get("maxdatabytes", 0), self._data_bytes)
+        numbers["maxrcpts"] = self._max_recipients
+        numbers["maxmsgs"] = _smaller(numbers.get("maxmsgs", 0), self._max_messages)
+        numbers["maxhops"] = self._max_hops
 
     def helo(self, host: str, capabilities: list[str]) -> None:
         """SIZE (RFC 1870) and LIMITS (RFC 9422). Where the machine has a limit of its own, the smaller one is told."""
@@ -103,14 +110,22 @@ class Counters(Plugin):
 
     def recipient(self, path: Path) -> Response | None:
         """MAXRCPTS; refused ones count too."""
-        self._read_limits()
         self._recipients += 1
-        limit = self.session.numbers["maxrcpts"]
+        limit = self._recipient_limit()
         return TOO_MANY_RECIPIENTS if limit and self._recipients > limit else None
+
+    def _recipient_limit(self) -> int:
+        self._read_limits()
+        numbers = self.session.numbers
+        if self.session.profile.name == "compat" and numbers["maxrcpts"]:
+            # In the original the limit of one message lowers those of later ones, where they have any.
+            self._fewest_recipients = _smaller(self._fewest_recipients, numbers["maxrcpts"])
+            numbers["maxrcpts"] = self._fewest_recipients
+        return numbers["maxrcpts"]
 
     def data_start(self, spool: Spool | None) -> Response | None:
         """MAXRCPTS_REJECT, and MAXMSGS for messages without a MAIL of their own."""
-        self._read_limits()
+        recipient_limit = self._recipient_limit()
         self._bytes = 0
         self._header = b"\n"
         self._in_header = True
@@ -118,10 +133,8 @@ class Counters(Plugin):
         limit = self.session.numbers["maxmsgs"]
         if limit and self._messages >= limit:
             return TOO_MANY_MESSAGES
-        limit = self.session.numbers["maxrcpts"]
-        if limit and self._recipients > limit and self.session.getenv("MAXRCPTS_REJECT") is not None:
-            return TOO_MANY_RECIPIENTS
-        return None
+        is_over = recipient_limit and self._recipients > recipient_limit
+        return TOO_MANY_RECIPIENTS if is_over and self.session.getenv("MAXRCPTS_REJECT") is not None else None
 
     def data_block(self, data: bytes) -> Response | None:
         """DATABYTES (octets with CRLF in the default profile, as RFC 1870 counts; with LF in compat) and

@@ -1,15 +1,16 @@
-"""counters: however a message is cut, the same verdict, and the one that a naive model gives byte by byte."""
+"""counters: however a message is cut, the verdict is the one that a naive model gives; and limits that rules set."""
 
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailfront_io.ops import Connection
 from mailfront_io.plugins.counters import DATA_TOO_BIG, LOOPING, Counters
-from mailfront_io.session import Session
+from mailfront_io.session import Path, Session
 from mailfront_io.testing import VirtualClock
 from mailfront_proto.smtp.profile import COMPAT, DEFAULT
 
@@ -74,3 +75,19 @@ def test_any_cutting_gives_what_a_naive_model_says(
     assert verdict(counters, cut(message, places)) == expected
     assert verdict(counters, (message[i : i + 1] for i in range(len(message)))) == expected
     assert verdict(counters, iter([message] if message else [])) == expected
+
+
+@pytest.mark.parametrize(("profile", "accepted"), [(DEFAULT, [1, 2, 3]), (COMPAT, [1, 1, 3])])
+def test_recipients_of_a_message_by_rules(profile: Any, accepted: list[int]) -> None:
+    """What one message may have; in compat it lowers what later ones may have, where they have a limit at all."""
+    session = Session(Connection(VirtualClock(), None, None), {}, print, profile)
+    counters = Counters(session)
+    found = []
+    for limit in ("1", "2", "0"):
+        session.reset_env()
+        counters.reset()
+        session.putenv("MAXRCPTS", limit)
+        path = Path("a@b", [])
+        counters.sender(path)
+        found.append([counters.recipient(path) for _ in range(3)].count(None))
+    assert found == accepted
