@@ -57,9 +57,12 @@ class LoginService(ABC):
         connection: Connection,
         facts: Mapping[str, str] | None = None,
         log: Callable[[str], None] | None = None,
+        received: bytes = b"",
     ) -> SessionCoroutine:
-        """The session coroutine for `connection`; `facts`: see `Session`; `log`: for this one alone."""
+        """The session coroutine for `connection`; `facts`: see `Session`; `log`: for this one alone; `received`: what
+        the client has said already."""
         session = Session(connection, self.environment, log or self.log, self._shared_profile, facts)
+        session.received = received
         session.protocol_name = self.protocol.upper()
         session.tls_context = self._tls_context
         session.tls_key_type = self._tls_key_type

@@ -124,11 +124,11 @@ class StartTLS(Operation[TLSFacts]):
 
     `server_side`: our role. `server_hostname`: client role, the name to ask for and to verify. `alpn`: server
     role, the application protocols that are spoken here; a client that asks for others only is turned away
-    (RFC 7301 section 3.2), one that asks for none is welcome. Throws `TLSFailed`, `DeadlineExceeded`,
-    `ConnectionLost`.
+    (RFC 7301 section 3.2), one that asks for none is welcome. `received`: server role, what the client has said of the
+    handshake so far, if something has been read already. Throws `TLSFailed`, `DeadlineExceeded`, `ConnectionLost`.
     """
 
-    __slots__ = ("alpn", "context", "server_hostname", "server_side")
+    __slots__ = ("alpn", "context", "received", "server_hostname", "server_side")
 
     def __init__(
         self,
@@ -137,8 +137,10 @@ class StartTLS(Operation[TLSFacts]):
         server_hostname: str | None = None,
         deadline: float | None = None,
         alpn: tuple[str, ...] = (),
+        received: bytes = b"",
     ) -> None:
         self.alpn = alpn
+        self.received = received
         self.context = context
         self.server_side = server_side
         self.server_hostname = server_hostname

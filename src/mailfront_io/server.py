@@ -80,33 +80,46 @@ class Admission:
 
     def admit(self, remote: tuple[str, int] | None, protocol: str = "smtp") -> bytes | None:
         """None, or the refusal, in the words of `protocol`."""
-        client = _client(remote)
         with self._lock:
-            if self._count >= self._total:
-                reason = f"{self._total} connections are open"
-                text = "Too many connections, try again later"
-            elif client and self._clients.get(client, 0) >= self._per_client:
-                reason = f"it has {self._per_client} open"
-                text = "Too many connections from your network, try again later"
-            else:
-                self._count += 1
-                if client:
-                    self._clients[client] = self._clients.get(client, 0) + 1
-                return None
-        self._log(f"Refused a connection from {client or 'this host'}: {reason}")
-        return _refusal(protocol, text)
+            if self._count < self._total:
+                refusal = self._admit_client(_client(remote), protocol)
+                self._count += refusal is None
+                return refusal
+        self._log(f"Refused a connection from {_client(remote) or 'this host'}: {self._total} connections are open")
+        return _refusal(protocol, "Too many connections, try again later")
+
+    def admit_client(self, remote: tuple[str, int] | None, protocol: str = "smtp") -> bytes | None:
+        """The same of the client alone: the connection is one that a proxy hands on, and is counted already."""
+        with self._lock:
+            return self._admit_client(_client(remote), protocol)
+
+    def _admit_client(self, client: str, protocol: str) -> bytes | None:
+        if not client:
+            return None
+        if self._clients.get(client, 0) >= self._per_client:
+            self._log(f"Refused a connection from {client}: it has {self._per_client} open")
+            return _refusal(protocol, "Too many connections from your network, try again later")
+        self._clients[client] = self._clients.get(client, 0) + 1
+        return None
 
     def release(self, remote: tuple[str, int] | None) -> None:
         """An admitted connection has ended."""
-        client = _client(remote)
         with self._lock:
             self._count -= 1
-            if client:
-                left = self._clients.get(client, 1) - 1
-                if left:
-                    self._clients[client] = left
-                else:
-                    self._clients.pop(client, None)
+            self._release_client(_client(remote))
+
+    def release_client(self, remote: tuple[str, int] | None) -> None:
+        """The session of a client has ended that `admit_client` has admitted."""
+        with self._lock:
+            self._release_client(_client(remote))
+
+    def _release_client(self, client: str) -> None:
+        if client:
+            left = self._clients.get(client, 1) - 1
+            if left:
+                self._clients[client] = left
+            else:
+                self._clients.pop(client, None)
 
 
 def _refusal(protocol: str, text: str) -> bytes:
@@ -232,15 +245,17 @@ def service_of(
 
 def session_factory(
     service: "Service | LoginService", local_host: str, listener: str = "", log: "ServerLog | None" = None
-) -> Callable[[Connection], SessionCoroutine]:
-    """What makes a session of each connection. `log`: where each has lines of its own, under the name of its
-    `listener`; else the service's."""
+) -> Callable[..., SessionCoroutine]:
+    """What makes a session of each connection, and of what its client has said already, if anything. `log`: where each
+    has lines of its own, under the name of its `listener`; else the service's."""
     if log is None:
-        return lambda connection: service.session(connection, facts(connection, local_host))
+        return lambda connection, received=b"": service.session(
+            connection, facts(connection, local_host), received=received
+        )
 
-    def make(connection: Connection) -> SessionCoroutine:
+    def make(connection: Connection, received: bytes = b"") -> SessionCoroutine:
         remote = connection.remote[0] if connection.remote else None
-        return service.session(connection, facts(connection, local_host), log.session(listener, remote))
+        return service.session(connection, facts(connection, local_host), log.session(listener, remote), received)
 
     return make
 

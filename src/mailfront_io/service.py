@@ -136,11 +136,14 @@ class Service:
         connection: Connection,
         facts: Mapping[str, str] | None = None,
         log: Callable[[str], None] | None = None,
+        received: bytes = b"",
     ) -> SessionCoroutine:
-        """The session coroutine for `connection`; `facts`: see `Session`; `log`: for this one alone."""
+        """The session coroutine for `connection`; `facts`: see `Session`; `log`: for this one alone; `received`: what
+        the client has said already."""
         if self.load_error is not None:
             return self._refuse(self.load_error)
         session = Session(connection, self.environment, log or self.log, self.profile, facts)
+        session.received = received
         session.tls_context = self._tls_context
         session.tls_key_type = self._tls_key_type
         session.credentials = self.credentials

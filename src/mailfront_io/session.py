@@ -111,6 +111,8 @@ class Session:
         self.log = log
         """Writes a line to the log; the sink escapes what a terminal must not see."""
         self._assignments: list[tuple[str, str]] = []
+        self.settings_changed = 0
+        """Grows whenever a setting may have another value than before; what was made of settings holds until then."""
 
         self.strings: dict[str, str] = {}
         """Named strings that plugins share: ``helo_domain``, ``auth_user``, ``tls_cipher``, …"""
@@ -133,6 +135,8 @@ class Session:
         """For the trace header: SMTP, ESMTP, LMTP, …"""
         self.added_lines: list[bytes] = []
         """Lines that plugins have put in front of the message in ``data_start``; see `add_lines`."""
+        self.received = b""
+        """What the client has said already, before the session could read anything."""
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -184,6 +188,7 @@ class Session:
         for name in ("local_ip", "local_host", "remote_ip", "remote_host", "remote_info"):
             self.__dict__.pop(name, None)
         self.environment = {name: v for name, v in self.environment.items() if name != "RELAYCLIENT"}
+        self.settings_changed += 1
         self._facts.pop("RELAYCLIENT", None)
         self.reset_env()
 
@@ -199,15 +204,19 @@ class Session:
     def putenv(self, name: str, value: str) -> None:
         """Assign a setting for this session; earlier assignments of the same name still win."""
         self._assignments.append((name, value))
+        self.settings_changed += 1
 
     def remove_settings(self, names: Collection[str]) -> None:
         """Forget settings for the rest of the session: children do not get them, either."""
         self._settings = {name: value for name, value in self._settings.items() if name not in names}
         self.environment = {name: value for name, value in self.environment.items() if name not in names}
+        self.settings_changed += 1
 
     def reset_env(self) -> None:
         """Drop the assignments."""
-        self._assignments.clear()
+        if self._assignments:
+            self._assignments.clear()
+            self.settings_changed += 1
 
     def exported_env(self) -> dict[str, str]:
         """The environment for a child: the last assignment of a name wins."""
@@ -260,6 +269,7 @@ class Session:
         numbers = {"auth_uid": identity.uid, "auth_gid": identity.gid}
         self.numbers.update({name: number for name, number in numbers.items() if number is not None})
         self.environment = {**self._settings, **identity.environment()}
+        self.settings_changed += 1
 
     def log_out(self) -> None:
         """Nobody has logged in (any more)."""
@@ -269,6 +279,7 @@ class Session:
         for name in ("authenticated", "auth_uid", "auth_gid"):
             self.numbers.pop(name, None)
         self.environment = self._settings
+        self.settings_changed += 1
 
     def add_lines(self, lines: bytes) -> None:
         """Put complete header lines (LF line ends) in front of the message. Only in ``data_start``."""

@@ -23,7 +23,7 @@ from typing import NoReturn, cast
 
 from mailfront_io.config.checks import dangers, load
 from mailfront_io.config.reading import Config, ListenerConfig, Problem, WrongConfiguration, read_config
-from mailfront_io.drivers.listener import Listener, raise_descriptor_limit
+from mailfront_io.drivers.listener import Address, Listener, raise_descriptor_limit
 from mailfront_io.listening import (
     BadAddress,
     ListeningAddress,
@@ -33,6 +33,7 @@ from mailfront_io.listening import (
     parse_listening_address,
 )
 from mailfront_io.privileges import BadUser, User, find_user
+from mailfront_io.proxied import Proxies, proxied
 from mailfront_io.server import (
     Admission,
     Loop,
@@ -390,13 +391,17 @@ def serve_generation(generation: Generation, ready: Callable[[], object]) -> Non
     admission = Admission(generation.log, server["max_connections"], server["max_per_client"])
     listeners = []
     for each in loaded:
+        protocol, proxies = each.service.protocol, Proxies(each.config.options["proxies"])
+        begin = session_factory(each.service, local_host, each.config.name, generation.log)
+        admit_client = partial(admission.admit_client, protocol=protocol)
+        session = proxied(proxies, begin, admit_client, admission.release_client, generation.log)
         for text in each.config.options["listen"]:
             listeners.append(
                 Listener(
                     generation.sockets[_socket_key(each.config, parse_listening_address(text))],
-                    session_factory(each.service, local_host, each.config.name, generation.log),
-                    partial(admission.admit, protocol=each.service.protocol),
-                    admission.release,
+                    session if each.config.options["proxies"] else begin,
+                    partial(_admit, admission, proxies, protocol),
+                    partial(_release, admission, proxies),
                 )
             )
 
@@ -412,6 +417,15 @@ def serve_generation(generation: Generation, ready: Callable[[], object]) -> Non
         started,
         reporter(generation.log),
     )
+
+
+def _admit(admission: Admission, proxies: Proxies, protocol: str, remote: Address | None) -> bytes | None:
+    """A proxy is no client: it is counted among all, and then those that it speaks for."""
+    return admission.admit(None if remote in proxies else remote, protocol)
+
+
+def _release(admission: Admission, proxies: Proxies, remote: Address | None) -> None:
+    admission.release(None if remote in proxies else remote)
 
 
 def _socket_key(listener: ListenerConfig, address: ListeningAddress) -> SocketKey:

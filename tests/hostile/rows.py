@@ -27,6 +27,7 @@ H72      netstrings; others' rows in QMTP and QMQP     test_netstrings.py
 H68      answers of the DNS; H50 by any datagram         test_names.py
 H65, H66 the answers of clamd and spamd; H60 in them   test_scanners.py
 H73, H74 IMAP's literals and words; others' rows in it test_imap.py
+H69      the PROXY protocol; H23 behind it             test_proxy.py
 """
 
 _TESTED = """
@@ -34,7 +35,7 @@ H01 H02 H03 H04 H05 H06 H07 H08 H09 H10 H11 H12 H13 H14 H15 H16 H17 H18 H20 H21 
 H30 H31 H32 H33 H70
 H34 H38 H39 H40 H41 H42 H43 H44 H45 H46 H47 H48 H49 H50 H51 H52 H53 H54 H55 H56 H57 H58 H59 H60 H61 H62 H64 H67
 H68 H81 H82 H83 H84 H85 H86 H87 H88 H89 H90 H91 H92 H93 H94
-H37 H63 H65 H66 H72 H73 H74 H75 H76 H77 H78 H79 H80
+H37 H63 H65 H66 H69 H72 H73 H74 H75 H76 H77 H78 H79 H80
 """
 
 TESTED = frozenset(_TESTED.split())

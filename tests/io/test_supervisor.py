@@ -158,7 +158,7 @@ def test_a_reload_drops_no_session(driver: str, tmp_path: Path) -> None:
         assert idle.say(b"EHLO x\r\n")[:3] == b"250"
 
         running.reload(configuration(queue, "two"))
-        assert greeting(address) == b"220 two ESMTP\r\n"
+        until(lambda: greeting(address) == b"220 two ESMTP\r\n")  # an old worker may still take a first one
         assert in_message.say(b".\r\n")[:3] == b"250"
         assert idle.say(b"NOOP\r\n")[:3] == b"250"
         assert worker in running.workers()
@@ -174,7 +174,8 @@ def test_many_reloads_in_a_row(tmp_path: Path) -> None:
     with Running(tmp_path, configuration(queue), "--workers", "2") as running:
         for number in range(4):
             running.reload(configuration(queue, f"no{number}"))
-            assert greeting(running.addresses[0]) == b"220 no%d ESMTP\r\n" % number
+            expected = b"220 no%d ESMTP\r\n" % number
+            until(lambda expected=expected: greeting(running.addresses[0]) == expected)  # type: ignore[misc]
         until(lambda: len(running.workers()) == 2)
 
 

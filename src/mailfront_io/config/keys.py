@@ -84,6 +84,7 @@ LISTENER: Final = (
     Key("key", Type.TEXT, "PEM file with the private key", usual="the certificate's file"),
     Key("profile", Type.TEXT, "default, or compat for the original's tolerances", "default", ("default", "compat")),
     Key("store", Type.TEXT, "where its users are: the NAME of a table [store.NAME]"),
+    Key("proxies", Type.TEXTS, "peers that begin with the PROXY protocol: addresses, networks, or unix", ()),
     Key("socket_mode", Type.TEXT, "the mode of unix sockets, as octal digits", "0600"),
 )  # fmt: skip
 

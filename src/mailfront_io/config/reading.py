@@ -16,6 +16,7 @@ from mailfront_io.config.keys import LISTENER, STORE, TABLES, Key, Type
 from mailfront_io.config.lines import Path, key_lines
 from mailfront_io.listening import BadAddress, parse_listening_address
 from mailfront_io.plugin import Hooks, Kind, Setting
+from mailfront_io.proxied import Proxies
 from mailfront_io.registry import CannotLoad, load_backend, load_plugin, parse_plugin_list
 from mailfront_io.session import parse_number
 from mailfront_proto.record import record
@@ -239,6 +240,10 @@ class _Reader:
             else:
                 if values["protocol"] == "lmtp" and address.kind == "tcp" and address.port == 25:
                     self._wrong((*path, "listen"), f"{text}: LMTP may not be served on port 25 (RFC 2033)")
+        try:
+            Proxies(values["proxies"] or ())
+        except ValueError as error:
+            self._wrong((*path, "proxies"), f"{error}: write addresses and networks such as 192.0.2.1, 2001:db8::/32")
         if not re.fullmatch(r"0?[0-7]{3}", values["socket_mode"] or ""):
             self._wrong((*path, "socket_mode"), f"is {values['socket_mode']!r}: write octal digits, such as 0660")
 

@@ -63,7 +63,7 @@ def tls_layer(
     try:
         tls = _TLS(start)
         if start.server_side:
-            yield from tls.check_alpn(start.alpn, start.deadline)
+            yield from tls.check_alpn(start)
         answer = yield from tls.handshake(start.deadline)
     except GeneratorExit:
         session.close()
@@ -137,10 +137,10 @@ class _TLS:
         _prepare(start.context, start.server_side)
         self._object = start.context.wrap_bio(self._incoming, self._outgoing, start.server_side, start.server_hostname)
 
-    def check_alpn(self, spoken: tuple[str, ...], deadline: float | None) -> Generator[Operation[Any], Any, None]:
-        """Read the ClientHello, and turn away a client that asks for other protocols than `spoken`: OpenSSL
+    def check_alpn(self, start: StartTLS) -> Generator[Operation[Any], Any, None]:
+        """Read the ClientHello, and turn away a client that asks for other protocols than are spoken here: OpenSSL
         as `ssl` sets it up goes on without one, which lets a browser talk to us (ALPACA)."""
-        hello = b""
+        hello, spoken, deadline = start.received, start.alpn, start.deadline
         while (offered := offered_protocols(hello)) is None:
             data = yield Recv(deadline)
             if not data:

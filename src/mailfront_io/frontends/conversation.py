@@ -81,6 +81,10 @@ class Conversation(ABC, Generic[M]):
         machine, session, recv, now = self.machine, self.session, self._recv, self._now
         next_event, data_to_send, receive_data = machine.next_event, machine.data_to_send, machine.receive_data
         handlers = self._handlers
+        if session.received:
+            session.bytes_in += len(session.received)
+            receive_data(session.received)
+            session.received = b""
         while not self._over:
             event = next_event()
             if event is NEED_DATA:

@@ -16,8 +16,11 @@ async def handshake(session: Session, deadline: float, alpn: tuple[str, ...] = (
     assert session.tls_context is not None
     session.log("Starting TLS handshake")
     deadline = min(session.clock.monotonic() + HANDSHAKE_SECONDS, deadline)
+    received, session.received = session.received, b""
     try:
-        facts = await StartTLS(session.tls_context, server_side=True, deadline=deadline, alpn=alpn)
+        facts = await StartTLS(
+            session.tls_context, server_side=True, deadline=deadline, alpn=alpn, received=received
+        )
     except (TLSFailed, ConnectionLost, DeadlineExceeded) as error:
         why = "timed out" if isinstance(error, DeadlineExceeded) else str(error) or "connection lost"
         session.log(f"TLS handshake failed: {why}")
