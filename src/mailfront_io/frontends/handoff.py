@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from errno import ENOENT
 
 from mailfront_io.auth.store import Identity
+from mailfront_io.child_environment import child_environment
 from mailfront_io.children import HandOff, Ids, SpawnFailed
 from mailfront_io.mailboxes.location import open_directory, user_location
 from mailfront_io.ops import DeadlineExceeded, Thread
@@ -46,7 +47,7 @@ async def hand_off(
     try:
         return await HandOff(
             arguments,
-            {**session.exported_env(), **await _places(session, identity), **(environment or {})},
+            {**child_environment(session), **await _places(session, identity), **(environment or {})},
             first=first,
             directory=identity.directory or None,
             ids=ids,
