@@ -156,18 +156,33 @@ class Caller:
     def run_all(self, chain: Chain) -> Answer:
         """Call a chain to its end, whatever its hooks answer; the first error, or None. For ``reset``,
         which leaves nobody out."""
-        if not chain.calls and not self._debug:
-            return None
-        return self._run_all(chain)
-
-    async def _run_all(self, chain: Chain) -> Response | None:
+        if self._debug:
+            return self._run_all_on(chain, 0, None, None)
         refusal: Response | None = None
+        for position, (hooks, hook) in enumerate(chain.calls):
+            try:
+                response = hook()
+            except Exception as error:
+                response = self.failed(hooks, error)
+            if response is None:
+                continue
+            if type(response) is not Response:
+                return self._run_all_on(chain, position, response, refusal)
+            if response.code >= 400 and refusal is None:
+                refusal = response
+        return refusal
+
+    async def _run_all_on(
+        self, chain: Chain, start: int, begun: Any, refusal: Response | None
+    ) -> Response | None:
+        """`run_all` from the hook at `start` on; `begun`: as in `_run_on`."""
         if self._debug:
             self._session.log(f"Debug: Calling plugin hook: {chain.name}")
-        for hooks, hook in chain.calls:
+        for hooks, hook in chain.calls[start:]:
             if self._debug:
                 self._session.log(f"Debug: Calling plugin: {hooks.name}")
-            answer = self.call(hooks, hook)
+            answer = self._settle(hooks, begun) if begun is not None else self.call(hooks, hook)
+            begun = None
             response = answer if answer is None or type(answer) is Response else await answer
             if response is not None and response.refuses:
                 refusal = refusal or response

@@ -101,6 +101,8 @@ class Lua(Plugin):
 
     def helo(self, host: str, capabilities: list[str]) -> Response | None:
         """``helo(host, capabilities)``: the lines of EHLO so far, each with a line feed."""
+        if self._script is None:
+            return None
         lines = "".join([line + "\n" for line in capabilities])
         response, new = self._call("helo", _encode(host), _encode(lines))
         if new is not None:
@@ -117,21 +119,23 @@ class Lua(Plugin):
 
     def data_start(self, spool: Spool | None) -> Response | None:
         """``data_start(fd)``: the spool's descriptor, -1 without one."""
-        return self._call("data_start", _descriptor(spool))[0]
+        return self._call("data_start", _descriptor(spool))[0] if self._script is not None else None
 
     def data_block(self, data: bytes) -> Response | None:
         """``data_block(data)``."""
-        return self._call("data_block", data)[0]
+        return self._call("data_block", data)[0] if self._script is not None else None
 
     def message_end(self, spool: Spool | None) -> Response | None:
         """``message_end(fd)``."""
-        return self._call("message_end", _descriptor(spool))[0]
+        return self._call("message_end", _descriptor(spool))[0] if self._script is not None else None
 
     def reset(self) -> Response | None:
         """``reset()``."""
-        return self._call("reset")[0]
+        return self._call("reset")[0] if self._script is not None else None
 
     def _path(self, hook: str, path: Path) -> Response | None:
+        if self._script is None:
+            return None
         parameters = "\0".join(path.parameters)
         response, new = self._call(hook, _encode(path.address), _encode(parameters))
         if new is not None:
@@ -140,8 +144,7 @@ class Lua(Plugin):
 
     def _call(self, hook: str, *arguments: Value) -> tuple[Response | None, str | None]:
         script = self._script
-        if script is None:
-            return None, None
+        assert script is not None
         return self._answer(lambda: script.call(hook, *arguments))
 
     def _answer(self, call: Callable[[], tuple[Value, Value, Value]]) -> tuple[Response | None, str | None]:

@@ -88,15 +88,15 @@ class Patterns(Plugin):
     def data_start(self, spool: Spool | None) -> Coroutine[Any, Any, None] | None:
         """Takes the patterns as they are now. A file that has changed is read in a thread."""
         self._patterns = None
+        path = self.session.getenv("PATTERNS")
+        if path is None:
+            return None
         self._rest = b""
         self._in_header = True
         self._behind_blank = False
         limit = parse_number(self.session.getenv("PATTERNS_LINEMAX")) or LINE_MAX
         self._line_max = min(limit, LARGEST_LINE_MAX)
         self._too_long = re.compile(rb"(\n[^\n]{%d})[^\n]+" % self._line_max)
-        path = self.session.getenv("PATTERNS")
-        if path is None:
-            return None
         self._patterns = PATTERNS.current(path)
         return self._load(path) if self._patterns is None else None
 
