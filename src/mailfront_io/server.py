@@ -282,7 +282,7 @@ def import_driver(driver: str) -> ModuleType:
 
 
 def _missing(driver: str, error: ModuleNotFoundError) -> ConfigurationError:
-    extra = {"uvloop": "fast", "anyio": driver}.get(error.name or "", driver)
+    extra = "fast" if error.name == "uvloop" else driver
     return ConfigurationError(f"the {driver} driver needs the package {error.name}: pip install 'mailfront[{extra}]'")
 
 
