@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from mailfront_io.auth.store import Identity
 from mailfront_io.backends import qmail
 from mailfront_io.backends.qmail import TEXTS, refusal
 from mailfront_io.child_environment import LONGEST, child_environment
-from mailfront_io.children import SpawnFailed
+from mailfront_io.children import HandOff, SpawnFailed
+from mailfront_io.frontends.handoff import hand_off
 from mailfront_io.ops import Connection
 from mailfront_io.session import Session
 from mailfront_io.testing import (
@@ -219,3 +221,13 @@ def test_a_server_passes_on_what_is_usual_named_or_the_sessions() -> None:
 def test_values_that_no_honest_setting_has_stay_behind() -> None:
     bad = {"A": "1\nB=2", "C": "\x1b[2J", "D": "x" * (LONGEST + 1), "": "e", "F=": "f", "G\n": "g", "OK": "é"}
     assert child_environment(session(bad)) == {"OK": "é"}
+
+
+def test_programs_behind_a_login_get_the_same() -> None:
+    known = session({"PATH": "/bin", "AUTH_STORE": "x", "API_TOKEN": "t"}, {"TCPREMOTEIP": "::1"})
+    known.log_in(Identity("joe", uid=1000, gid=1000))
+    coroutine = hand_off(known, ["imapd"], b"")
+    operation = coroutine.send(None)
+    coroutine.close()
+    assert isinstance(operation, HandOff)
+    assert operation.environment == {"PATH": "/bin", "TCPREMOTEIP": "::1", "USER": "joe", "UID": "1000", "GID": "1000"}
