@@ -114,6 +114,14 @@ class Peer:
         as `context` says. Throws `TLSFailed`, `DeadlineExceeded`, `ConnectionLost`; close the peer then."""
         return PeerStartTLS(self, context, server_hostname, deadline)
 
+    def is_quiet(self) -> bool:
+        """Whether the other side is still there and has said nothing more, as far as is known now. Otherwise what it
+        has said is lost: close the peer. For one that was idle for a while."""
+        try:
+            return not self.closed and self.stream.read() is None
+        except (ConnectionLost, TLSFailed):
+            return False
+
     def close(self, last: bytes = b"") -> None:
         """Close it; for the second time to no effect. `last` is sent before, a QUIT for instance, and inside TLS
         close_notify, if there is room for it."""

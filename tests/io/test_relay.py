@@ -270,6 +270,26 @@ def test_a_kept_connection_that_the_server_has_closed_is_replaced() -> None:
         assert served(played) == [UP, UP]
 
 
+@pytest.mark.parametrize("offers", [("PIPELINING",), ("PIPELINING", "CHUNKING")])
+def test_h63_an_answer_too_many_acknowledges_nothing(offers: tuple[str, ...]) -> None:
+    """It would be taken for the answer to MAIL, and that to RCPT for the answer to the message."""
+    answers = b"250 2.0.0 one\r\n"
+    first = takes(answer=answers)
+    if "CHUNKING" in offers:
+        first = [WaitFor(b"RCPT"), b"250 ok\r\n250 ok\r\n", WaitFor(b"BDAT"), answers]
+    scripts = iter([[*hello(*offers), *first, b"250 2.0.0 extra\r\n", STALL], [*hello(), *takes()]])
+    relay = Relay()
+    assert relay.answers([*sends(), *sends()], {UP: lambda: next(scripts)}) == ["250 2.0.0 one", OK]
+
+
+def test_a_kept_connection_breaks_when_it_is_used_and_is_replaced() -> None:
+    scripts = iter([[*hello(), *takes(), WaitFor(b"MAIL"), RESET], [*hello(), *takes()]])
+    relay = Relay()
+    played = relay.play([*sends(), *sends()], {UP: lambda: next(scripts)})
+    assert played.output.count(b"Ok: queued") == 2 and served(played) == [UP, UP]
+    assert any("Connection lost before the answer to MAIL" in line for line in relay.log)
+
+
 def test_a_kept_connection_is_not_used_when_it_was_idle_for_long() -> None:
     scripts = iter([[*hello(), *takes(), WaitFor(b"QUIT\r\n")], [*hello(), *takes()]])
     played = Relay().play([*sends(), Advance(IDLE_SECONDS + 1), *sends()], {UP: lambda: next(scripts)})

@@ -122,6 +122,6 @@ def test_what_was_acknowledged_is_there(driver: str, victim: str, tmp_path: Path
         assert message == body(number).replace(b"\r\n", b"\n"), f"message {number} is not whole"
         found[number] = found.get(number, 0) + 1
     assert acknowledged - set(found) == set()
-    assert len(acknowledged) > 5 * ROUNDS, "the load was no load"
+    assert len(acknowledged) > ROUNDS, "the load was no load"
     twice = sum(count > 1 for count in found.values())
     print(f"{driver}, {victim}: {len(acknowledged)} acknowledged, {len(found)} there, {twice} more than once")

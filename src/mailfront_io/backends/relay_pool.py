@@ -1,8 +1,9 @@
 """Connections to the next servers, kept between messages: a service's pool lends each to one transaction at a time.
 
-A connection that lies idle may be closed by the server at any moment, and nothing tells us before we use it. So none
-is asked whether it lives (a NOOP would cost a round trip for each message): where a lent one fails before the end of
-the message went out, the server cannot have taken it, and it is sent again over a new one.
+A connection that lies idle may be closed by the server at any moment. One on which something has come meanwhile, an
+end, a 421, an answer too many, is not used again. None is asked whether it lives (a NOOP would cost a round trip for
+each message): where a lent one fails before the end of the message went out, the server cannot have taken it, and it is
+sent again over a new one.
 """
 
 import weakref
@@ -65,7 +66,15 @@ class Pool:
         weakref.finalize(self, _close_all, self._idle)
 
     def take(self, server: Server, now: float) -> UpstreamConnection | None:
-        """The connection to `server` that was used last, if there is one; those idle for too long are closed."""
+        """The connection to `server` that was used last, if there is one that was silent since; those idle for too
+        long are closed."""
+        while (found := self._youngest(server, now)) is not None:
+            if found.peer.is_quiet():
+                return found
+            found.close()
+        return None
+
+    def _youngest(self, server: Server, now: float) -> UpstreamConnection | None:
         found = None
         with self._lock:
             stale = [connection for connection in self._idle if connection.is_stale(now)]
