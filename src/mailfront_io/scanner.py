@@ -25,7 +25,7 @@ class Refused(Exception):
     """The scanner said that it cannot scan this message; the text is what it said."""
 
 
-class Line:
+class ScannerConnection:
     """One connection to a scanner, each step with its deadline. `answer_seconds`: for every wait for its answer;
     `send_seconds`: for every block that it is to take."""
 
@@ -95,7 +95,7 @@ class Scanner:
             raise self._cannot(self._failed, f"${name}_PORT is {said!r}, which is no port: write 1 to 65535")
         return [(host, port) for host in map(str.strip, (self._setting("HOST") or "").split(",")) if host]
 
-    async def ask(self, scan: Callable[[Line], Awaitable[T]]) -> T:
+    async def ask(self, scan: Callable[[ScannerConnection], Awaitable[T]]) -> T:
         """What `scan` returns at the first address where it does not fail. It fails by raising `ProtocolError`,
         `ConnectionLost`, `DeadlineExceeded` or `Refused`. Raises `CheckFailed`."""
         addresses = self._addresses()
@@ -114,7 +114,7 @@ class Scanner:
                 raise self._cannot(self._failed, "; ".join([*failures, _words(error)])) from None
             with peer:
                 try:
-                    return await scan(Line(peer, self._session, usual / 1000, sending))
+                    return await scan(ScannerConnection(peer, self._session, usual / 1000, sending))
                 except (ProtocolError, ConnectionLost, DeadlineExceeded, Refused) as error:
                     failures.append(f"{_shown(peer.address)}: {_words(error)}")
                     tried.append(peer.address)

@@ -1,7 +1,7 @@
 """clamav: refuses messages in which ClamAV's daemon finds something."""
 
 from mailfront_io.plugin import Kind, Plugin, Response, Setting
-from mailfront_io.scanner import Line, Refused, Scanner
+from mailfront_io.scanner import Refused, Scanner, ScannerConnection
 from mailfront_io.spool import Spool
 from mailfront_proto.clamd import ClamdClient, Scanned, Verdict
 from mailfront_proto.errors import RemoteProtocolError
@@ -44,19 +44,19 @@ class ClamAV(Plugin):
         if scanner.is_too_large(spool):
             self.session.log(TOO_LARGE)
             return None
-        return await scanner.ask(lambda line: self._scan(line, spool))
+        return await scanner.ask(lambda connection: self._scan(connection, spool))
 
-    async def _scan(self, line: Line, spool: Spool) -> Response | None:
+    async def _scan(self, connection: ScannerConnection, spool: Spool) -> Response | None:
         client = ClamdClient(newline=True)
         client.scan()
         for block in spool.blocks():
             client.send_body(block)
-            await line.send(client.data_to_send())
+            await connection.send(client.data_to_send())
         client.end_of_body()
-        await line.send(client.data_to_send())
+        await connection.send(client.data_to_send())
         try:
             while (event := client.next_event()) is NEED_DATA:
-                data = await line.recv()
+                data = await connection.recv()
                 client.receive_data(data) if data else client.receive_eof()
         except RemoteProtocolError as error:
             text = error.received.decode("utf-8", "surrogateescape")

@@ -3,7 +3,7 @@
 import re
 
 from mailfront_io.plugin import Kind, Plugin, Response, Setting
-from mailfront_io.scanner import Line, Refused, Scanner
+from mailfront_io.scanner import Refused, Scanner, ScannerConnection
 from mailfront_io.spool import Spool
 from mailfront_proto.pull import NEED_DATA
 from mailfront_proto.spamd import Body, ConnectionClosed, ResponseEnd, SpamdClient
@@ -51,25 +51,25 @@ class SpamAssassin(Plugin):
         if scanner.is_too_large(spool):
             self.session.log(TOO_LARGE)
             return None
-        await scanner.ask(lambda line: self._process(line, spool))
+        await scanner.ask(lambda connection: self._process(connection, spool))
         text = self.session.getenv("SPAMD_REJECT")
         return Response(554, text or SPAM) if text is not None and _is_spam(spool) else None
 
-    async def _process(self, line: Line, spool: Spool) -> None:
+    async def _process(self, connection: ScannerConnection, spool: Spool) -> None:
         # To the version that the original names spamd answers without a length, so that an answer which was cut off
         # looks like a whole one.
         client = SpamdClient("1.2" if self.session.profile.name == "compat" else "1.5")
         client.request("PROCESS", spool.size, user=self.session.getenv("SPAMD_USER") or "")
         for block in spool.blocks():
             client.send_body(block)
-            await line.send(client.data_to_send())
+            await connection.send(client.data_to_send())
         client.end_of_body()
-        await line.send(client.data_to_send())
-        await line.send_eof()
+        await connection.send(client.data_to_send())
+        await connection.send_eof()
         with spool.another() as new:
             while not isinstance(event := client.next_event(), ResponseEnd):
                 if event is NEED_DATA:
-                    data = await line.recv()
+                    data = await connection.recv()
                     client.receive_data(data) if data else client.receive_eof()
                 elif isinstance(event, Body):
                     new.write(event.data)
