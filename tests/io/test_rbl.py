@@ -199,6 +199,17 @@ def test_names_of_addresses(env: Mapping[str, str], name: str) -> None:
     assert blocked(played) == [b"451 4.3.0 Blocked: Because"]
 
 
+def test_a_proxy_speaks_for_another_client() -> None:
+    """XCLIENT: the lists are asked for the client, and what they said of the proxy counts no more."""
+    env = {**BLACK, "XCLIENT_HOSTS": "192.0.2.7"}
+    mail = b"EHLO x\r\nMAIL FROM:<a@b>\r\n"
+    for listed, client, expected in (("9.2.0.192", "192.0.2.9", 451), (HERE, "192.0.2.8", 250)):
+        front = Front("rbl", "accept", env=env)
+        outside = Outside(dns={(f"{listed}.bl.example", "TXT"): [b"Because"]})
+        said: list[Action] = [b"EHLO x\r\n", b"XCLIENT ADDR=%s\r\n" % client.encode(), mail + b"QUIT\r\n", EOF]
+        assert codes(front.play(said, outside=outside).output) == [220, 250, 220, 250, expected, 221]
+
+
 def test_without_dnspython_it_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mailfront_io.plugins.rbl.find_spec", lambda name: None)
     service_from_line(["smtp", "discard", "rbl"], {}, print)
