@@ -9,7 +9,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.stamp
 DOCS   := $(VENV)/.stamp-docs
 
-.PHONY: help venv run test test-long lint fuzz bench docs peers ci-peers clean
+.PHONY: help venv run test test-long lint fuzz bench docs dist peers ci-peers clean
 
 help:
 	@echo 'make run         the server with its development defaults (ARGS=... for more arguments)'
@@ -18,6 +18,7 @@ help:
 	@echo 'make lint        ruff, mypy and the import contracts alone'
 	@echo 'make fuzz        the fuzz harnesses (ARGS=... is passed on)'
 	@echo 'make bench       the benchmarks (ARGS=... is passed on)'
+	@echo 'make dist        wheel and source distribution, into dist'
 	@echo 'make docs        the manual, into docs/_build/html'
 	@echo 'make peers       installs the Debian programs that the peer tests talk to (root)'
 	@echo 'make clean       removes .venv and everything generated'
@@ -59,6 +60,11 @@ bench: $(STAMP)
 docs: $(DOCS)
 	@$(PY) -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
 	@echo 'The manual is in docs/_build/html/index.html'
+
+dist: $(STAMP)
+	@$(PY) -m pip install --quiet --group dist
+	@$(PY) -m build --outdir dist . >/dev/null
+	@ls dist
 
 peers:
 	@sh tests/peers/install.sh
