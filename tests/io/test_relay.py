@@ -277,7 +277,8 @@ def test_h63_an_answer_too_many_acknowledges_nothing(offers: tuple[str, ...]) ->
     first = takes(answer=answers)
     if "CHUNKING" in offers:
         first = [WaitFor(b"RCPT"), b"250 ok\r\n250 ok\r\n", WaitFor(b"BDAT"), answers]
-    scripts = iter([[*hello(*offers), *first, b"250 2.0.0 extra\r\n", STALL], [*hello(), *takes()]])
+    more: list[Action] = [b"250 2.0.0 extra\r\n", WaitFor(b"RCPT"), b"250 ok\r\n250 ok\r\n", WaitFor(b"\r\n\r\n"), EOF]
+    scripts = iter([[*hello(*offers), *first, *more], [*hello(), *takes()]])
     relay = Relay()
     assert relay.answers([*sends(), *sends()], {UP: lambda: next(scripts)}) == ["250 2.0.0 one", OK]
 
