@@ -54,7 +54,7 @@ class ServerMachine(Generic[E]):
     def data_to_send(self) -> bytes:
         """Drain what is to be written to the peer; b"" when there is nothing."""
         data = b"".join(self._output)  # of one piece no copy
-        self._output.clear()
+        self._output = []
         self._output_size = 0
         return data
 
