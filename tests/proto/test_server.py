@@ -243,6 +243,8 @@ class Model:
             self.recipients += accepted
             if answer >= 500:
                 return self._refuse_recipient([answer])
+        elif verb == "DATA" and not accepted:
+            self._drop()  # who refuses the message has dropped its envelope
         elif verb == "AUTH":
             self.authenticated = accepted
             if not accepted:
