@@ -65,7 +65,7 @@ def run(driver: Driver, protocol: str, backend: str, said: bytes, program: bytes
         (protocol, backend, "accept"),
         {**FACTS, **settings, "PATH": "/usr/bin:/bin", "MAILFRONT_PROFILE": profile},
         make,
-        (*greeting, Send(said), Act.FIN),
+        (*greeting, Send(said, cut=1 << 20), Act.FIN),
         Outcome(b"", (), "", {}),
     )
     if isinstance(driver, Scripted) and backend == "qmail":
