@@ -4,7 +4,7 @@ with the reason why not yet. `test_rows.py` checks that none is left out.
 H01-H07  end of data and smuggling                     test_end_of_data.py
 H08-H12  BDAT, and earlier rows where a message comes in chunks; H70 XCLIENT  test_extensions.py
 H13-H15  what follows it                               test_end_of_data.py
-H16-H18  long lines, big messages                      test_size.py
+H16-H19  long lines, big messages                      test_size.py
 H20-H24  slow, silent, many, broken peers              test_size.py
 H25-H30  order and verdicts                            test_state.py
 H31-H34  STARTTLS                                      test_state.py
@@ -31,9 +31,9 @@ H69      the PROXY protocol; H23 behind it             test_proxy.py
 """
 
 _TESTED = """
-H01 H02 H03 H04 H05 H06 H07 H08 H09 H10 H11 H12 H13 H14 H15 H16 H17 H18 H20 H21 H22 H23 H24 H25 H26 H27 H28 H29
+H01 H02 H03 H04 H05 H06 H07 H08 H09 H10 H11 H12 H13 H14 H15 H16 H17 H18 H19 H20 H21 H22 H23 H24 H25 H26 H27 H28 H29
 H30 H31 H32 H33 H70
-H34 H38 H39 H40 H41 H42 H43 H44 H45 H46 H47 H48 H49 H50 H51 H52 H53 H54 H55 H56 H57 H58 H59 H60 H61 H62 H64 H67
+H34 H35 H38 H39 H40 H41 H42 H43 H44 H45 H46 H47 H48 H49 H50 H51 H52 H53 H54 H55 H56 H57 H58 H59 H60 H61 H62 H64 H67
 H68 H81 H82 H83 H84 H85 H86 H87 H88 H89 H90 H91 H92 H93 H94
 H37 H63 H65 H66 H69 H72 H73 H74 H75 H76 H77 H78 H79 H80
 """

@@ -1,4 +1,4 @@
-"""Size, resources and time: H16 to H18, H20 to H24."""
+"""Size, resources and time: H16 to H24."""
 
 import tracemalloc
 from dataclasses import replace
@@ -108,6 +108,45 @@ DRIPS: dict[str, tuple[list[Action], bytes, float]] = {
     "in a message": ([ENVELOPE, b"DATA\r\n", WaitFor(b"354 ")], b"x", 601),
     "in a refused message": ([ENVELOPE, b"DATA\r\n", WaitFor(b"354 "), b"x" * 200], b"x", 601),
 }
+
+
+def test_h19_recipients_are_capped() -> None:
+    most = DEFAULT.limits.recipients
+    assert most is not None
+    wire = b"".join(b"RCPT TO:<b%d@example.org>\r\n" % number for number in range(most + 5))
+    output = Front("accept").say(b"EHLO x\r\nMAIL FROM:<a@example.net>\r\n" + wire + b"DATA\r\n")
+    replies = codes(output)[3:]
+    assert replies == [250] * most + [452] * 5 + [354]
+
+
+@pytest.mark.parametrize("command", [b"MAIL FROM:<a@example.net>", b"RCPT TO:<b@example.org>"])
+def test_h19_parameters_are_capped(command: bytes) -> None:
+    many = command + b"".join(b" X%d=1" % number for number in range(DEFAULT.limits.parameters + 1))
+    before = [] if command.startswith(b"MAIL") else [b"MAIL FROM:<a@example.net>\r\n"]
+    output = play(SMTPServer("mx.example.org"), [[HELLO, *before, many + b"\r\n"]]).output
+    assert output.splitlines()[-1].startswith(b"501 5.5.4")
+
+
+def test_h19_received_lines_are_capped() -> None:
+    def after(count: int) -> int:
+        message = b"Received: from x\r\n" * count + b"\r\n.\r\n"
+        return codes(Front("accept", "counters").say(ENVELOPE + b"DATA\r\n" + message))[-1]
+
+    assert after(99) == 250
+    assert after(101) == 554
+
+
+def test_h19_a_header_without_end_is_held_nowhere() -> None:
+    front = Front("accept", "counters", "add-received", "patterns", backend="echo")
+    script: list[Action] = [ENVELOPE, b"DATA\r\n", WaitFor(b"354 "), *[b"X: y\r\n" * 10000] * 100, b".\r\nQUIT\r\n"]
+    tracemalloc.start()
+    try:
+        output = front.play(script).output
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert codes(output)[-2:] == [250, 221]
+    assert peak < 1024 * 1024
 
 
 @pytest.mark.parametrize("where", DRIPS)

@@ -1,5 +1,6 @@
-"""TLS settings, the client role, browsers, ports, descriptors, numbers, facts: H84 to H86, H89, H91, H92, H94."""
+"""TLS settings, the client role, browsers, ports, descriptors, numbers, facts: H35, H84 to H86, H89, H91, H92, H94."""
 
+import contextlib
 import errno
 import resource
 import ssl
@@ -54,6 +55,30 @@ def check_turned_away(front: Front, script: list[Action]) -> None:
     assert played.result == 1 or isinstance(played.error, ssl.SSLError)
     assert b"250-" not in played.output[played.output.find(b"220 2.0.0 ") :] or b"220 2.0.0 " not in played.output
     assert not any("TLS handshake: " in line for line in front.log)
+
+
+def test_h35_session_tickets_are_bound_to_one_service(tmp_path: Path) -> None:
+    """One of our services takes no ticket of another, though both have the same certificate."""
+
+    def handshake(server: ssl.SSLContext, session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession | None]:
+        to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+        ours = server.wrap_bio(to_server, to_client, server_side=True)
+        theirs = client.wrap_bio(to_client, to_server, server_hostname="mx.example.org", session=session)
+        for _ in range(4):
+            for side in (theirs, ours):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    side.do_handshake()
+        ours.write(b"220 ready")  # with it come the tickets of TLS 1.3
+        assert theirs.read(100) == b"220 ready"
+        return bool(theirs.session_reused), theirs.session
+
+    getenv = {"TLS_CERTFILE": str(write_pem(tmp_path))}.get
+    one, other = server_context(getenv), server_context(getenv)
+    assert one is not None and other is not None
+    client = client_context()
+    _, ticket = handshake(one, None)
+    assert handshake(one, ticket)[0] is True
+    assert handshake(other, ticket)[0] is False
 
 
 @pytest.mark.parametrize("offered", [["h2"], ["http/1.1"], ["h2", "http/1.1"], ["imap"], ["ftp"]])
