@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from mailfront_io.auth.asking import asker_for
 from mailfront_io.auth.static import StaticStore
 from mailfront_io.auth.store import NOBODY, Asker, CredentialStore, Identity
 from mailfront_io.log import line_log
+from mailfront_io.ops import Connection
 from mailfront_io.plugin import Plugin, Response
-from mailfront_io.testing import EOF, Action, PeerTLS, WaitFor
+from mailfront_io.session import Session
+from mailfront_io.testing import EOF, Action, PeerTLS, WaitFor, run_script
 from mailfront_proto.cvm import Code, CVMRequest, CVMResponse, Fact, Verdict
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
 from mailfront_proto.sasl import (
@@ -478,3 +481,29 @@ def test_h51_in_every_profile(profile: str) -> None:
     server = Front("authenticate", "accept", credentials=Store(), env={**CLEAR, "MAILFRONT_PROFILE": profile})
     output = server.say(HELLO + plain(b"root", b"x") + plain(b"joe", b"x"))
     assert codes(output)[2:] == [501 if profile == "compat" else 535, 235]
+
+
+@pytest.mark.parametrize("in_server", [False, True])
+def test_h58_modules_of_a_server_get_what_is_of_cvm_and_no_other_secrets(in_server: bool) -> None:
+    settings = {
+        "PATH": "/bin",
+        "CVM_PWFILE_PATH": "/etc/pw",
+        "CVM_LOOKUP_SECRET": "shared",
+        "CVM_ODD": "a\nb",
+        "DATABASE_PASSWORD": "hidden",
+        "TLS_KEYFILE": "/etc/key",
+        "MYSQL_TCP_PORT": "3306",
+    }
+    asked: list[Asker] = []
+
+    async def run(connection: Connection) -> int:
+        facts = {"PROTO": "TCP", "TCPREMOTEIP": "192.0.2.1"} if in_server else None
+        asked.append(asker_for(Session(connection, settings, print, facts=facts), 90.0))
+        return 0
+
+    run_script(run, [])
+    [asker] = asked
+    of_cvm = {"PATH": "/bin", "CVM_PWFILE_PATH": "/etc/pw", "CVM_LOOKUP_SECRET": "shared"}
+    own = {"PROTO": "TCP", "TCPREMOTEIP": "192.0.2.1"} if in_server else {}
+    inherited = {} if in_server else {"TLS_KEYFILE": "/etc/key", "MYSQL_TCP_PORT": "3306"}
+    assert asker.program_environment == {**of_cvm, **own, **inherited}

@@ -47,7 +47,8 @@ def ask(
     answers: list[T] = []
 
     async def session(connection: Connection) -> int:
-        asker = Asker(connection.clock.monotonic() + 90, environment or {}, default_domain)
+        settings = environment or {}
+        asker = Asker(connection.clock.monotonic() + 90, settings, default_domain, {**settings, "PROGRAMS": "have it"})
         answers.append(await question(asker))
         return 0
 
@@ -331,7 +332,7 @@ def test_a_module_that_is_a_program(name: str) -> None:
     assert found == JOE
     [ran] = played.programs
     assert bytes(ran.received[0]) == CVMRequest(b"joe", b"mx.example", PENCIL, Secret(b"shared")).encode()
-    assert ran.spawn.environment == settings
+    assert ran.spawn.environment == {**settings, "PROGRAMS": "have it"}
     assert log_in(store, Outside(programs={"/bin/module": command(NO)})) is None
     refused_by_status = Program(pipes={1: [YES.encode(EMPTY), EOF]}, code=100)
     assert log_in(store, Outside(programs={"/bin/module": refused_by_status})) is None

@@ -93,8 +93,8 @@ class CVMStore(CredentialStore):
     """Asks modules. `passwords`, `responses`, `lookups`: which ones, comma lists of names, for passwords, for CRAM-MD5
     and for users without a password; empty: none. `login_only`: passwords come by LOGIN and not by PLAIN.
 
-    From the asker's settings: ``$CVM_ACCOUNT_SPLIT_CHARS``, ``$CVM_LOOKUP_SECRET``, ``$CVM_RANDOM_BYTES``; modules that
-    are programs get all of its settings. Raises `ValueError` for a name that names nothing.
+    From the asker's settings: ``$CVM_ACCOUNT_SPLIT_CHARS``, ``$CVM_LOOKUP_SECRET``, ``$CVM_RANDOM_BYTES``. Raises
+    `ValueError` for a name that names nothing.
     """
 
     def __init__(
@@ -145,7 +145,9 @@ def lookup(account: bytes, domain: bytes, asker: Asker) -> tuple[CVMRequest, Ask
     environment = asker.environment
     secret = environment.get("CVM_LOOKUP_SECRET", environment.get("LOOKUP_SECRET"))
     if secret is None:
-        asker = Asker(asker.deadline, {**environment, "CVM_LOOKUP_SECRET": ""}, asker.default_domain)
+        empty = {"CVM_LOOKUP_SECRET": ""}
+        programs = {**asker.program_environment, **empty}
+        asker = Asker(asker.deadline, {**environment, **empty}, asker.default_domain, programs)
     return CVMRequest(account, domain, secret=Secret(secret.encode()) if secret else None), asker
 
 
@@ -177,7 +179,7 @@ async def _ask_command(module: Module, request: CVMRequest, packet: bytes, asker
     """The request on its standard input, the answer on its standard output, and its exit status."""
     assert isinstance(module.address, str)
     deadline = asker.deadline
-    with await Spawn([module.address], asker.environment, writes=[0], reads=[1], deadline=deadline) as child:
+    with await Spawn([module.address], asker.program_environment, writes=[0], reads=[1], deadline=deadline) as child:
         stdin, stdout = child.pipes[0], child.pipes[1]
         done = await Exchange({stdin: packet}, {stdout: MAX_PACKET + 1}, deadline)
         status = await child.wait(deadline)

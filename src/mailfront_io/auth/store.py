@@ -60,13 +60,14 @@ class Asker:
     """For whom a store is asked.
 
     `deadline`: a reading of the session's ``clock.monotonic()`` by which it must have answered; None: no limit.
-    `environment`: the session's settings, for stores that run programs. `default_domain`: the domain of a login name
-    that has none, for stores that split names.
+    `environment`: the session's settings. `default_domain`: the domain of a login name that has none, for stores that
+    split names. `program_environment`: what programs find that a store starts.
     """
 
     deadline: float | None = None
     environment: Mapping[str, str] = MappingProxyType({})
     default_domain: str = ""
+    program_environment: Mapping[str, str] = MappingProxyType({})
 
 
 NOBODY: Final = Asker()

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable
 
 from mailfront_io import durable
-from mailfront_io.auth.store import Asker, StoreUnavailable
+from mailfront_io.auth.asking import asker_for
+from mailfront_io.auth.store import StoreUnavailable
 from mailfront_io.mailboxes.location import Location, open_directory, open_subdirectory, user_location
 from mailfront_io.ops import DeadlineExceeded, Thread
 from mailfront_io.plugin import Backend, Kind, Response, Setting
@@ -100,7 +101,7 @@ class Maildir(Backend):
         store = self.session.credentials
         if store is None:
             return MISSING
-        asker = Asker(self.session.clock.monotonic() + LOOKUP_SECONDS, self.session.exported_env())
+        asker = asker_for(self.session, self.session.clock.monotonic() + LOOKUP_SECONDS)
         try:
             for name in (address, address.rpartition("@")[0]):
                 identity = await store.look_up(name, asker) if name else None

@@ -15,8 +15,9 @@ by the machines.
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from mailfront_io.auth.asking import asker_for
 from mailfront_io.auth.offer import may_expose_passwords, offer
-from mailfront_io.auth.store import Asker, Identity, StoreUnavailable
+from mailfront_io.auth.store import Identity, StoreUnavailable
 from mailfront_io.calling import Bounded
 from mailfront_io.ops import DeadlineExceeded, Sleep
 from mailfront_io.session import Session, parse_number
@@ -123,7 +124,7 @@ async def _ask(machine: TakesKeys, event: Request, session: Session) -> Identity
     if store is None:
         raise StoreUnavailable("none is configured")
     default_domain = (session.local_host or "unknown") if is_command(event) else ""
-    asker = Asker(session.clock.monotonic() + STORE_SECONDS, session.exported_env(), default_domain)
+    asker = asker_for(session, session.clock.monotonic() + STORE_SECONDS, default_domain)
     match event:
         case FindKeys():
             machine.supply_keys(await store.find_keys(event.username, event.hash_name, asker))

@@ -1,7 +1,8 @@
 """cvm-validate: recipients that a credential validation module does not know are refused."""
 
+from mailfront_io.auth.asking import asker_for
 from mailfront_io.auth.cvm import Module, ask_modules, lookup, parse_modules
-from mailfront_io.auth.store import Asker, StoreUnavailable
+from mailfront_io.auth.store import StoreUnavailable
 from mailfront_io.plugin import CheckFailed, Kind, Plugin, Response, Setting
 from mailfront_io.session import Path, Session
 from mailfront_proto.cvm import Verdict
@@ -36,7 +37,7 @@ class CVMValidate(Plugin):
             return None
         if self._parsed[0] != names:
             self._parsed = (names, parse_modules(names))
-        asker = Asker(session.clock.monotonic() + LOOKUP_SECONDS, session.exported_env())
+        asker = asker_for(session, session.clock.monotonic() + LOOKUP_SECONDS)
         if not account:
             return UNKNOWN
         request, asker = lookup(_octets(account), _octets(domain), asker)

@@ -2,6 +2,7 @@
 
 import re
 
+from mailfront_io.auth.asking import asker_for
 from mailfront_io.auth.store import Asker, CredentialStore, StoreUnavailable
 from mailfront_io.calling import Bounded
 from mailfront_io.ops import DeadlineExceeded
@@ -50,7 +51,7 @@ class Validate(Plugin):
             raise CheckFailed(UNAVAILABLE, "$AUTH_STORE is not set")
         until = session.clock.monotonic() + LOOKUP_SECONDS
         names = [f"{local_part}@{domain}", *([local_part] if listed else [])]
-        asker = Asker(until, session.exported_env())
+        asker = asker_for(session, until)
         try:
             known = await Bounded("the credential store", _is_known(self._store, names, asker), until)
         except StoreUnavailable as error:
