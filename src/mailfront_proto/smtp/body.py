@@ -33,7 +33,7 @@ def decode_whole(data: bytes, lf: bool) -> bytes | None:
     when it begins with a dot, or when not every CR and LF in it is part of a CRLF: then `DotDecoder` has to say what it
     is. (It would say the same of all others.)"""
     text = _convert(data[:-3], lf) if data[0] != _DOT else None
-    return text and text.replace(b"\n.", b"\n")
+    return text and _unstuff(text, lf)
 
 
 def _convert(piece: bytes, lf: bool) -> bytes | None:
@@ -46,6 +46,11 @@ def _convert(piece: bytes, lf: bool) -> bytes | None:
         return text if text.count(b"\n") == len(piece) - len(text) == piece.count(b"\r\n") else None
     bare = piece.replace(b"\r\n", b"")
     return None if b"\r" in bare or b"\n" in bare else piece
+
+
+def _unstuff(text: bytes, lf: bool) -> bytes:
+    """Lines with the ends that `_convert` has given them, without their stuffed dots."""
+    return text.replace(b"\n.", b"\n") if lf else text.replace(b"\r\n.", b"\r\n")
 
 
 class LineDecoder:
@@ -75,7 +80,7 @@ class LineDecoder:
         """A piece without half a line end, by the policy; `dotted`: there may be dots to unstuff."""
         text = _convert(piece, self._lf)
         if text is not None:
-            unstuffed = text.replace(b"\n.", b"\n") if dotted else text
+            unstuffed = _unstuff(text, self._lf) if dotted else text
             self.size += len(piece) - (len(text) - len(unstuffed))
             return unstuffed
         self.has_bare_line_ends = True
