@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mailfront_io.auth.offer import SETTINGS as OFFER_SETTINGS
+from mailfront_io.child_environment import CHILD_ENVIRONMENT
 from mailfront_io.frontends.imap import IMAPFrontend
 from mailfront_io.login_service import LoginService
 from mailfront_io.ops import Session as SessionCoroutine
@@ -33,6 +34,7 @@ SETTINGS = (
     Setting("OUTBOX", Kind.TEXT, "Courier's outbox, told as XCOURIEROUTBOX"),
     Setting("IMAP_MOVE_EXPUNGE_TO_TRASH", Kind.NUMBER, "not 0: the program has XMAGICTRASH"),
     Setting("MAILDIR_ROOT", Kind.DIRECTORY, "the users' maildirs, each by the name of its user: told as MAILDIR"),
+    CHILD_ENVIRONMENT,
     Setting("SETUP_ENV", Kind.TEXT, "dovecot: MAIL, MAILBOX and MAILDIR in the form that Dovecot reads"),
     Setting("AUTH_TIMEOUT", Kind.NUMBER, "seconds that a client may be idle before its login", "600 (compat: 1200)"),
     Setting("AUTH_SESSION_TIMEOUT", Kind.NUMBER, "seconds until the login must be done", "600 (compat: no limit)"),

@@ -74,8 +74,11 @@ class Qmail(Backend):
         Setting("QMAILQUEUE", Kind.TEXT, "the program, by its path, or below the directory", "bin/qmail-queue"),
         Setting("QMAILHOME", Kind.DIRECTORY, "the directory that it is started in", "/var/qmail"),
         Setting("QMAILQUEUE_TIMEOUT", Kind.NUMBER, "seconds until it is killed", str(QUEUE_SECONDS)),
-        Setting("QQERRMSG_N", Kind.TEXT, "what is said when it exits with N, 51 for instance", "a text for each code"),
         CHILD_ENVIRONMENT,
+        *(
+            Setting(f"QQERRMSG_{code}", Kind.TEXT, f"what is said when it exits with {code}", text)
+            for code, text in TEXTS.items()
+        ),
     )
 
     async def data_start(self, spool: Spool | None) -> Response | None:
