@@ -41,7 +41,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _HELO_NAME: Final = re.compile(r"\S+[ \t]*\Z")
 
 # The lines that nearly every client sends. A parameter, whatever it is, is for the general way. (Case is ignored where
-# it matters only: the addresses would be gone through at half the speed.)
+# it matters only: addresses would be gone through more slowly.)
 _SENDER_LINE: Final = re.compile(b"(?i:MAIL) ((?i:FROM):<(" + COMMON_ADDRESS + b"|)>)\r\n").match
 _RECIPIENT_OR_DATA_LINE: Final = re.compile(b"(?:(?i:RCPT) ((?i:TO):<(" + COMMON_ADDRESS + b")>)|(?i:DATA))\r\n").match
 _LONGEST_USUAL_LINE: Final = len("MAIL FROM:<>\r\n") + MAX_COMMON_ADDRESS
