@@ -1,6 +1,7 @@
 """POP3 clients that are not ours against each of our drivers: in clear, with STLS, in TLS from the start. What they
 fetch is compared byte for byte, and so is what is left of the maildir."""
 
+import base64
 import poplib
 import smtplib
 import ssl
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import scramp
 
 from mailfront_io.demo import make_certificate
+from mailfront_io.tls import server_context, server_end_point
 from tests.peers.programs import program
 from tests.serving import SECONDS, environment, serving
 
@@ -298,3 +301,29 @@ def test_what_was_sent_by_smtp_is_fetched_over_pop3(running: str, tmp_path: Path
             client.pass_(password)
             assert client.stat() == (3, sum(len(message) + message.count(b"\n") for message in found))
             client.quit()
+        binding = server_end_point(server_context({"TLS_CERTFILE": str(tmp_path / "data" / "certificate.pem")}.get))
+        for name, tls in (("SCRAM-SHA-256", False), ("SCRAM-SHA-256-PLUS", True)):
+            for right in (False, True):
+                bound = ("tls-server-end-point", binding) if tls else None
+                scram = scramp.ScramClient([name], "demo", password if right else "wrong", channel_binding=bound)
+                with closing(poplib.POP3("localhost", pop3, timeout=SECONDS)) as client:
+                    if tls:
+                        client.stls(context)
+                    if right:
+                        log_in_by(scram, name, client)
+                        assert client.stat()[0] == 3
+                    else:
+                        with pytest.raises(poplib.error_proto, match="Authentication failed"):
+                            log_in_by(scram, name, client)
+
+
+def log_in_by(scram: scramp.ScramClient, name: str, client: poplib.POP3) -> None:
+    """The exchange, as RFC 5034 carries it."""
+
+    def say(command: str, message: str) -> str:
+        line: bytes = client._shortcmd(command + base64.b64encode(message.encode()).decode())  # type: ignore[attr-defined]
+        return base64.b64decode(line.removeprefix(b"+").strip()).decode() if line.startswith(b"+ ") else ""
+
+    scram.set_server_first(say(f"AUTH {name} ", scram.get_client_first()))
+    scram.set_server_final(say("", scram.get_client_final()))
+    say("", "")
