@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 SETTINGS = (
     Setting("TLS_CERTFILE", Kind.TEXT, "PEM file with the certificate chain; unset: no TLS"),
     Setting("TLS_KEYFILE", Kind.TEXT, "PEM file with the private key", "the file of TLS_CERTFILE"),
+    Setting(
+        "TLS_SNI_DIRECTORY",
+        Kind.DIRECTORY,
+        "files NAME.pem, chain and key, for clients that ask for the host NAME; *.example.org.pem for one more label",
+        "one certificate for all",
+    ),
     Setting("TLS_IMMEDIATE", Kind.FLAG, "the handshake comes first (SMTPS); otherwise STARTTLS is offered"),
     Setting(
         "TLS_PRIORITY",
@@ -55,18 +61,29 @@ _CERTIFICATES: "WeakKeyDictionary[ssl.SSLContext, bytes]" = WeakKeyDictionary()
 """The certificates (DER) of the contexts that were made here: of what OpenSSL has loaded it tells nothing."""
 
 
+_NAMED: "WeakKeyDictionary[ssl.SSLContext, dict[str, ssl.SSLContext]]" = WeakKeyDictionary()
+"""The contexts of ``$TLS_SNI_DIRECTORY``, by the context that they belong to and host name."""
+
+
 def server_context(getenv: Callable[[str], str | None]) -> "ssl.SSLContext | None":
     """The context for a server; None when ``$TLS_CERTFILE`` is unset. TLS 1.2 at least, no compression, no
     renegotiation. Raises `TLSSettingError` with the variable, the file and the remedy."""
     certfile = getenv("TLS_CERTFILE")
     if not certfile:
         return None
+    context = _context(certfile, getenv("TLS_KEYFILE") or certfile, getenv)
+    directory = getenv("TLS_SNI_DIRECTORY")
+    if directory:
+        _add_names(context, directory, getenv)
+    return context
+
+
+def _context(certfile: str, keyfile: str, getenv: Callable[[str], str | None]) -> "ssl.SSLContext":
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    keyfile = getenv("TLS_KEYFILE") or certfile
     try:
         context.load_cert_chain(certfile, keyfile, password=_no_password)
     except _EncryptedKey as error:
@@ -111,6 +128,40 @@ def server_context(getenv: Callable[[str], str | None]) -> "ssl.SSLContext | Non
                 f"TLS error parsing DH params: {error.strerror or error}",
             ) from error
     return context
+
+
+def _add_names(default: "ssl.SSLContext", directory: str, getenv: Callable[[str], str | None]) -> None:
+    """Let `default` give the certificates in `directory` to clients that ask for them by name, and its own to others.
+    They are all loaded now: what clients ask for fills no cache."""
+    import os
+
+    try:
+        files = sorted(name for name in os.listdir(directory) if name.endswith(".pem"))
+    except OSError as error:
+        raise TLSSettingError(
+            f"$TLS_SNI_DIRECTORY: {directory}: {error.strerror}: name a directory of files NAME.pem",
+            "TLS init failed: Error while reading file.",
+        ) from error
+    paths = {name.removesuffix(".pem").lower(): os.path.join(directory, name) for name in files}
+    try:
+        _NAMED[default] = {name: _context(path, path, getenv) for name, path in paths.items()}
+    except TLSSettingError as error:
+        text = str(error).partition(": ")[2]
+        raise TLSSettingError(f"$TLS_SNI_DIRECTORY: {text}", error.log_line) from error
+
+    def choose(tls: "ssl.SSLObject", name: str | None, context: "ssl.SSLContext") -> None:
+        tls.context = context_for(default, name)
+
+    default.sni_callback = choose
+
+
+def context_for(context: "ssl.SSLContext", name: str | None) -> "ssl.SSLContext":
+    """The one behind `context` whose certificate is for the host `name`; `context` itself if none is."""
+    named = _NAMED.get(context)
+    if named is None or name is None:
+        return context
+    host = name.lower().removesuffix(".")
+    return named.get(host) or named.get("*." + host.partition(".")[2]) or context
 
 
 def client_context(ca_file: str | None = None, *, verify: bool = True) -> "ssl.SSLContext":
@@ -174,11 +225,11 @@ _SIGNATURE_HASHES = {
 """The hash of a certificate's signature, by the object identifier (DER, hexadecimal) of its algorithm."""
 
 
-def server_end_point(context: "ssl.SSLContext | None") -> bytes:
+def server_end_point(context: "ssl.SSLContext | None", name: str | None = None) -> bytes:
     """The channel binding ``tls-server-end-point`` (RFC 5929 section 4) of a context that `server_context` has made:
-    the hash of its certificate. Empty where it is not defined: for Ed25519, say, whose signatures have no hash of
-    their own."""
-    certificate = _CERTIFICATES.get(context, b"") if context is not None else b""
+    the hash of the certificate that a client gets who asks for the host `name`. Empty where it is not defined: for
+    Ed25519, say, whose signatures have no hash of their own."""
+    certificate = _CERTIFICATES.get(context_for(context, name), b"") if context is not None else b""
     hash_name = _SIGNATURE_HASHES.get(_signature_algorithm(certificate))
     if hash_name is None:
         return b""

@@ -1,4 +1,5 @@
-"""TLS settings, the client role, browsers, ports, descriptors, numbers, facts: H35, H84 to H86, H89, H91, H92, H94."""
+"""TLS settings, the client role, browsers, ports, descriptors, numbers, facts: H35, H36, H84 to H86, H89, H91, H92,
+H94."""
 
 import contextlib
 import errno
@@ -15,12 +16,12 @@ from mailfront_io.server import parse_address
 from mailfront_io.session import parse_number
 from mailfront_io.settings import ConfigurationError
 from mailfront_io.testing import EOF, Action, PeerTLS, WaitFor
-from mailfront_io.tls import server_context
+from mailfront_io.tls import TLSSettingError, context_for, server_context, server_end_point
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.sasl import PlainClient
 from mailfront_proto.secret import Secret
 from mailfront_proto.smtp.client import SMTPClient
-from tests.certificates import client_context, write_pem
+from tests.certificates import certificate, client_context, write_pem
 from tests.front import ENVELOPE, Front, codes
 from tests.hostile.every import COMPAT, HELLO, codes_of, split_outcome
 
@@ -79,6 +80,43 @@ def test_h35_session_tickets_are_bound_to_one_service(tmp_path: Path) -> None:
     _, ticket = handshake(one, None)
     assert handshake(one, ticket)[0] is True
     assert handshake(other, ticket)[0] is False
+
+
+def asked_for(context: ssl.SSLContext, name: str) -> str:
+    """The host name in the certificate that a client gets who asks for `name`."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context()
+    client.check_hostname = False
+    ours = context.wrap_bio(to_server, to_client, server_side=True)
+    theirs = client.wrap_bio(to_client, to_server, server_hostname=name)
+    for _ in range(4):
+        for side in (theirs, ours):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    certificate = theirs.getpeercert()
+    assert certificate is not None
+    return certificate["subjectAltName"][0][1]  # type: ignore[return-value]
+
+
+def test_h36_names_that_clients_ask_for_choose_a_certificate_and_fill_no_cache(tmp_path: Path) -> None:
+    names = tmp_path / "names"
+    names.mkdir()
+    for host in ("mail.example.net", "*.example.com"):
+        certificate(host).private_key_and_cert_chain_pem.write_to_path(str(names / f"{host}.pem"))
+    context = server_context({"TLS_CERTFILE": str(write_pem(tmp_path)), "TLS_SNI_DIRECTORY": str(names)}.get)
+    assert context is not None
+    assert asked_for(context, "MAIL.example.net") == "mail.example.net"
+    assert asked_for(context, "a.example.com") == "*.example.com"
+    for name in ("mx.example.org", "a.b.example.com", "example.com", "x.mail.example.net"):
+        assert asked_for(context, name) == "mx.example.org"
+    known = context_for(context, None)
+    for number in range(10_000):
+        assert context_for(context, f"host{number}.example") is known
+    assert asked_for(context, "host1.example") == "mx.example.org"
+    assert server_end_point(context, "mail.example.net") != server_end_point(context, "other.example.net")
+    (names / "broken.pem").write_text("nothing")
+    with pytest.raises(TLSSettingError, match=r"^\$TLS_SNI_DIRECTORY: .*broken\.pem"):
+        server_context({"TLS_CERTFILE": str(write_pem(tmp_path)), "TLS_SNI_DIRECTORY": str(names)}.get)
 
 
 @pytest.mark.parametrize("offered", [["h2"], ["http/1.1"], ["h2", "http/1.1"], ["imap"], ["ftp"]])

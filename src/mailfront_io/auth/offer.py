@@ -78,7 +78,7 @@ def channel_bindings(session: Session) -> dict[str, bytes]:
         return {}
     from mailfront_io.tls import server_end_point
 
-    binding = server_end_point(session.tls_context)
+    binding = server_end_point(session.tls_context, session.tls.sni)
     return {"tls-server-end-point": binding} if binding else {}
 
 
