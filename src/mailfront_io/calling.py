@@ -38,13 +38,18 @@ BACKEND_HOOKS = (*PLUGIN_HOOKS, "data_end")
 
 
 class Chain:
-    """One hook of all plugins that have it, in order."""
+    """One hook of all plugins that have it, in order: `calls` with whose it is, `hooks` without."""
 
-    __slots__ = ("calls", "name")
+    __slots__ = ("calls", "hooks", "name")
 
     def __init__(self, name: str, calls: Sequence[tuple[Hooks, Hook]]) -> None:
         self.name = name
         self.calls = calls
+        self.hooks = [hook for _, hook in calls]
+
+    def owner(self, hook: Hook) -> Hooks:
+        """Whose hook it is."""
+        return self.calls[self.hooks.index(hook)][0]
 
 
 class Plan:
@@ -113,15 +118,15 @@ class Caller:
         if not chain.calls:
             return None
         kept: Response | None = None
-        for position, (hooks, hook) in enumerate(chain.calls):
+        for hook in chain.hooks:  # nothing but the call, for each plugin that has no opinion
             try:
                 response = hook(*arguments)
             except Exception as error:
-                response = self.failed(hooks, error)
+                response = self.failed(chain.owner(hook), error)
             if response is None:
                 continue
             if type(response) is not Response:
-                return self._run_on(chain, arguments, position, response, kept)
+                return self._run_on(chain, arguments, chain.hooks.index(hook), response, kept)
             if response.code >= 400 or response.final:
                 return response
             if kept is None:
@@ -159,15 +164,15 @@ class Caller:
         if self._debug:
             return self._run_all_on(chain, 0, None, None)
         refusal: Response | None = None
-        for position, (hooks, hook) in enumerate(chain.calls):
+        for hook in chain.hooks:
             try:
                 response = hook()
             except Exception as error:
-                response = self.failed(hooks, error)
+                response = self.failed(chain.owner(hook), error)
             if response is None:
                 continue
             if type(response) is not Response:
-                return self._run_all_on(chain, position, response, refusal)
+                return self._run_all_on(chain, chain.hooks.index(hook), response, refusal)
             if response.code >= 400 and refusal is None:
                 refusal = response
         return refusal

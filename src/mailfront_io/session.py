@@ -50,7 +50,8 @@ class Path:
     @property
     def domain(self) -> str:
         """What stands behind the last ``@``; empty when there is none."""
-        return self.address.rpartition("@")[2] if "@" in self.address else ""
+        _, at, domain = self.address.rpartition("@")
+        return domain if at else ""
 
     def __repr__(self) -> str:
         return f"Path({self.address!r}, {self.parameters!r})"

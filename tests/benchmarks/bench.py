@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks import core, delivery, packages, pop3, relay, scripts, servers, targets
+from tests.benchmarks import chain, core, delivery, packages, pop3, relay, scripts, servers, targets
 from tests.benchmarks.measure import (
     Failed,
     Load,
@@ -57,6 +57,7 @@ LOADS: dict[str, Callable[[], Load]] = {
     "S1src": lambda: SmtpSourceLoad(at_once=20, per_connection=1),
     "R1": lambda: ScriptedLoad(scripts.one_message(scripts.SMALL), at_once=20, units=1),
     "S2": lambda: ScriptedLoad(scripts.many_lock_step(), _S2_AT_ONCE, scripts.PER_CONNECTION),
+    "S2ten": lambda: ScriptedLoad(scripts.many_lock_step(), _S2_AT_ONCE, scripts.PER_CONNECTION),
     "S2src": lambda: SmtpSourceLoad(at_once=_S2_AT_ONCE, per_connection=scripts.PER_CONNECTION),
     "S2Q": lambda: ScriptedLoad(scripts.many_envelope_pipelined(), _S2_AT_ONCE, scripts.PER_CONNECTION),
     "S2P": lambda: ScriptedLoad(scripts.many_all_pipelined(), _S2_AT_ONCE, scripts.PER_CONNECTION),
@@ -138,6 +139,8 @@ class Bench:
             kinds = pop3.kinds(self.scratch, case.name, {kind.name for kind in self.kinds})
         elif case.name in packages.PROTOCOLS:
             kinds = packages.kinds(case.name, {kind.name for kind in self.kinds})
+        elif case.name == chain.CASE:
+            kinds = chain.kinds({kind.name for kind in self.kinds})
         elif case.name in delivery.BACKENDS:
             kinds = delivery.kinds(case.name, self.scratch, {kind.name for kind in self.kinds})
         rates: dict[str, delivery.DurableLoad] = {}

@@ -3,12 +3,12 @@
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.benchmarks import targets
-from tests.benchmarks.targets import C_MAILFRONT, DRIVERS, MEMORY_TARGETS, POSTFIX, RATIO_TARGETS, Case, Unit
+from tests.benchmarks.targets import ALONE, C_MAILFRONT, DRIVERS, MEMORY_TARGETS, POSTFIX, RATIO_TARGETS, Case, Unit
 
 # From the unit of a measurement (CPU seconds of a message, a megabyte, a start; kB) to the one shown.
 SCALE = {
@@ -78,7 +78,7 @@ class Report:
         elif case.unit is Unit.CONNECTION:
             value, limit = result.median, MEMORY_TARGETS[case.name].get(server)
         else:
-            value, limit = result.ratio(row.get(C_MAILFRONT)), RATIO_TARGETS[case.name].get(server)
+            value, limit = result.ratio(_base(row, server)), RATIO_TARGETS[case.name].get(server)
         return None if value is None or limit is None else (value, limit, value <= limit)
 
     @property
@@ -141,7 +141,8 @@ class Report:
         if verdict is not None:
             number, limit, met = verdict
             mark = _mark(f"≤ {_figure(limit)}", met)
-            ratio = "" if case.unit is Unit.CONNECTION else f"{_figure(number)} × C, "
+            base = "alone" if server + ALONE in self.results[case.name] else "C"
+            ratio = "" if case.unit is Unit.CONNECTION else f"{_figure(number)} × {base}, "
             return f"{value}; {ratio}{mark}"
         to_c = result.ratio(self.results[case.name].get(C_MAILFRONT))
         return value if to_c is None or server == C_MAILFRONT else f"{value}; {_figure(to_c)} × C"
@@ -191,6 +192,11 @@ class Report:
             "missed": self.missed,
             "notes": self.notes,
         }
+
+
+def _base(row: Mapping[str, Result], server: str) -> Result | None:
+    """What `server` is held against."""
+    return row.get(server + ALONE) or row.get(C_MAILFRONT)
 
 
 def _line(cells: Sequence[str]) -> str:

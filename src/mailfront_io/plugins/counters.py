@@ -47,7 +47,10 @@ class Counters(Plugin):
         """Begins a transaction. What was assigned for the last one counts no more, except for MAXMSGS: of the limits
         of a session the smallest holds."""
         self.session.numbers["maxdatabytes"] = 0
-        self._read_limits()
+        if self._read_at == self.session.settings_changed:
+            self._set_limits()
+        else:
+            self._read_limits()
         self._recipients = 0
         self._bytes = 0
         self._header = b"\n"
@@ -61,8 +64,13 @@ class Counters(Plugin):
             self._read_at, smallest = session.settings_changed, session.smallest_number
             self._data_bytes, self._max_messages = smallest("DATABYTES"), smallest("MAXMSGS")
             self._max_recipients, self._max_hops = smallest("MAXRCPTS"), smallest("MAXHOPS") or DEFAULT_HOPS
-        numbers = session.numbers
-        numbers["maxdatabytes"] = _smaller(numbers.get("maxdatabytes", 0), self._data_bytes)
+            self._set_limits()
+        elif session.numbers.get("maxdatabytes") != self._limit:  # another plugin has lowered, raised or removed it
+            self._set_limits()
+
+    def _set_limits(self) -> None:
+        numbers = self.session.numbers
+        self._limit = numbers["maxdatabytes"] = _smaller(numbers.get("maxdatabytes", 0), self._data_bytes)
         numbers["maxrcpts"] = self._max_recipients
         numbers["maxmsgs"] = _smaller(numbers.get("maxmsgs", 0), self._max_messages)
         numbers["maxhops"] = self._max_hops
