@@ -1,7 +1,8 @@
 """SMTP (RFC 5321) and LMTP (RFC 2033), both roles, as machines without I/O.
 
-The server role begins at `SMTPServer`, the client role at `SMTPClient`. The client's names are imported when they
-are first used: a server that is started for each connection has no use for them.
+The server role begins at `SMTPServer`, the client role at `SMTPClient`. The machines are imported when they are
+first used: programs that are started for each connection have no use for the client, nor those of other protocols for
+the server.
 """
 
 from typing import TYPE_CHECKING
@@ -35,7 +36,6 @@ from mailfront_proto.smtp.events import (
 from mailfront_proto.smtp.parameters import BodyType, MailOptions, Notify, RecipientOptions, Return
 from mailfront_proto.smtp.profile import COMPAT, DEFAULT, Limits, LineEnds, Profile
 from mailfront_proto.smtp.replies import Reply
-from mailfront_proto.smtp.server import SMTPServer
 from mailfront_proto.smtp.states import State
 
 if TYPE_CHECKING:
@@ -54,8 +54,10 @@ if TYPE_CHECKING:
         ReplyReceived,
         Stage,
     )
+    from mailfront_proto.smtp.server import SMTPServer
 
-_CLIENT_MODULES = {
+_LATER = {
+    "SMTPServer": "server",
     "Capabilities": "capabilities",
     "SMTPClient": "client",
     **dict.fromkeys(
@@ -81,9 +83,9 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         from importlib import import_module
 
-        if name not in _CLIENT_MODULES:
+        if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_CLIENT_MODULES[name]}"), name)
+        value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
         globals()[name] = value
         return value
 
