@@ -7,6 +7,7 @@ import pytest
 
 if TYPE_CHECKING:
     from mailfront_io.testing import Front, VirtualClock
+    from mailfront_io.testing_server import MailServer, MemoryMailServer
 
 
 @pytest.fixture
@@ -39,3 +40,21 @@ def virtual_clock() -> "VirtualClock":
     from mailfront_io.testing import VirtualClock
 
     return VirtualClock()
+
+
+@pytest.fixture
+def mail_server() -> "Iterator[MailServer]":
+    """A real SMTP server on a free port, which keeps what it gets: `mailfront_io.testing_server.MailServer`."""
+    from mailfront_io.testing_server import MailServer
+
+    with MailServer() as server:
+        yield server
+
+
+@pytest.fixture
+def memory_mail_server() -> "Iterator[MemoryMailServer]":
+    """The same without ports or threads: ``memory_mail_server.smtp()`` is an `smtplib.SMTP`."""
+    from mailfront_io.testing_server import MemoryMailServer
+
+    with MemoryMailServer() as server:
+        yield server
