@@ -16,7 +16,7 @@ def mailfront() -> "Iterator[Callable[..., Front]]":
     those of `mailfront_io.testing.Front`.
 
     A hook that raises, hangs or answers nonsense is a 451 to the client, which a test may take for the plugin's own. So
-    the test fails that has one, unless it asks for it with ``faults=True``.
+    the test fails that has one, unless it asks for it with ``faults=True``, as one of a check that cannot be made does.
     """
     from mailfront_io.testing import Front
 

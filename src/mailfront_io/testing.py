@@ -218,7 +218,7 @@ class Front:
     `backend`: likewise, and by default one that keeps every message in `messages`. `settings`: the settings, and the
     facts of the connection if they are not to be `CONNECTION`. `protocol`: ``smtp``, ``lmtp``, ``qmtp`` or ``qmqp``.
     `credentials`: the store, else the one that ``AUTH_STORE`` names. `log` collects the lines of the log; `faults` are
-    those that tell of a hook that has raised, hung or answered nonsense.
+    those that tell of a hook that has raised (a `CheckFailed` with a reason, too), hung or answered nonsense.
     """
 
     def __init__(
