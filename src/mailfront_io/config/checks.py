@@ -105,7 +105,7 @@ def _secret_files(listener: ListenerConfig) -> Iterator[tuple[str, str]]:
     if certificate := environment.get("TLS_CERTFILE"):
         yield "key", environment.get("TLS_KEYFILE") or certificate
     kind, _, name = environment.get("AUTH_STORE", "").partition(":")
-    if kind in ("sqlite", "static", "passwd", "tokens"):
+    if kind in ("sqlite", "static", "passwd"):
         yield "store", name
     for variable, path in environment.items():
         if variable.endswith("PASSWORD_FILE"):

@@ -66,7 +66,7 @@ LOG: Final = (
 )  # fmt: skip
 
 STORE: Final = (
-    Key("kind", Type.TEXT, "what it is", None, ("sqlite", "passwd", "static", "cvm", "tokens"), required=True),
+    Key("kind", Type.TEXT, "what it is", None, ("sqlite", "passwd", "static", "cvm"), required=True),
     Key("name", Type.TEXT, "its file; of cvm: the modules", required=True),
 )
 
