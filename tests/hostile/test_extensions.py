@@ -382,13 +382,13 @@ def test_h93_parameters_are_read_in_linear_time(start: str, unit: str) -> None:
         words = [start + unit * size]
         best = 1e9
         for _ in range(3):
-            begin = time.perf_counter()
+            begin = time.thread_time()
             with contextlib.suppress(ParameterError):
                 kind.parse(words)
-            best = min(best, time.perf_counter() - begin)
+            best = min(best, time.thread_time() - begin)
         return best
 
-    assert cost(16_000) < 32 * cost(2_000) + 0.005
+    assert cost(16_000) < 32 * cost(2_000) + 0.02
 
 
 # -- XCLIENT ---------------------------------------------------------------------------------------------
