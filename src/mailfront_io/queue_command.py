@@ -1,7 +1,9 @@
 """``mailfront queue``: the files that the backend queuedir has written, listed, shown, and handed on to a program."""
 
 import argparse
+import errno
 import os
+import signal
 import sys
 import time
 from typing import NoReturn
@@ -26,8 +28,8 @@ deliver starts PROGRAM once for each file, the oldest first, with the message on
 reads the envelope from descriptor 1: "F" sender NUL, "T" recipient NUL for each recipient, NUL. With --sendmail it gets
 "-f SENDER -- RECIPIENT..." behind its arguments instead. Its exit code 0 means that it has the message: the file is
 removed then, and stays otherwise. A file is locked meanwhile, so deliver may run twice at once, or from cron every
-minute; one file is handed on by one of them. If the machine stops between the exit code and the removal, the next
-run hands the message on again.
+minute; one file is handed on by one of them. SIGTERM and SIGINT stop it behind the file that it is at. If it is killed,
+or the machine stops, between the exit code and the removal, the next run hands the message on again.
 
 For instance:
 
@@ -101,7 +103,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     )
     parsed.add_argument("directory", metavar="DIR")
     parsed.add_argument("program", metavar="PROGRAM", help="the program, and its arguments")
-    parsed.add_argument("arguments", metavar="ARGUMENT", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parsed.add_argument("arguments", metavar="", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser.parse_args(words)
 
 
@@ -181,35 +183,59 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _deliver(arguments: argparse.Namespace) -> int:
+    stopped: list[int] = []
+    before = {
+        number: signal.signal(number, lambda received, _: stopped.append(received))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        return _deliver_until(stopped, arguments)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _deliver_until(stopped: list[int], arguments: argparse.Namespace) -> int:
+    """Hand files on until there is something in `stopped`."""
     paths = files_of(arguments.directory)
-    handed_on = left = 0
+    handed_on = left = others = 0
     for number, path in enumerate(paths, 1):
-        with taken(path) as descriptor:
-            if descriptor is None:
-                continue
-            why = _hand_on(arguments, descriptor)
-            if why is None:
-                remove(path)
+        if stopped:
+            break
+        try:
+            with taken(path) as descriptor:
+                if descriptor is None:
+                    others += 1
+                    continue
+                why = _hand_on(arguments, descriptor)
+                if why is None:
+                    remove(path)
+        except NotQueued as error:
+            why = str(error)
         if why is None:
             handed_on += 1
         else:
             left += 1
         if why is not None or not arguments.quiet:
             _say(f"{number}/{len(paths)} {os.path.basename(path)}: {why or 'handed on'}")
-    if not arguments.quiet or left:
-        _say(f"{handed_on} handed on, {left} left, {len(paths) - handed_on - left} taken by others")
-    return EX_LEFT if left else 0
+    untried = len(paths) - handed_on - left - others
+    if not arguments.quiet or left or untried:
+        stop = f", {untried} not tried: stopped by a signal" if untried else ""
+        _say(f"{handed_on} handed on, {left} left, {others} taken by others{stop}")
+    return EX_LEFT if left or untried else 0
 
 
 def _hand_on(arguments: argparse.Namespace, descriptor: int) -> str | None:
-    """Hand a file on; why it is left, or None."""
+    """Hand a file on; why it is left, or None. Raises `NotQueued`; `OSError`: no file can be handed on."""
     form = Form.SENDMAIL if arguments.sendmail else Form.QMAIL_QUEUE
     program = [arguments.program, *arguments.arguments]
+    queued = read_envelope(descriptor)
     try:
-        queued = read_envelope(descriptor)
         code = hand_on(descriptor, queued, program, form, arguments.timeout, os.environ)
-    except NotQueued as error:
-        return str(error)
+    except OSError as error:
+        if error.errno != errno.E2BIG:
+            raise
+        return f"{len(queued.recipients)} recipients are too many for arguments: use a program that reads the envelope"
     if code is None:
         return "the program was killed, it took too long" if arguments.sendmail else refusal(TIMED_OUT).text
     if code < 0:

@@ -22,7 +22,7 @@ MAX_ENVELOPE = 16 * 1024 * 1024
 
 
 class NotQueued(Exception):
-    """The file is no queuedir file; the text says why."""
+    """The file is no queuedir file, or cannot be read; the text says why."""
 
 
 @record(frozen=True)
@@ -37,13 +37,13 @@ class Queued:
 
 
 def read_envelope(descriptor: int) -> Queued:
-    """Read the envelope of an open file. Raises `NotQueued`, `OSError`."""
+    """Read the envelope of an open file. Raises `NotQueued`."""
     data, at = b"", 0
     addresses: list[bytes] = []
     while True:
         end = data.find(b"\0", at)
         if end < 0:
-            block = os.pread(descriptor, 65536, len(data)) if len(data) < MAX_ENVELOPE else b""
+            block = _read(descriptor, len(data)) if len(data) < MAX_ENVELOPE else b""
             if not block:
                 raise NotQueued("it does not begin with an envelope")
             data += block
@@ -58,6 +58,13 @@ def read_envelope(descriptor: int) -> Queued:
     return Queued(sender, recipients, end + 1, os.fstat(descriptor).st_size - end - 1)
 
 
+def _read(descriptor: int, offset: int) -> bytes:
+    try:
+        return os.pread(descriptor, 65536, offset)
+    except OSError as error:
+        raise NotQueued(error.strerror) from error
+
+
 def files_of(directory: str) -> list[str]:
     """The paths of the queue's files, the oldest first. `directory`: a queue, whose files are in its ``new`` (or
     ``$QUEUEDIR_DEST``), or that directory itself. Raises `OSError`."""
@@ -70,12 +77,14 @@ def files_of(directory: str) -> list[str]:
 
 @contextmanager
 def taken(path: str) -> Iterator[int | None]:
-    """The file at `path`, open and locked, for the block; None: somebody else has it, or had it. Raises `OSError`."""
+    """The file at `path`, open and locked, for the block; None: somebody else has it, or had it. Raises `NotQueued`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         yield None
         return
+    except OSError as error:
+        raise NotQueued(error.strerror) from error
     try:
         yield descriptor if _lock(descriptor, path) else None
     finally:

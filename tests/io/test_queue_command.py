@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -139,6 +140,53 @@ def test_four_at_once_hand_on_each_file_once(queue: Path) -> None:
     taken = sorted(path.read_bytes() for path in (queue / "taken").glob("*.message"))
     assert taken == sorted(b"message %d" % number for number in range(60))
     assert list((queue / "queue/new").iterdir()) == []
+
+
+def test_a_file_that_cannot_be_read_or_said_holds_up_no_other(
+    queue: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipients = b"".join(b"%d@%s\0" % (number, b"x" * 240) for number in range(12_000))
+    put(queue, "1", b"a@b\0" + recipients + b"\0x")  # more than the arguments of a program may be
+    secret = put(queue, "2", b"a@b\0c@d\0\0x")
+    last = put(queue, "3", b"a@b\0c@d\0\0x")
+    real_open = os.open
+
+    def open_(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == str(secret):
+            raise PermissionError(13, "Permission denied", path)
+        return real_open(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr("mailfront_io.queue_files.os.open", open_)
+    assert queue_command.main(["deliver", "--sendmail", str(queue / "queue"), "/bin/true"]) == 1
+    assert capsys.readouterr().out == (
+        "1/3 1: 12000 recipients are too many for arguments: use a program that reads the envelope\n"
+        "2/3 2: Permission denied\n3/3 3: handed on\n1 handed on, 2 left, 0 taken by others\n"
+    )
+    assert not last.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_behind_the_file_that_it_is_at(queue: Path, number: signal.Signals) -> None:
+    for name in ("1", "2"):
+        put(queue, name, b"a@b\0c@d\0\0x")
+    os.mkfifo(queue / "begun")
+    os.mkfifo(queue / "go")
+    script = f"echo >{queue}/begun; read line <{queue}/go"
+    command = [str(MAILFRONT), "queue", "deliver", "--quiet", str(queue / "queue"), "/bin/sh", "-c", script]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        (queue / "begun").read_bytes()
+        process.send_signal(number)
+        (queue / "go").write_text("\n")
+        said = process.communicate(timeout=SECONDS)
+    assert said == (b"1 handed on, 0 left, 0 taken by others, 1 not tried: stopped by a signal\n", b"")
+    assert process.returncode == 1
+    assert [path.name for path in (queue / "queue/new").iterdir()] == ["2"]
+
+
+def test_what_is_no_file_is_named(queue: Path) -> None:
+    assert run("show", queue / "taken")[2] == (
+        f"mailfront queue: {queue}/taken: Is a directory: name a file of a queuedir\n"
+    )
 
 
 def test_help_teaches_and_usage_is_told(capsys: pytest.CaptureFixture[str]) -> None:
