@@ -62,8 +62,10 @@ def test_h93_patterns_are_linear_in_the_message(line: bytes, piece: int) -> None
     text = line * ((MEBIBYTE if piece >= 1000 else MEBIBYTE // 8) // len(line))
     fitting = (pattern for pattern in PATTERNS if b"[!" not in pattern and pattern != b"*b*")
     patterns = parse_patterns(b"".join(b"/%s\n:%s\n\\%s\n" % (pattern, pattern, pattern) for pattern in fitting))
-    plugin = Patterns(Session(Connection(VirtualClock()), {}, lambda line: None))
-    plugin.data_start(None)
+    plugin = Patterns(Session(Connection(VirtualClock()), {"PATTERNS": "/nonexistent"}, lambda line: None))
+    reading = plugin.data_start(None)
+    assert reading is not None
+    reading.close()
     plugin._patterns = patterns
 
     def search() -> None:
