@@ -15,6 +15,7 @@ PAGES = {
     "generate_imap_reference.py": "imap-reference.md",
     "generate_pop3_reference.py": "pop3-reference.md",
     "generate_qmtp_qmqp_reference.py": "qmtp-qmqp-reference.md",
+    "generate_security_rows.py": "security-rows.md",
     "generate_settings.py": "configuration.md",
     "generate_smtp_reference.py": "smtp-reference.md",
 }
