@@ -391,6 +391,17 @@ def test_an_endless_loop_is_451_and_the_session_lives(script: Path, source: str)
     assert tested.log.count("Lua error: 2 (too many instructions)") == 2
 
 
+@pytest.mark.parametrize(
+    "endless", ["while low < high do end", "while true do low:reverse() end", "while true do table.concat(all) end"]
+)
+def test_instructions_that_take_long_are_bounded_in_time(endless: str) -> None:
+    """As many of them as a call may use would take minutes."""
+    setup = "local a = 'a' for i = 1, 20 do a = a .. a end local low, high, all = a .. 'x', a .. 'y', {a, a, a, a}"
+    script = Script(f"{setup} {endless}".encode(), b"s", {}, library=True, instructions=2_000_000)
+    with pytest.raises(ScriptError, match="too much time"):
+        script.main()
+
+
 def test_instructions_are_a_setting(script: Path) -> None:
     source = "function sender() for i = 1, 200000 do end return 250, '2.0.0 done' end"
     assert last(front(script, source).say(HELO, MAIL, QUIT)) == b"250 2.0.0 done"

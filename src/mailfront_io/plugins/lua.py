@@ -45,8 +45,9 @@ class Lua(Plugin):
     plugins share. It is Lua 5.1. Of Lua's own library there are the basic functions but those that load code, and
     without patterns and repetition `string`, `table` and `math`; in the compat profile there is none of it.
 
-    A script has no way to Python, files or programs. One call may take `$LUA_INSTRUCTIONS`, and the values of a script
-    16 MiB. A script that has an error is logged and costs 451.
+    A script has no way to Python, files or programs. One call may take `$LUA_INSTRUCTIONS`, with a second of the
+    processor's time for each two million of them, and the values of a script 16 MiB. A script that has an error is
+    logged and costs 451.
     """
 
     name = "lua"

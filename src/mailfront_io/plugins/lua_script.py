@@ -3,10 +3,11 @@
 The state has no Python in it: functions of ours are behind Lua closures, they hand over strings and numbers only, and
 attributes of Python objects are denied. Of Lua's own library a script gets what `LIBRARY` names, in a table of its own.
 
-A script is bounded in instructions by a count hook, and in memory in two ways. The hook looks at what is used and stops
-the script at `MEMORY`. What grows faster than the hook can see meets the allocator's limit, `ALLOCATED`: far enough
-above, so that calls from and to Python, which Lua does not protect, never do. A script whose values stay above `MEMORY`
-is not called again.
+A script is bounded in instructions by a count hook, which looks at the processor's time, too: one instruction may work
+through megabytes of a string. In memory it is bounded in two ways. The hook looks at what is used and stops the script
+at `MEMORY`. What grows faster than the hook can see meets the allocator's limit, `ALLOCATED`: far enough above, so that
+calls from and to Python, which Lua does not protect, never do. A script whose values stay above `MEMORY` is not called
+again.
 """
 
 import math
@@ -22,6 +23,10 @@ ALLOCATED: Final = 4 * MEMORY
 STEP: Final = 1000
 """Instructions between two looks of the hook: about ten microseconds."""
 
+INSTRUCTIONS_PER_SECOND: Final = 2_000_000
+"""Of the processor's time: what a call may take is its instructions by this, and a second at least. Plain ones are
+fifty times as fast."""
+
 LIBRARY: Final[Mapping[str, str]] = {
     "": "assert error getmetatable ipairs next pairs pcall rawequal rawget rawset select setmetatable tonumber "
     "tostring type unpack",
@@ -29,7 +34,7 @@ LIBRARY: Final[Mapping[str, str]] = {
     "table": "concat remove",
     "math": "abs ceil floor fmod huge max min modf",
 }
-"""Functions that neither reach outside nor take longer than the hook can see: no patterns, no repetition."""
+"""Functions that neither reach outside nor take more than a few milliseconds: no patterns, no repetition."""
 
 Value = bytes | float | bool | None
 """What goes between Python and Lua; tables and functions of a script come as None."""
@@ -37,10 +42,10 @@ Value = bytes | float | bool | None
 _NUMBER: Final = re.compile(rb"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?\s*\Z")
 
 _SETUP: Final = b"""
-local memory, steps, step_size = ...
+local memory, steps, step_size, seconds = ...
 local pcall, error, type, count = pcall, error, type, collectgarbage
-local sethook, getinfo = debug.sethook, debug.getinfo
-local left, run, problem = 0, nil, nil
+local sethook, getinfo, clock = debug.sethook, debug.getinfo, os.clock
+local left, stop, run, problem = 0, 0, nil, nil
 
 local function used_up()
     if count("count") <= memory then return false end
@@ -52,6 +57,7 @@ end
 local function look()
     left = left - 1
     if left < 0 then problem = "too many instructions"
+    elseif clock() > stop then problem = "too much time"
     elseif not problem and used_up() then problem = "not enough memory" end
     if problem and getinfo(2, "f").func ~= run then
         sethook(look, "", 1)
@@ -60,7 +66,7 @@ local function look()
 end
 
 run = function(f, ...)
-    left, problem = steps, nil
+    left, stop, problem = steps, clock() + seconds, nil
     sethook(look, "", step_size)
     local ok, a, b, c = pcall(f, ...)
     sethook()
@@ -126,7 +132,7 @@ class Script:
         )
         steps = max(1, -(-instructions // STEP))
         self._run, offer, self._used_up, load, set_environment, set_metatable = self._lua.execute(
-            _SETUP, MEMORY // 1024, steps, STEP
+            _SETUP, MEMORY // 1024, steps, STEP, max(1.0, instructions / INSTRUCTIONS_PER_SECOND)
         )
         self._spent = False
         if source.startswith(b"#"):  # as the programs of Lua have it: the way to the interpreter
