@@ -1,6 +1,7 @@
 """``mailfront plugins``: what plugins there are, what each does, and a start for one of your own."""
 
 import argparse
+import keyword
 import re
 import sys
 from pathlib import Path
@@ -31,6 +32,9 @@ Exit code: 0 done, 1 there is no such plugin, or a file is there already, 64 wro
 """
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*\Z", re.ASCII)
+
+_IMPORTED = ("Front", "Kind", "Path", "Plugin", "Response", "Setting")
+"""Names in the files that are written."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -155,10 +159,13 @@ def write_new(name: str, directory: Path) -> str:
     module = name.replace("-", "_")
     if module in sys.stdlib_module_names or module in ("mailfront_io", "mailfront_proto", "new"):
         raise UsageError(f"{name!r} is the name of a module already: choose another")
+    class_name = "".join(part.capitalize() for part in module.split("_"))
+    if keyword.iskeyword(module) or class_name in _IMPORTED:
+        raise UsageError(f"{name!r} is a word of Python, or a name that the plugin imports: choose another")
     words = {
         "NAME": name.replace("_", "-"),
         "MODULE": module,
-        "CLASS": "".join(part.capitalize() for part in module.split("_")),
+        "CLASS": class_name,
         "SETTING": f"{module.upper()}_DOMAINS",
     }
     texts = {f"{module}.py": _PLUGIN, f"test_{module}.py": _TEST}

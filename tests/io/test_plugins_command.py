@@ -117,7 +117,8 @@ def test_nothing_is_overwritten(place: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "/x", "", "X", "1x", "a b", "a--b", "-", "a" * 41, "os", "new", "é", "a.b", "x\n"]
+    "name",
+    [*("../x", "/x", "", "X", "1x", "a b", "a--b", "-", "a" * 41, "os", "new", "é", "a.b", "x\n"), "class", "path"],
 )
 def test_names_that_are_none(place: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new", "--", name]) == 64
