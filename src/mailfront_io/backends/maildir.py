@@ -8,7 +8,7 @@ import errno
 import itertools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from mailfront_io import durable
 from mailfront_io.auth.asking import asker_for
@@ -60,6 +60,11 @@ class Maildir(Backend):
         Setting("MAILDIR_QUOTA", Kind.NUMBER, "bytes in a maildir at which it takes no more mail", "no limit"),
         Setting("AUTH_STORE", Kind.TEXT, "where recipients are looked up: KIND:NAME"),
     )
+
+    @classmethod
+    def configure(cls, environment: Mapping[str, str], log: Callable[[str], None]) -> None:
+        """Refuses a pattern that stands for nothing."""
+        _variables(environment.get("MAILDIR_PATH") or "")
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -140,20 +145,25 @@ class Maildir(Backend):
 
 def fill(pattern: str, address: str) -> Location | Response:
     """The maildir that ``$MAILDIR_PATH`` stands for. What is variable in it is a name, or a part of one, and leads
-    nowhere out of the directory that is not."""
-    if "%" not in pattern:
+    nowhere out of the directory that is not. Raises `ValueError` for a pattern that stands for nothing."""
+    variables = _variables(pattern)
+    if not variables:
         return Location(pattern)
     local, domain = address.rsplit("@", 1) if "@" in address else (address, "")
     values = {"u": fold(address), "n": fold(local), "d": fold(domain)}
-    used = {key: values[key] for key in _VARIABLE.findall(pattern) if key in values}
-    unknown = [key for key in _VARIABLE.findall(pattern) if key not in values]
-    if unknown:
-        raise ValueError(f"$MAILDIR_PATH: %{unknown[0]} is none of %u, %n and %d")
-    if any(not value or "/" in value for value in used.values()):
+    if any(not values[key] or "/" in values[key] for key in variables):
         return NO_MAILBOX
     root, slash, _ = pattern.partition("%")[0].rpartition("/")
     below = pattern[len(root + slash) :].rstrip("/")
     return Location(_VARIABLE.sub(lambda found: values[found[1]], below), root or (slash or "."))
+
+
+def _variables(pattern: str) -> list[str]:
+    variables: list[str] = _VARIABLE.findall(pattern)
+    unknown = [key for key in variables if key not in ("u", "n", "d")]
+    if unknown:
+        raise ValueError(f"$MAILDIR_PATH: %{unknown[0]} is none of %u, %n and %d: write one of them")
+    return variables
 
 
 _VARIABLE = re.compile("%(.?)", re.DOTALL)
