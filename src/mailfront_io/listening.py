@@ -70,8 +70,10 @@ def open_listener(
         return listener
     try:
         listener = _open_unix(address.host, mode) if address.kind == "unix" else _open_tcp(address.host, address.port)
+    except UnicodeError:  # of the encoding of host names
+        raise BadAddress(f"cannot listen on {named(address)}: this is no host name") from None
     except OSError as error:
-        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         raise BadAddress(f"cannot listen on {named(address)}: {why}") from None
     listener.setblocking(False)
     return listener
@@ -116,15 +118,19 @@ def named(address: ListeningAddress) -> str:
 
 
 def inherited_sockets(environment: Mapping[str, str]) -> dict[str, socket.socket]:
-    """The sockets that systemd has handed over (``$LISTEN_FDS``, ``$LISTEN_FDNAMES``; sd_listen_fds(3)), by name."""
+    """The sockets that systemd has handed over (``$LISTEN_FDS``, ``$LISTEN_FDNAMES``; sd_listen_fds(3)), by name: of
+    several with one name the second is NAME:2, and so on. What is no socket is left out."""
     count = environment.get("LISTEN_FDS", "")
-    if environment.get("LISTEN_PID") != str(os.getpid()) or not (count.isascii() and count.isdigit()):
+    known = count.isascii() and count.isdigit() and len(count) < 6
+    if environment.get("LISTEN_PID") != str(os.getpid()) or not known:
         return {}
     names = environment.get("LISTEN_FDNAMES", "").split(":")
     found: dict[str, socket.socket] = {}
     for number in range(int(count)):
         descriptor = FIRST_INHERITED + number
-        os.set_inheritable(descriptor, False)
         name = names[number] if number < len(names) and names[number] else f"{number + 1}"
-        found[name] = socket.socket(fileno=descriptor)
+        place = names[:number].count(name) + 1
+        with suppress(OSError):
+            os.set_inheritable(descriptor, False)
+            found[f"{name}:{place}" if place > 1 else name] = socket.socket(fileno=descriptor)
     return found

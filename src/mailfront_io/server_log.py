@@ -33,6 +33,11 @@ class ServerLog:
         else:
             self._line(text)
 
+    def close(self) -> None:
+        """Close the file; standard error stays. Sinks of sessions end with it, so this is for processes without any."""
+        if self._descriptor > 2:
+            os.close(self._descriptor)
+
     def session(self, listener: str, remote: str | None) -> Sink:
         """The sink of a new session at `listener`, with a client of that address."""
         if self._form == "original":

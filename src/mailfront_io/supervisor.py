@@ -54,7 +54,8 @@ RESTART_SECONDS = 1.0
 RETIRE = signal.SIGUSR2
 """Tells a worker to accept no more and to end with its last session."""
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
+"""In the order in which those that came at the same time are handled; several of one kind are one."""
 
 SocketKey = tuple[str, str]
 """The address of a socket; and, where the system chooses the port, the name of its listener."""
@@ -133,8 +134,8 @@ class Supervisor:
         config.server.update(self._overrides)
         problems: list[Problem] = []
         try:
-            log = open_log(config.log["format"], config.log["file"])
             user = find_user(config.server["user"], config.server["group"])
+            log = open_log(config.log["format"], config.log["file"])
         except OSError as error:
             text = f"{error.filename}: {error.strerror}: name a file that can be written"
             raise self._wrong("log.file", text) from None
@@ -142,6 +143,7 @@ class Supervisor:
             raise self._wrong("server.user", str(error)) from None
         _, problems = load(config.listeners, log)
         if problems:
+            log.close()
             raise WrongConfiguration(self._file, problems)
         for warning in dangers(config):
             log(f"{self._file}: {warning}")
@@ -158,9 +160,8 @@ class Supervisor:
                         address, mode=mode, inherited=self._inherited
                     )
         except BadAddress as error:
-            for key, opened in sockets.items():
-                if key not in open_sockets:
-                    opened.close()
+            _close_sockets(sockets, open_sockets)
+            log.close()
             raise self._wrong("listen", f"{error}: name another address, or stop who has it") from None
         generation = Generation(config, sockets, log, user)
         generation.missing = [(0.0, place) for place in range(max(1, config.server["workers"]))]
@@ -176,9 +177,12 @@ class Supervisor:
         notify(self._environment, "RELOADING=1\nMONOTONIC_USEC=" + str(time.monotonic_ns() // 1000))
         try:
             self._next = self._prepare(self._current.sockets)
-        except WrongConfiguration as error:
-            for problem in error.problems:
-                self._current.log(f"Reload: {error.file}:{problem.line}: {problem}")
+        except Exception as error:  # whatever it is, sessions go on
+            if isinstance(error, WrongConfiguration):
+                for problem in error.problems:
+                    self._current.log(f"Reload: {error.file}:{problem.line}: {problem}")
+            else:
+                reporter(self._current.log)(error)
             self._current.log("Reload: the old configuration stays")
             notify(self._environment, "READY=1")
             return
@@ -189,7 +193,7 @@ class Supervisor:
         for worker in self._next.workers:
             _kill(worker, signal.SIGTERM)
             self._retire(worker)
-        self._close_sockets(self._next, self._current)
+        self._close(self._next, self._current)
         self._next = None
 
     def _take_next(self) -> None:
@@ -199,19 +203,15 @@ class Supervisor:
         for worker in old.workers:
             _kill(worker, RETIRE)
             self._retire(worker)
-        self._close_sockets(old, self._current)
+        self._close(old, self._current)
         self._current.log(f"Reload: {self._file} is in force, {len(self._current.config.listeners)} listeners")
         notify(self._environment, "READY=1")
 
     @staticmethod
-    def _close_sockets(old: Generation, kept: Generation) -> None:
-        for key, opened in old.sockets.items():
-            if kept.sockets.get(key) is not opened:
-                path = key[0].removeprefix("unix:")
-                opened.close()
-                if path != key[0]:
-                    with suppress(FileNotFoundError):
-                        os.unlink(path)
+    def _close(old: Generation, kept: Generation | None = None) -> None:
+        """Close what `old` has, and `kept` has not."""
+        old.log.close()
+        _close_sockets(old.sockets, kept.sockets if kept is not None else {})
 
     # -- workers -----------------------------------------------------------------------------------------
 
@@ -220,16 +220,25 @@ class Supervisor:
         due = [entry for entry in generation.missing if entry[0] <= now]
         for entry in due:
             generation.missing.remove(entry)
-            generation.workers.append(self._fork(generation, entry[1]))
+            try:
+                generation.workers.append(self._fork(generation, entry[1]))
+            except OSError as error:  # no more processes, or descriptors
+                generation.log(f"Cannot start a worker: {error.strerror}: it is tried again")
+                generation.missing.append((now + RESTART_SECONDS, entry[1]))
 
     def _fork(self, generation: Generation, place: int) -> Worker:
         ready, ready_end = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._be_worker(generation, ready_end, parent)
+        # Until the child has handlers of its own a signal for it would be noted in the pipe that both have, as ours.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._be_worker(generation, ready_end, parent)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         os.close(ready_end)
         return Worker(pid, ready, place)
 
@@ -240,11 +249,11 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            for descriptor in (self._wake, self._wake_end):
-                os.close(descriptor)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's to handle
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             end_with_parent(parent)
-            serve_generation(generation, lambda: os.write(ready, b"."))
+            self._close_what_is_of_others(generation)
+            serve_generation(generation, lambda: os.write(ready, b"."), parent)
             code = 0
         except (WrongConfiguration, ConfigurationError) as error:
             generation.log(f"Fatal: {error}")
@@ -255,6 +264,18 @@ class Supervisor:
             with suppress(OSError, ValueError):
                 sys.stdout.flush()
             os._exit(code)
+
+    def _close_what_is_of_others(self, generation: Generation) -> None:
+        """In the child: an address that is listened on no more must not live on in workers that do not serve it."""
+        for descriptor in (self._wake, self._wake_end):
+            os.close(descriptor)
+        for other in filter(None, (self._current, self._next)):
+            for worker in other.workers:
+                if worker.ready is not None:
+                    os.close(worker.ready)
+            for key, opened in other.sockets.items():
+                if generation.sockets.get(key) is not opened:
+                    opened.close()
 
     def _retire(self, worker: Worker) -> None:
         if worker.ready is not None:
@@ -314,10 +335,10 @@ class Supervisor:
                 os.close(descriptor)
                 pipes[descriptor].ready = None
         with suppress(BlockingIOError):
-            for number in os.read(self._wake, 512):
+            for number in sorted(set(os.read(self._wake, 65536)), key=_SIGNALS.index):
                 self._handle(number)
-        if self._stopping:
-            return
+                if self._stopping:
+                    return
         for generation in (self._current, self._next):
             if generation is not None:
                 self._start_missing(generation)
@@ -367,7 +388,8 @@ class Supervisor:
             while (left := end - time.monotonic()) > 0 and not again:
                 self._reap()
                 if not self._retired and not any(generation.workers for generation in generations):
-                    self._close_sockets(self._current, Generation(self._current.config, {}, self._current.log, None))
+                    for generation in reversed(generations):
+                        self._close(generation, self._current if generation is self._next else None)
                     return 0
                 poller = select.poll()
                 poller.register(self._wake, select.POLLIN)
@@ -377,8 +399,9 @@ class Supervisor:
         return 1
 
 
-def serve_generation(generation: Generation, ready: Callable[[], object]) -> None:
-    """What a worker does: serve until it is told to stop. `ready` is called once connections are accepted."""
+def serve_generation(generation: Generation, ready: Callable[[], object], parent: int) -> None:
+    """What a worker does: serve until it is told to stop, or until the process `parent` is gone. `ready` is called once
+    connections are accepted."""
     server = generation.config.server
     loaded, problems = load(generation.config.listeners, generation.log)
     if problems:
@@ -387,6 +410,7 @@ def serve_generation(generation: Generation, ready: Callable[[], object]) -> Non
     raise_descriptor_limit()
     if generation.user is not None:
         generation.user.become()
+        end_with_parent(parent)  # once more: with another user the system forgets it
     local_host = server["hostname"] or socket.gethostname()
     admission = Admission(generation.log, server["max_connections"], server["max_per_client"])
     listeners = []
@@ -426,6 +450,17 @@ def _admit(admission: Admission, proxies: Proxies, protocol: str, remote: Addres
 
 def _release(admission: Admission, proxies: Proxies, remote: Address | None) -> None:
     admission.release(None if remote in proxies else remote)
+
+
+def _close_sockets(sockets: Mapping[SocketKey, socket.socket], kept: Mapping[SocketKey, socket.socket]) -> None:
+    """Close those of `sockets` that are not `kept`; the files of unix sockets go with them."""
+    for key, opened in sockets.items():
+        if kept.get(key) is not opened:
+            opened.close()
+            path = key[0].removeprefix("unix:")
+            if path != key[0]:
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
 
 
 def _socket_key(listener: ListenerConfig, address: ListeningAddress) -> SocketKey:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mailfront_io.listening import BadAddress, inherited_sockets, open_listener, parse_listening_address
 from tests.certificates import authority
 from tests.serving import DRIVERS, MAILFRONT, SECONDS, environment, queue_directory, queued
 
@@ -23,6 +24,8 @@ os.dup2(int(sys.argv[1]), 3)
 os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(sys.argv[2], sys.argv[2:])
 """
+
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 MESSAGE = b"Subject: x\r\n\r\nhello\r\n"
 
@@ -210,6 +213,114 @@ def test_addresses_come_and_go(tmp_path: Path) -> None:
         assert greeting(first) == b"220 one ESMTP\r\n"
 
 
+def test_an_address_that_is_gone_refuses_connections(tmp_path: Path) -> None:
+    """The new workers were made while it was open still."""
+    text = configuration(queue_directory(tmp_path))
+    with Running(tmp_path, text.replace('"127.0.0.1:0"', '"127.0.0.1:0", "[::1]:0"')) as running:
+        kept, gone = running.addresses
+        running.reload(text)
+        assert greeting(kept) == b"220 one ESMTP\r\n"
+
+        def refused() -> bool:
+            try:
+                socket.create_connection((gone[0].strip("[]"), gone[1]), SECONDS).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        until(refused)
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("unix:/" + 200 * "x", "AF_UNIX path too long"),
+        ("a..b:25", "this is no host name"),
+        ("systemd:none", "systemd has handed over no socket of that name"),
+        ("unix:/dev/null", "Address already in use"),
+    ],
+)
+def test_why_an_address_cannot_be_had(address: str, why: str) -> None:
+    with pytest.raises(BadAddress, match=why):
+        open_listener(parse_listening_address(address))
+
+
+@pytest.mark.parametrize("number", ["", "-1", "x", "99999999999999999999"])
+def test_no_sockets_of_systemd(number: str) -> None:
+    assert inherited_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": number}) == {}
+    assert inherited_sockets({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) == {}
+
+
+def test_sockets_of_one_name() -> None:
+    """As systemd hands them over: from descriptor 3 on, in a process of its own."""
+    program = (
+        "import os, socket\n"
+        "from mailfront_io.listening import inherited_sockets\n"
+        "kept = [socket.socket() for _ in range(3)]\n"
+        "for number, each in enumerate(kept): os.dup2(each.fileno(), 40 + number)\n"
+        "for each in kept: each.close()\n"
+        "os.dup2(40, 3); os.dup2(41, 4); os.dup2(os.open('/dev/null', os.O_RDONLY), 5); os.dup2(42, 6)\n"
+        "names = {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '5', 'LISTEN_FDNAMES': 'smtp:smtp:null::more'}\n"
+        "print({name: each.fileno() for name, each in inherited_sockets(names).items()})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    assert done.stdout == "{'smtp': 3, 'smtp:2': 4, '4': 6}\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not list the descriptors of a process")
+def test_reloads_leave_no_descriptors_behind(tmp_path: Path) -> None:
+    text = f'[log]\nfile = "{tmp_path / "mail.log"}"\n' + configuration(queue_directory(tmp_path))
+    log = tmp_path / "mail.log"
+
+    def descriptors(process: int) -> int:
+        return len(list(Path(f"/proc/{process}/fd").iterdir()))
+
+    def reload(text: str, outcome: str) -> None:
+        done = log.read_text().count(outcome)
+        running.file.write_text(text)
+        running.process.send_signal(signal.SIGHUP)
+        until(lambda: log.read_text().count(outcome) > done)
+
+    with Running(tmp_path, text) as running:
+        reload(text, "is in force")
+        until(lambda: len(running.workers()) == 1)
+        before = descriptors(running.process.pid), descriptors(running.workers()[0])
+        for _ in range(3):
+            reload(text, "is in force")
+            reload(text.replace('"127.0.0.1:0"', '"127.0.0.1:0", "systemd:none"'), "the old configuration stays")
+            reload(text.replace("[server]", '[server]\nuser = "nobody-here"'), "the old configuration stays")
+            reload(text.replace("backend", 'certificate = "none.pem"\nbackend'), "the old configuration stays")
+        until(lambda: len(running.workers()) == 1)
+        assert (descriptors(running.process.pid), descriptors(running.workers()[0])) == before
+
+
+def test_a_storm_of_reloads(tmp_path: Path) -> None:
+    """New workers are ended before they have handlers of their own; and that ends nobody else."""
+    text = configuration(queue_directory(tmp_path))
+    with Running(tmp_path, text, "--workers", "2") as running:
+        peer = Peer(running.addresses[0])
+        for _ in range(50):
+            running.process.send_signal(signal.SIGHUP)
+            time.sleep(0.02)
+        running.reload(configuration(tmp_path / "queue", "last"))
+        until(lambda: greeting(running.addresses[0]) == b"220 last ESMTP\r\n")
+        assert peer.say(b"QUIT\r\n")[:3] == b"221"
+        peer.close()
+        until(lambda: len(running.workers()) == 2)
+
+
+def test_stopped_in_a_reload_it_leaves_no_unix_socket(tmp_path: Path) -> None:
+    queue, path = queue_directory(tmp_path), tmp_path / "smtp"
+    text = configuration(queue)
+    with Running(tmp_path, text) as running:
+        running.file.write_text(text.replace('"127.0.0.1:0"', f'"127.0.0.1:0", "unix:{path}"'))
+        running.process.send_signal(signal.SIGHUP)
+        until(path.exists)
+        running.process.terminate()
+        assert running.process.wait(SECONDS) == 0
+        assert not path.exists()
+
+
 def test_a_certificate_is_read_again(tmp_path: Path) -> None:
     queue = queue_directory(tmp_path)
     certificate = tmp_path / "mail.pem"
@@ -253,9 +364,10 @@ def test_a_worker_that_dies_is_replaced(driver: str, tmp_path: Path) -> None:
         assert greeting(running.addresses[0]) == b"220 one ESMTP\r\n"
 
 
-def test_workers_end_with_their_supervisor(tmp_path: Path) -> None:
-    queue = queue_directory(tmp_path)
-    running = Running(tmp_path, configuration(queue), "--workers", "2").__enter__()
+@pytest.mark.parametrize("user", ["", pytest.param('user = "nobody"', marks=AS_ROOT)])
+def test_workers_end_with_their_supervisor(user: str, tmp_path: Path) -> None:
+    text = configuration(queue_directory(tmp_path)).replace("[server]", f"[server]\n{user}")
+    running = Running(tmp_path, text, "--workers", "2").__enter__()
     workers = running.workers()
     assert len(workers) == 2
     running.process.kill()
@@ -318,7 +430,7 @@ def test_systemd_hands_over_sockets_and_is_told(tmp_path: Path, notifications: s
     listening = socket.create_server(("127.0.0.1", 0))
     process = subprocess.Popen(
         [sys.executable, "-c", HAND_OVER, str(listening.fileno()), MAILFRONT, "serve", "-c", "mailfront.toml"],
-        env=environment(LISTEN_FDS=1, LISTEN_FDNAMES="smtp", NOTIFY_SOCKET=tmp_path / "notify"), cwd=tmp_path,
+        env=environment(LISTEN_FDS=9, LISTEN_FDNAMES="smtp:smtp::", NOTIFY_SOCKET=tmp_path / "notify"), cwd=tmp_path,
         pass_fds=[listening.fileno()], stderr=subprocess.DEVNULL,
     )  # fmt: skip
     with process:
@@ -336,7 +448,7 @@ def test_systemd_hands_over_sockets_and_is_told(tmp_path: Path, notifications: s
     listening.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@AS_ROOT
 def test_workers_are_nobody(tmp_path: Path) -> None:
     text = configuration(queue_directory(tmp_path)).replace("[server]", '[server]\nuser = "nobody"')
     with Running(tmp_path, text) as running:
