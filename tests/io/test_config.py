@@ -163,3 +163,19 @@ def test_any_value_for_any_key_is_taken_or_refused_in_words(data: st.DataObject)
             assert re.match(r"[a-z][\w ,.]*: \S", str(problem)), str(problem)
     else:
         assert isinstance(config, Config)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"a = {3000 * '['}{3000 * ']'}\n{SMTP}", ":0: it cannot be read: too deep"),
+        (f"a = {5000 * '9'}\n{SMTP}", ":0: it cannot be read: Exceeds the limit"),
+        (SMTP.replace('"127.0.0.1:0"', ""), ":3: listener 1, listen: is empty"),
+        (f'[store."a]b"]\ncolour = 1\n{SMTP}', ":2: store.a]b.colour: there is no such key"),
+        (f'{SMTP}"col\\"our" = 1\n', ':5: listener 1, col"our: there is no such key'),
+    ],
+)
+def test_odd_texts_are_refused_in_words(text: str, words: str) -> None:
+    with pytest.raises(WrongConfiguration) as caught:
+        parse_config(text, "", {})
+    assert words in str(caught.value)

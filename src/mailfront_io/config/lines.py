@@ -7,8 +7,10 @@ from typing import Any
 Path = tuple[str | int, ...]
 """The names from the root to a key; the places in lists of tables are numbers, from 0."""
 
-_HEADER = re.compile(r"[ \t]*\[(\[?)\s*([^\]]+?)\s*\]")
-_KEY = re.compile(r"""[ \t]*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
+_NAME = r"""(?:[A-Za-z0-9_-]+|"(?:\\.|[^"\\\n])*"|'[^'\n]*')"""
+_NAMES = rf"({_NAME}(?:[ \t]*\.[ \t]*{_NAME})*)"
+_HEADER = re.compile(rf"[ \t]*\[(\[?)[ \t]*{_NAMES}[ \t]*\]")
+_KEY = re.compile(rf"[ \t]*{_NAMES}[ \t]*=")
 _TOKEN = re.compile(
     r'"""(?:\\.|[^\\])*?"""|"(?:\\.|[^"\\\n])*"'  # strings, basic
     r"|'''.*?'''|'[^'\n]*'"  # and literal ones

@@ -109,6 +109,9 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
         line = parse_number(place.partition(",")[0]) or text.count("\n") + 1
         problem = Problem(line, "", f"{message[:1].lower()}{message[1:]}: see toml.io for how TOML is written")
         raise WrongConfiguration(file, [problem]) from None
+    except (RecursionError, ValueError) as error:  # lists in lists without end, a number without end
+        why = "too deep" if isinstance(error, RecursionError) else str(error)
+        raise WrongConfiguration(file, [Problem(0, "", f"it cannot be read: {why}")]) from None
     return _Reader(document, key_lines(text), environment).read(file)
 
 
@@ -232,6 +235,8 @@ class _Reader:
         return ListenerConfig(name, self._line(path), words, environment, origins, values, settings)
 
     def _check_addresses(self, path: Path, values: Mapping[str, Any]) -> None:
+        if values["listen"] == []:
+            self._wrong((*path, "listen"), "is empty: name an address, or take the listener out")
         for text in values["listen"] or ():
             try:
                 address = parse_listening_address(text)
