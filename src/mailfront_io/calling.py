@@ -14,8 +14,9 @@ may say that the mail passes instead, and after how many seconds a hook counts a
 """
 
 import os
-from collections.abc import Awaitable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Coroutine, Generator, Iterator, Sequence
 from functools import lru_cache
+from operator import length_hint
 from types import CoroutineType
 from typing import Any
 
@@ -47,9 +48,14 @@ class Chain:
         self.calls = calls
         self.hooks = [hook for _, hook in calls]
 
-    def owner(self, hook: Hook) -> Hooks:
-        """Whose hook it is."""
-        return self.calls[self.hooks.index(hook)][0]
+    def position(self, hooks: Iterator[Hook]) -> int:
+        """Where the hook stands that an iterator over `hooks` gave last. (One hook may be there twice: a static method
+        of a class that is listed twice.)"""
+        return len(self.hooks) - length_hint(hooks) - 1
+
+    def owner(self, hooks: Iterator[Hook]) -> Hooks:
+        """Whose hook that is."""
+        return self.calls[self.position(hooks)][0]
 
 
 class Plan:
@@ -118,15 +124,16 @@ class Caller:
         if not chain.calls:
             return None
         kept: Response | None = None
-        for hook in chain.hooks:  # nothing but the call, for each plugin that has no opinion
+        hooks = iter(chain.hooks)
+        for hook in hooks:  # nothing but the call, for each plugin that has no opinion
             try:
                 response = hook(*arguments)
             except Exception as error:
-                response = self.failed(chain.owner(hook), error)
+                response = self.failed(chain.owner(hooks), error)
             if response is None:
                 continue
             if type(response) is not Response:
-                return self._run_on(chain, arguments, chain.hooks.index(hook), response, kept)
+                return self._run_on(chain, arguments, chain.position(hooks), response, kept)
             if response.code >= 400 or response.final:
                 return response
             if kept is None:
@@ -164,15 +171,16 @@ class Caller:
         if self._debug:
             return self._run_all_on(chain, 0, None, None)
         refusal: Response | None = None
-        for hook in chain.hooks:
+        hooks = iter(chain.hooks)
+        for hook in hooks:
             try:
                 response = hook()
             except Exception as error:
-                response = self.failed(chain.owner(hook), error)
+                response = self.failed(chain.owner(hooks), error)
             if response is None:
                 continue
             if type(response) is not Response:
-                return self._run_all_on(chain, chain.hooks.index(hook), response, refusal)
+                return self._run_all_on(chain, chain.position(hooks), response, refusal)
             if response.code >= 400 and refusal is None:
                 refusal = response
         return refusal

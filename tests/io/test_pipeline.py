@@ -100,6 +100,22 @@ def test_the_chain_of_a_sender(
     assert calls.of("sender") == asked
 
 
+@pytest.mark.parametrize("hook", ["sender", "reset"])
+def test_a_hook_that_is_no_method_is_called_once_for_each_time_it_is_listed(calls: Calls, hook: str) -> None:
+    async def later(*arguments: Any) -> None:
+        calls.append("later")
+
+    def sometimes(*arguments: Any) -> Any:
+        calls.append("hook")
+        return later() if len(calls) == 2 else None
+
+    twice = type("Twice", (Plugin,), {"name": "twice", hook: staticmethod(sometimes)})
+    output = Front(twice, twice, twice, "accept").play([HELO + MAIL, EOF]).output
+    assert codes(output)[-1] == 250
+    assert calls[:4] == ["hook", "hook", "later", "hook"]
+    assert calls.count("hook") == (3 if hook == "sender" else 9)  # reset: at EHLO, MAIL and the end
+
+
 def test_the_words_of_a_recipient(calls: Calls) -> None:
     nobody = Front("accept-sender").say(ENVELOPE)
     assert last_line(nobody) == "550 5.1.0 Mail system is not configured to accept that recipient"
@@ -407,6 +423,16 @@ def test_an_error_of_a_plugin_is_that_of_every_recipient_in_lmtp(calls: Calls) -
         front = Front("accept", calls.plugin("a", **{hook: NO}), protocol="lmtp")
         output = front.say(b"LHLO x\r\n" + MAIL + RCPT + RCPT + b"DATA\r\n", BODY, b"NOOP\r\n")
         assert codes(output)[-4:] == [354, 550, 550, 250]
+
+
+def test_a_second_message_for_the_recipients_of_the_first_in_lmtp(calls: Calls) -> None:
+    """As compat has it: the machine remembers three, the transaction has one of them."""
+    taken = iter([[OK, OK], [NO], OK])
+    backend = calls.backend(message_end=lambda hooks, spool: next(taken))
+    front = Front("accept", backend=backend, protocol="lmtp", env={"MAILFRONT_PROFILE": "compat"})
+    hello = b"LHLO x\r\n" + MAIL + RCPT + RCPT + b"DATA\r\n"
+    output = front.say(hello, BODY, RCPT + b"DATA\r\n", BODY, b"DATA\r\n", BODY, b"QUIT\r\n")
+    assert codes(output)[5:] == [354, 250, 250, 250, 354, 550, 550, 550, 354, 250, 250, 250, 221]
 
 
 # -- commands, deadlines, debugging ----------------------------------------------------------------------

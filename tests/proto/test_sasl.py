@@ -174,8 +174,11 @@ def test_cancelling(line: bytes) -> None:
 
 
 def test_an_empty_initial_response_is_an_equals_sign() -> None:
-    anonymous = ServerExchange(ServerOptions(["ANONYMOUS"]))
-    assert isinstance(anonymous.start(b"ANONYMOUS", b"="), Request)
+    for compat in (False, True):
+        anonymous = ServerExchange(ServerOptions(["ANONYMOUS"]), decodes_first=compat)
+        assert isinstance(anonymous.start(b"ANONYMOUS", b"="), Request)
+    unknown = ServerExchange(ServerOptions(["ANONYMOUS"]), decodes_first=True)
+    assert unknown.start(b"FOO", b"=") == Failed(Cause.BAD_INITIAL_RESPONSE)
     # In these nothing is to be said with it, and it is refused as the original does.
     assert ServerExchange(BOTH).start(b"PLAIN", b"=") == Failed(Cause.BAD_INITIAL_RESPONSE)
     assert ServerExchange(BOTH).start(b"LOGIN", b"=") == Failed(Cause.BAD_INITIAL_RESPONSE)

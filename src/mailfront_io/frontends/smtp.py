@@ -278,11 +278,12 @@ class SMTPFrontend(Conversation[SMTPServer]):
         self._log_reply(event.reply)
 
     async def _message_end(self, event: events.MessageEnd) -> None:
-        recipients = len(self.session.envelope.recipients) if self.machine.lmtp else 0
         responses = await self.pipeline.message_end()
-        if recipients:
+        if self.machine.lmtp:
+            # In compat the machine remembers the recipients of the message before, as the original does.
+            recipients = self.machine.recipients
             if len(responses) != recipients:
-                responses = responses[:1] * recipients
+                responses = [fold(responses)] * recipients
             for response in responses:
                 if response.refuses:
                     self._log_refusal(response)

@@ -61,10 +61,9 @@ class ServerExchange:
         self._sent_name = name.decode("utf-8", "surrogateescape")
         self.mechanism = shown_mechanism(self._sent_name)
         upper = name.upper().decode("ascii", "replace")
-        if self._decodes_first and initial_response is not None and decode_base64(initial_response) is None:
-            return Failed(Cause.BAD_INITIAL_RESPONSE)
         if upper not in self._options.mechanisms:
-            return Failed(Cause.NO_SUCH_MECHANISM)
+            bad = self._decodes_first and initial_response is not None and decode_base64(initial_response) is None
+            return Failed(Cause.BAD_INITIAL_RESPONSE if bad else Cause.NO_SUCH_MECHANISM)
         self._mechanism = _new_mechanism(upper, self._options, self._ignores_authorization_identity)
         if initial_response is None:
             return self._checked(self._mechanism.start(None))

@@ -205,6 +205,11 @@ class ServerSession(SASLServerMachine[Reply]):
         return self._state in TRANSACTION_STATES
 
     @property
+    def recipients(self) -> int:
+        """How many recipients of the message were accepted: so many replies LMTP gives to it (RFC 2033 section 4.2)."""
+        return self._transaction.recipients
+
+    @property
     def capabilities(self) -> list[str]:
         """The machine's own capability lines, behind those of the application."""
         return list(self._offers().values())
