@@ -93,7 +93,9 @@ def _open_unix(path: str, mode: int) -> socket.socket:
     with suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode):
             with socket.socket(socket.AF_UNIX) as probe, suppress(ConnectionRefusedError, FileNotFoundError):
-                probe.connect(path)
+                probe.setblocking(False)
+                with suppress(BlockingIOError):  # a queue that is full is somebody's, too
+                    probe.connect(path)
                 raise OSError(errno.EADDRINUSE, "somebody listens there")
             os.unlink(path)
     listener = socket.socket(socket.AF_UNIX)

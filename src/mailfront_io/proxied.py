@@ -104,4 +104,9 @@ def _client(header: ProxyHeader) -> Address | None:
 
 
 def _pair(address: ProxyAddress | None) -> Address | None:
-    return (address.host, address.port) if address is not None else None
+    """An IPv4 address is written as such, also where the proxy says it as a mapped one: it is the same client."""
+    if address is None:
+        return None
+    ip = ip_address(address.host)
+    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
+    return str(mapped or ip), address.port

@@ -23,6 +23,7 @@ CLIENT = ProxyAddress("192.0.2.7", 1234)
 HERE = ProxyAddress("192.0.2.25", 25)
 V1 = ProxyHeader(1, CLIENT, HERE, Family.INET).encode()
 V2 = ProxyHeader(2, CLIENT, HERE, Family.INET, tlvs=((0xE0, b"x"),)).encode()
+MAPPED = b"PROXY TCP6 ::ffff:192.0.2.7 ::ffff:192.0.2.25 1234 25\r\n"
 SESSION = b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
 MESSAGE = b"Subject: x\r\n\r\n.\r\nQUIT\r\n"
 
@@ -59,7 +60,7 @@ class Server:
         return run_script(session, list(script), remote=remote, all_read=False)
 
 
-@pytest.mark.parametrize("header", [V1, V2])
+@pytest.mark.parametrize("header", [V1, V2, MAPPED])
 def test_h69_the_client_is_whom_the_proxy_names(header: bytes) -> None:
     server = Server()
     played = server.play(header + SESSION, MESSAGE, EOF)

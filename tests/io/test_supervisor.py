@@ -245,6 +245,16 @@ def test_why_an_address_cannot_be_had(address: str, why: str) -> None:
         open_listener(parse_listening_address(address))
 
 
+def test_a_unix_socket_with_a_full_queue_is_in_use(tmp_path: Path) -> None:
+    path = str(tmp_path / "smtp")
+    with socket.socket(socket.AF_UNIX) as taken, socket.socket(socket.AF_UNIX) as waiting:
+        taken.bind(path)
+        taken.listen(0)
+        waiting.connect(path)
+        with pytest.raises(BadAddress, match="Address already in use"):
+            open_listener(parse_listening_address(f"unix:{path}"))
+
+
 @pytest.mark.parametrize("number", ["", "-1", "x", "99999999999999999999"])
 def test_no_sockets_of_systemd(number: str) -> None:
     assert inherited_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": number}) == {}
