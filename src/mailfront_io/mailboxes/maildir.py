@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from errno import EBADF, EEXIST, EINVAL
+from itertools import compress, count, islice
 from stat import S_ISREG
 
 from mailfront_io.mailboxes import maildir_names as names_
@@ -26,6 +27,10 @@ AHEAD = 128 * 1024
 """Bytes of messages that are read before they are asked for: who takes one after the other saves most of the ways
 through a thread, which cost more than the reading."""
 
+_ENTRIES = 64
+"""Entries of a directory that are looked at in one go."""
+
+_stat = os.DirEntry.stat  # of a regular file: it follows only what is known to be a link
 _READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: a FIFO would wait for a writer
 
 
@@ -258,9 +263,10 @@ class MaildirMailbox:
             left = len(errors)
             gone = frozenset(deleted)
             seen = frozenset(read)
-            for number, name in enumerate(self._names, 1):
+            for number in sorted((seen | set(compress(count(1), self._in_new))) - gone):
+                name = self._names[number - 1]
                 target = names_.with_seen(name) if number in seen else name
-                if number not in gone and (self._in_new[number - 1] or target is not name):
+                if self._in_new[number - 1] or target is not name:
                     try:
                         self._move(number, target)
                     except FileNotFoundError:
@@ -305,22 +311,29 @@ def _proper(name: str) -> str:
 
 def _scan(directory: int, room: int, names: list[str], sizes: "array[int]") -> None:
     """Add the names and sizes of the messages in a directory, `room` at most: regular files that are not hidden."""
-    end = len(names) + room
-    if room <= 0:
-        return
-    add_name, add_size = names.append, sizes.append
     with os.scandir(directory) as entries:
-        for entry in entries:
-            name = entry.name
-            if name[0] == "." or not entry.is_file(follow_symlinks=False):
-                continue
-            size = names_.size(name) if "=" in name else 0
-            if not size:
-                try:
-                    size = entry.stat(follow_symlinks=False).st_size
-                except FileNotFoundError:
-                    continue  # it was moved or deleted just now
-            add_name(name)
-            add_size(size)
-            if len(names) == end:
-                return
+        while room > 0 and (some := list(islice(entries, min(room, _ENTRIES)))):
+            files = [entry for entry in some if entry.is_file(follow_symlinks=False) and entry.name[0] != "."]
+            try:
+                octets = _sizes(files)
+            except FileNotFoundError:  # one was moved or deleted just now; the entries of the others keep what they saw
+                files = list(filter(_is_there, files))
+                octets = _sizes(files)
+            names += [entry.name for entry in files]
+            sizes.extend(octets)
+            room -= len(files)
+
+
+def _sizes(files: "list[os.DirEntry[str]]") -> list[int]:
+    """The size of each as its name says, or else the file. Raises `OSError`."""
+    if any("=" in entry.name for entry in files):
+        return [names_.size(entry.name) or _stat(entry).st_size for entry in files]
+    return [status.st_size for status in map(_stat, files)]
+
+
+def _is_there(file: "os.DirEntry[str]") -> bool:
+    try:
+        _stat(file)
+    except FileNotFoundError:
+        return False
+    return True

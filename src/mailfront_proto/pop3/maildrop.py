@@ -7,6 +7,7 @@ application's, and each is looked at when it is sent. No object is made for a me
 import re
 from array import array
 from collections.abc import Iterable, Sequence
+from itertools import chain, compress, count
 from typing import Final
 
 from mailfront_proto.errors import LocalProtocolError
@@ -15,7 +16,10 @@ LINES_AT_ONCE: Final = 500
 """Lines of a listing that are made in one go: at most 50 kB."""
 
 # unique-id: one to 70 characters 0x21 to 0x7E (RFC 1939 section 7)
-_is_uid: Final = re.compile(rb"[!-~]{1,70}\Z").match
+_LONGEST_UID: Final = 70
+_NOT: Final = bytes((1, 0)) + bytes(254)
+_UID_OCTETS: Final = bytes(range(0x21, 0x7F))
+_is_uid: Final = re.compile(rb"[!-~]{1,%d}\Z" % _LONGEST_UID).match
 
 
 def wire_uid(uid: bytes) -> bytes:
@@ -26,6 +30,14 @@ def wire_uid(uid: bytes) -> bytes:
     from hashlib import sha256  # slow to import, for a program that starts for each connection
 
     return sha256(uid).hexdigest().encode("ascii")
+
+
+def wire_uids(uids: Sequence[bytes]) -> Sequence[bytes]:
+    """`wire_uid` of each. Nearly always all are fit to be sent, which is seen without looking at them one by one."""
+    lengths = list(map(len, uids))
+    if min(lengths, default=0) > 0 and max(lengths) <= _LONGEST_UID and not b"".join(uids).translate(None, _UID_OCTETS):
+        return uids
+    return list(map(wire_uid, uids))
 
 
 class Maildrop:
@@ -100,19 +112,25 @@ class Maildrop:
         end = start + LINES_AT_ONCE
         deleted = self._deleted[start:end]
         if of_uids:
-            uids = enumerate(self._uids[start:end], start + 1)
-            lines = [b"%d %s\r\n" % (n, uid if _is_uid(uid) else wire_uid(uid)) for n, uid in uids]
+            line = b"%d %s\r\n"
+            values: Sequence[bytes] | Sequence[int] = wire_uids(self._uids[start:end])
         else:
-            lines = [b"%d %d\r\n" % pair for pair in enumerate(self._sizes[start:end], start + 1)]
+            line = b"%d %d\r\n"
+            values = self._sizes[start:end]
+        pairs: Iterable[tuple[int, bytes | int]] = enumerate(values, start + 1)
         if 1 in deleted:
-            lines = [line for line, gone in zip(lines, deleted, strict=True) if not gone]
-        return b"".join(lines)
+            pairs = compress(pairs, deleted.translate(_NOT))
+        # One format for all lines takes a quarter of the time of one for each.
+        listed = tuple(chain.from_iterable(pairs))
+        return line * (len(listed) // 2) % listed
 
     def deleted(self) -> list[int]:
         """The numbers of the messages that are marked deleted, in order."""
-        return [number for number, gone in enumerate(self._deleted, 1) if gone]
+        return list(compress(count(1), self._deleted)) if 1 in self._deleted else []
 
     def newly_read(self) -> list[int]:
         """The numbers of those that were read in this session, and stay."""
+        if self._read == self._read_before:
+            return []
         marks = zip(self._read, self._read_before, self._deleted, strict=True)
         return [number for number, (read, before, gone) in enumerate(marks, 1) if read and not before and not gone]
