@@ -33,7 +33,7 @@ def naive(pattern: bytes, text: bytes) -> bool:
         return False
     closing = pattern.find(b"]", 1)
     if pattern[:1] == b"[" and closing > 0:
-        negated = pattern[1:2] == b"!"
+        negated = pattern[1:2] in (b"!", b"^")
         members = pattern[1 + negated : closing]
         return (text[0] in members) is not negated and naive(pattern[closing + 1 :], text[1:])
     return pattern[:1] in (b"?", text[:1]) and naive(pattern[1:], text[1:])

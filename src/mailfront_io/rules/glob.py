@@ -1,4 +1,5 @@
-"""Globs: ``*`` any bytes, even none; ``?`` one byte; ``[seq]`` one of these; ``[!seq]`` one byte that is none of these.
+"""Globs: ``*`` any bytes, even none; ``?`` one byte; ``[seq]`` one of these; ``[!seq]`` or ``[^seq]`` one byte that is
+none of these.
 
 There are no ranges (``-`` is itself) and no escapes (``[*]`` is a star). A set ends at the first ``]``; a ``[`` without
 one is itself. What is matched is one line: no wildcard matches LF. Upper and lower case differ; to match without case
@@ -11,7 +12,7 @@ the time is at most that of trying the pattern's pieces once at each byte: linea
 import re
 from functools import cached_property
 
-_PIECE = re.compile(rb"\[(!?)([^\]]*)\]|([?])|([^?\[]+|\[)", re.DOTALL)
+_PIECE = re.compile(rb"\[([!^]?)([^\]]*)\]|([?])|([^?\[]+|\[)", re.DOTALL)
 
 
 class Glob:
