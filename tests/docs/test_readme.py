@@ -45,7 +45,7 @@ def test_the_command_of_the_readme_sends(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         listening.ended()
-    assert "EHLO" in done.stderr
+    assert "EHLO" in done.stderr and "SIZE 10000000" in done.stderr
 
 
 @pytest.mark.parametrize("program", [SERVER, CLIENT, EMBEDDED, SEND], ids=["server", "client", "embedded", "send"])
