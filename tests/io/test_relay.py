@@ -117,6 +117,13 @@ def test_h60_the_next_servers_words_are_escaped_and_bounded(name: str) -> None:
     assert Relay().answers(sends(), {UP: [*hello(), *takes(answer=said)]}) == [told]
 
 
+def test_a_next_server_that_refuses_lhlo_is_logged_with_that_word() -> None:
+    relay = Relay("lmtp")
+    script: list[Action] = [b"220 up\r\n", WaitFor(b"LHLO relay.example\r\n"), b"550 5.7.1 no\r\n"]
+    assert relay.answers(sends(), {LMTP: script}) == [NO_SERVER]
+    assert "lmtp: /run/lmtp refused our LHLO with 550 5.7.1 no: its operator can say why" in relay.log
+
+
 def test_a_thousand_answers_do_not_flood_the_log() -> None:
     count = 200
     to = [f"<b{number}@b.example>" for number in range(count)]

@@ -150,7 +150,7 @@ class SMTPClientSession:
         self._machine.hello()
         event = await self._expect(HelloDone)
         if not event.reply.is_positive:
-            raise self._refused("refused our EHLO with", event.reply)
+            raise self._refused(f"refused our {'LHLO' if self._settings.lmtp else 'EHLO'} with", event.reply)
 
     async def _starttls(self, required: bool) -> None:
         if "STARTTLS" not in self._machine.capabilities:
