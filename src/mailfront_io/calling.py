@@ -97,6 +97,10 @@ def make_plan(kinds: tuple[type[Hooks], ...]) -> Plan:
     return _plan(tuple([vars(kind).get("written", kind) for kind in kinds]))
 
 
+FAULTS = (Exception, SystemExit)
+"""What a hook raises by a fault of its own; ``sys.exit()`` in a plugin ends no server."""
+
+
 class Caller:
     """Calls the hooks of one connection. `debug`: log each call, in the original's words (``$MSG_DEBUG``)."""
 
@@ -110,7 +114,7 @@ class Caller:
         """Call one hook."""
         try:
             response = hook(*arguments)
-        except Exception as error:
+        except FAULTS as error:
             return self.failed(hooks, error)
         if response is None or type(response) is Response:
             return response
@@ -128,7 +132,7 @@ class Caller:
         for hook in hooks:  # nothing but the call, for each plugin that has no opinion
             try:
                 response = hook(*arguments)
-            except Exception as error:
+            except FAULTS as error:
                 response = self.failed(chain.owner(hooks), error)
             if response is None:
                 continue
@@ -175,7 +179,7 @@ class Caller:
         for hook in hooks:
             try:
                 response = hook()
-            except Exception as error:
+            except FAULTS as error:
                 response = self.failed(chain.owner(hooks), error)
             if response is None:
                 continue
@@ -208,7 +212,7 @@ class Caller:
             response = await self.bounded(hooks, response, self._session.clock.monotonic() + seconds)
             if response is not None and not isinstance(response, Response):
                 raise TypeError(f"a hook answers with a Response or None, not {type(response).__name__}")
-        except Exception as error:
+        except FAULTS as error:
             return self.failed(hooks, error)
         return response
 
@@ -217,7 +221,7 @@ class Caller:
         name = hooks.name or type(hooks).__name__
         return await Bounded(name, answer, deadline) if isinstance(answer, CoroutineType) else answer
 
-    def failed(self, hooks: Hooks, error: Exception) -> Response | None:
+    def failed(self, hooks: Hooks, error: BaseException) -> Response | None:
         """A hook that raised: the client learns nothing, the log all, under an id. None: the mail passes."""
         response, what = INTERNAL_ERROR, f"{type(error).__name__}: {error}"
         passes = hooks.place.passes

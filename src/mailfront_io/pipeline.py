@@ -11,7 +11,7 @@ from types import CoroutineType
 from typing import Any
 
 from mailfront_io.auth.offer import server_options
-from mailfront_io.calling import INTERNAL_ERROR, Answer, Caller, make_plan
+from mailfront_io.calling import FAULTS, INTERNAL_ERROR, Answer, Caller, make_plan
 from mailfront_io.plugin import Backend, Command, Hooks, Lines, Parameter, Response
 from mailfront_io.session import Envelope, ForwardPath, ReversePath, Session
 from mailfront_io.spool import Spool
@@ -78,7 +78,7 @@ class Pipeline:
             hooks = self._everyone[at]
             try:
                 found = server_options(self.session, (*found.mechanisms, *hooks.mechanisms()))
-            except Exception as error:
+            except FAULTS as error:
                 self._caller.failed(hooks, error)
         return found
 
@@ -89,7 +89,7 @@ class Pipeline:
             hooks = self._everyone[at]
             try:
                 found.update({command.verb.upper(): (hooks, command) for command in hooks.commands()})
-            except Exception as error:
+            except FAULTS as error:
                 self._caller.failed(hooks, error)
         return found
 
@@ -100,7 +100,7 @@ class Pipeline:
             hooks = self._everyone[at]
             try:
                 found += hooks.parameters()
-            except Exception as error:
+            except FAULTS as error:
                 self._caller.failed(hooks, error)
         return found
 
@@ -323,7 +323,7 @@ class Pipeline:
                     raise TypeError("message_end answers with a Response, None, or a list of them")
             if isinstance(answer, list) and len(answer) != len(self.session.envelope.recipients):
                 raise TypeError("message_end answers with a list of one Response for each recipient")
-        except Exception as error:
+        except FAULTS as error:
             responses = [self._caller.failed(self.backend, error)]
         responses = [
             r if r is not None and r.text else Response(r.code if r else 250, MESSAGE_ACCEPTED.text)

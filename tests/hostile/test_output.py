@@ -58,9 +58,9 @@ def test_h60_nor_in_capabilities() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [RuntimeError, OSError, KeyError, UnicodeError, RecursionError, MemoryError, StopIteration]
+    "kind", [RuntimeError, OSError, KeyError, UnicodeError, RecursionError, MemoryError, StopIteration, SystemExit]
 )
-def test_h60_an_exception_is_a_fixed_451_and_a_log_id(kind: type[Exception]) -> None:
+def test_h60_an_exception_is_a_fixed_451_and_a_log_id(kind: type[BaseException]) -> None:
     class Raises(Plugin):
         name = "raises"
 
