@@ -55,7 +55,7 @@ def _large(message: bytes) -> ScriptedLoad:
 LOADS: dict[str, Callable[[], Load]] = {
     "S1": lambda: ScriptedLoad(scripts.one_message(scripts.SMALL), at_once=20, units=1),
     "S1src": lambda: SmtpSourceLoad(at_once=20, per_connection=1),
-    "R1": lambda: ScriptedLoad(scripts.one_message(scripts.SMALL), at_once=20, units=1),
+    "R1": delivery.DurableLoad,
     "S2": lambda: ScriptedLoad(scripts.many_lock_step(), _S2_AT_ONCE, scripts.PER_CONNECTION),
     "S2ten": lambda: ScriptedLoad(scripts.many_lock_step(), _S2_AT_ONCE, scripts.PER_CONNECTION),
     "S2src": lambda: SmtpSourceLoad(at_once=_S2_AT_ONCE, per_connection=scripts.PER_CONNECTION),
