@@ -141,7 +141,7 @@ class Service:
         """The session coroutine for `connection`; `facts`: see `Session`; `log`: for this one alone; `received`: what
         the client has said already."""
         if self.load_error is not None:
-            return self._refuse(self.load_error)
+            return self._refuse(self.load_error, log or self.log)
         session = Session(connection, self.environment, log or self.log, self.profile, facts)
         session.received = received
         session.tls_context = self._tls_context
@@ -153,8 +153,8 @@ class Service:
                 made.append(kind(session))
             except Exception as error:
                 what, name = "backend" if kind is self._backend else "plugin", kind.name or kind.__name__
-                self.log(f"Error: {what} {name}: {type(error).__name__}: {error}")
-                return self._refuse(CannotLoad(what, name, "it raised an error"))
+                session.log(f"Error: {what} {name}: {type(error).__name__}: {error}")
+                return self._refuse(CannotLoad(what, name, "it raised an error"), session.log)
         *plugins, backend = made
         assert isinstance(backend, Backend)
         pipeline = Pipeline(session, plugins, backend)
@@ -173,12 +173,12 @@ class Service:
         mapped = getattr(peer, "ipv4_mapped", None)  # ::ffff:192.0.2.1 is 192.0.2.1
         return any((mapped or peer) in network for network in self._proxies)
 
-    async def _refuse(self, error: CannotLoad) -> int:
+    async def _refuse(self, error: CannotLoad, log: Callable[[str], None]) -> int:
         reply = Reply(451, f"4.3.0 {error}".replace("\n", " "))
-        self.log(str(reply))
+        log(str(reply))
         data = encoded(self.protocol, reply)
         await Send(data)
-        self.log(f"bytes in: 0 bytes out: {len(data)}")
+        log(f"bytes in: 0 bytes out: {len(data)}")
         return 1
 
 

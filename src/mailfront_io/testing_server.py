@@ -333,7 +333,7 @@ class MemoryConnection:
                     except Exception as raised:
                         error = raised
                 case _:
-                    error = NotImplementedError(f"{type(operation).__name__} in memory: use MailServer")
+                    error = RuntimeError(f"{type(operation).__name__} cannot be done in memory: use MailServer")
 
 
 class _Reader(io.RawIOBase):
