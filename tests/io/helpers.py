@@ -90,14 +90,17 @@ class Helpers:
         self._listen("unix", unix, shout)
         self._listen("tls", socket.create_server(("127.0.0.1", 0)), shout, server_context())
         self._listen("starttls", socket.create_server(("127.0.0.1", 0)), self._starttls)
-        with socket.create_server(("127.0.0.1", 0)) as gone:
-            self.addresses["refused"] = gone.getsockname()[:2]
+        # Nobody answers at an address that is bound and not listened to, nor can anybody else take it meanwhile.
+        refused = self._stack.enter_context(socket.socket())
+        refused.bind(("127.0.0.1", 0))
+        self.addresses["refused"] = refused.getsockname()
         self._full()
         self._datagrams("udp", self._answer_late)
         self._datagrams("stranger", self._answer_from_elsewhere)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
-            nobody.bind(("127.0.0.1", 0))
-            self.addresses["udp_refused"] = nobody.getsockname()
+        nobody = self._stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        nobody.bind(("127.0.0.1", 0))
+        nobody.connect(nobody.getsockname())  # takes datagrams from itself alone
+        self.addresses["udp_refused"] = nobody.getsockname()
         self._names()
         authority().cert_pem.write_to_path(str(self._directory / "ca.pem"))
         self.addresses["ca"] = str(self._directory / "ca.pem")
