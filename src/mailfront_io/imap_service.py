@@ -18,6 +18,7 @@ from mailfront_io.session import Session, parse_number
 from mailfront_io.settings import ConfigurationError, is_compat, open_store
 from mailfront_proto.imap.profile import COMPAT, DEFAULT, Profile
 from mailfront_proto.imap.server import IMAPServer
+from mailfront_proto.record import replace
 
 if TYPE_CHECKING:
     from mailfront_io.auth.store import CredentialStore
@@ -102,6 +103,4 @@ def profile_from(environment: Mapping[str, str]) -> Profile:
     failures = parse_number(environment.get("MAXAUTHFAIL")) or profile.limits.auth_failures
     if failures == profile.limits.auth_failures:
         return profile
-    from dataclasses import replace  # costs a one-shot program 10 ms that most need not spend
-
     return replace(profile, limits=replace(profile.limits, auth_failures=failures))

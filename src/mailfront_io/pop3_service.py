@@ -18,6 +18,7 @@ from mailfront_io.settings import ConfigurationError, is_compat, open_store
 from mailfront_proto.pop3.profile import COMPAT, DEFAULT, Profile
 from mailfront_proto.pop3.server import POP3Server
 from mailfront_proto.pop3.states import Mode
+from mailfront_proto.record import replace
 
 if TYPE_CHECKING:
     from mailfront_io.auth.store import CredentialStore
@@ -100,6 +101,4 @@ def profile_from(environment: Mapping[str, str]) -> Profile:
     failures = parse_number(environment.get("MAXAUTHFAIL")) or profile.limits.auth_failures
     if (users, failures) == (profile.limits.user_commands, profile.limits.auth_failures):
         return profile
-    from dataclasses import replace  # costs a one-shot program 10 ms that most need not spend
-
     return replace(profile, limits=replace(profile.limits, user_commands=users, auth_failures=failures))

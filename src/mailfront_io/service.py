@@ -13,6 +13,7 @@ from mailfront_io.plugin import Backend, Hooks, Kind, Plugin, Setting
 from mailfront_io.registry import CannotLoad, load_backend, load_plugin, parse_plugin_list
 from mailfront_io.session import Session, parse_number
 from mailfront_io.settings import ConfigurationError, check_settings, is_compat, load_tls, open_store
+from mailfront_proto.record import replace
 from mailfront_proto.smtp.profile import COMPAT, DEFAULT, LineEnds, Profile
 from mailfront_proto.smtp.replies import Reply
 
@@ -216,8 +217,6 @@ def profile_from(environment: Mapping[str, str]) -> Profile:
     discarded = environment.get("EHLO_DISCARD")
     if not line_ends and not discarded and not any(number.values()):
         return profile
-    from dataclasses import replace  # costs a one-shot program 10 ms that most need not spend
-
     if any(number.values()):
         limits = replace(
             limits,

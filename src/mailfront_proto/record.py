@@ -26,6 +26,13 @@ def record(cls: type[T] | None = None, /, *, frozen: bool = False, hashable: boo
     return _make(cls, frozen, hashable)
 
 
+def replace(value: T, /, **changes: Any) -> T:
+    """`value`, a record, with other `changes` for some of its fields: `dataclasses.replace` for programs that are
+    started for one connection, since to import that takes 10 ms. TypeError for what is no field."""
+    fields = {name: getattr(value, name) for name in type(value).__match_args__}  # type: ignore[attr-defined]
+    return type(value)(**{**fields, **changes})
+
+
 def _make(cls: type[Any], frozen: bool, hashable: bool) -> type[Any]:
     own = tuple(cls.__annotations__)
     namespace = {k: v for k, v in cls.__dict__.items() if k not in ("__dict__", "__weakref__")}
@@ -53,14 +60,11 @@ class _DataclassFields:
     def __get__(self, instance: object, owner: type[Any]) -> dict[str, Any]:
         import dataclasses
 
-        specification = [
-            (name, owner.__init__.__annotations__[name], dataclasses.field(default=owner._record_defaults[name]))
-            if name in owner._record_defaults
-            else (name, owner.__init__.__annotations__[name])
-            for name in owner.__match_args__
-        ]
-        made = dataclasses.make_dataclass(owner.__name__, specification)
+        annotations = owner.__init__.__annotations__
+        made = dataclasses.make_dataclass(owner.__name__, [(name, annotations[name]) for name in owner.__match_args__])
         found = {field.name: field for field in dataclasses.fields(made)}
+        for name, default in owner._record_defaults.items():
+            found[name].default = default  # afterwards: `make_dataclass` takes none that cannot be hashed
         owner.__dataclass_fields__ = found  # in place of this descriptor: to make a class costs a millisecond
         return found
 

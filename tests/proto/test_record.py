@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from mailfront_proto.record import record
+from mailfront_proto.record import record, replace
+from mailfront_proto.sasl.options import ServerOptions
 
 
 @record
@@ -75,6 +76,23 @@ def test_dataclasses_functions_work() -> None:
     assert [field.name for field in dataclasses.fields(Named)] == ["x", "y", "name"]
     with pytest.raises(TypeError, match="colour"):
         dataclasses.replace(Fixed("a"), colour=1)  # type: ignore[call-arg]
+
+
+def test_a_default_that_cannot_be_hashed() -> None:
+    """One of `ServerOptions`: a mapping."""
+    options = ServerOptions(("PLAIN",), iterations=20_000)
+    assert dataclasses.replace(options, mechanisms=("LOGIN",)) == ServerOptions(("LOGIN",), iterations=20_000)
+    bindings = next(field for field in dataclasses.fields(ServerOptions) if field.name == "channel_bindings")
+    assert bindings.default == options.channel_bindings
+
+
+def test_replace_without_dataclasses() -> None:
+    assert replace(Fixed("a"), size=7) == Fixed("a", 7)
+    assert replace(Named(1, name="p"), x=2) == Named(2, name="p")
+    with pytest.raises(TypeError, match="colour"):
+        replace(Fixed("a"), colour=1)
+    with pytest.raises(ValueError, match="size"):
+        replace(Fixed("a"), size=-1)
 
 
 def test_patterns_match() -> None:

@@ -20,7 +20,7 @@ from mailfront_proto.qmtp import events
 from mailfront_proto.qmtp.package import PackageServer, State
 from mailfront_proto.qmtp.profile import COMPAT, DEFAULT, Profile
 from mailfront_proto.qmtp.server import QMTPServer
-from mailfront_proto.record import record
+from mailfront_proto.record import record, replace
 from mailfront_proto.smtp import profile as smtp
 from mailfront_proto.smtp.replies import Reply
 
@@ -266,6 +266,4 @@ def package_profile(profile: smtp.Profile) -> Profile:
     found = COMPAT if profile.name == "compat" else DEFAULT
     if profile.limits.message_size == found.limits.message_size:
         return found
-    from dataclasses import replace  # costs a one-shot program 10 ms that most need not spend
-
     return replace(found, limits=replace(found.limits, message_size=profile.limits.message_size))
