@@ -1,6 +1,5 @@
 """Servers that start a program for each connection, as the original wants them: tcpserver and tcpsvd."""
 
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from tests.peers.programs import program
+from tests.ports import unused_port
 from tests.serving import environment
 
 UCSPI_SERVERS = ("tcpserver", "tcpsvd")
@@ -35,14 +35,12 @@ def _start(
         command = [program(server), "-1", "-H", "-R", "-l", "mx.example.org", "127.0.0.1", "0", *words]
         process = _popen(command, directory, env, log)
         return process, int(_first_line(process))
-    while True:  # it wants a number: one that was free just now, and most often still is
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        command = [program(server), "-v", "-l", "mx.example.org", "127.0.0.1", str(port), *words]
-        process = _popen(command, directory, env, log)
-        if b" listening on " in _first_line(process):
-            return process, port
-        process.communicate()
+    port = unused_port()
+    command = [program(server), "-v", "-l", "mx.example.org", "127.0.0.1", str(port), *words]
+    process = _popen(command, directory, env, log)
+    said = _first_line(process)
+    assert b" listening on " in said, said
+    return process, port
 
 
 def _first_line(process: "subprocess.Popen[bytes]") -> bytes:

@@ -33,7 +33,7 @@ from tests.conformance.peer import Channel, Peer, PipeChannel, SocketChannel, cl
 from tests.conformance.session_file import Act, Expect, Outcome, Send, Session, Wait
 from tests.conformance.stage import Stage, outcome, set_up
 
-SECONDS = 20
+SECONDS = 60
 ROOT = Path(__file__).parents[2]
 
 

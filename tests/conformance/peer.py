@@ -10,7 +10,7 @@ from typing import Protocol
 
 from tests.conformance.session_file import Act, Expect, Send, Session, Wait
 
-SECONDS = 20.0
+SECONDS = 60.0
 """How long a client waits for something that must come: reached only when a test fails."""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-SECONDS = 20.0
+SECONDS = 60.0
 PROGRAM = str(Path(sys.executable).with_name("mailfront"))
 
 

@@ -186,7 +186,7 @@ class Helpers:
 
     def _answer_question(self, bound: socket.socket, data: bytes, sender: Any) -> None:
         query = dns.message.from_wire(data)
-        seconds = 0.3 if query.question[0].name.labels[0].startswith(b"slow") else 0.0
+        seconds = 1.0 if query.question[0].name.labels[0].startswith(b"slow") else 0.0
         if query.question[0].name.labels[0] == b"lost":
             return
         if query.question[0].name.labels[0] == b"forged":

@@ -116,8 +116,8 @@ class Case:
 
     async def connect_past_silence(self) -> Any:
         began = self.clock.monotonic()
-        peer = await Connect([self.at("silent"), self.at("shout")], self.within(2.4))
-        return [await self.line(peer), 1 <= self.clock.monotonic() - began < 2.4]
+        peer = await Connect([self.at("silent"), self.at("shout")], self.within(5))
+        return [await self.line(peer), 1 <= self.clock.monotonic() - began < 5]
 
     async def breaks(self) -> Any:
         peer = await Connect([self.at("reset")], self.within())
@@ -235,11 +235,11 @@ class Case:
         ]
 
     async def lists(self) -> Any:
-        """Four lookups of 0.3 s at once."""
+        """Four lookups of a second at once."""
         await Resolve("nobody.example", "A", self.within())  # loads dnspython
         began = self.clock.monotonic()
         found = await Gather([Resolve(f"slow{i}.example", "A", self.within()) for i in range(4)])
-        return [found, 0.25 < self.clock.monotonic() - began < 1.15]  # one after the other: 1.2
+        return [found, 0.9 < self.clock.monotonic() - began < 3.9]  # one after the other: 4
 
     # Several at once
 
@@ -263,7 +263,7 @@ class Case:
         began = self.clock.monotonic()
         late: list[Any] = await Gather([peer.recv(), Sleep(9), Thread(divmod, 1, 1)], self.within(0.1))
         answers += [type(one).__name__ for one in late]
-        return [*answers, self.clock.monotonic() - began < 1, await Gather([])]
+        return [*answers, self.clock.monotonic() - began < 8, await Gather([])]
 
     # Programs
 

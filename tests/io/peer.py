@@ -15,7 +15,7 @@ from types import TracebackType
 from mailfront_io.testing import CANCEL, EOF, READ, RESET, STALL, STOP, Action, Advance, PeerTLS, WaitFor
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 10.0
+SECONDS = 60.0
 """How long to wait for what must come: reached only when a test fails."""
 
 

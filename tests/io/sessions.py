@@ -96,7 +96,7 @@ class Commands:
         began = self._clock.monotonic()
         await Sleep(0.05)
         slept = self._clock.monotonic() - began
-        await self._send(b"slept\r\n" if 0.045 <= slept < 1 else b"slept %f\r\n" % slept)
+        await self._send(b"slept\r\n" if 0.045 <= slept < 30 else b"slept %f\r\n" % slept)
 
     async def do_nap(self, seconds: str) -> None:
         await self._send(b"napping\r\n")

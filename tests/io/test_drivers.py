@@ -315,7 +315,7 @@ def test_stopping_twice_cancels_with_time_for_clean_up(driver: str, certificate:
         play_together(server, CANCEL_CASES)
         server.note("ended")
         assert server.wait() == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("case", STOP_CASES + CANCEL_CASES, ids=lambda case: case.name)

@@ -203,7 +203,7 @@ def test_a_program_that_outlives_its_connection_is_killed(driver: str, servers: 
     began = time.monotonic()
     play(connection, [HI, b"handoff echo hello; exec >&- <&-; exec sleep 60\r\n", WaitFor(b"hello\n")])
     assert server.outcome(port) == ["handing off", "program returned -9", "eof", "returned 4"]
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 45
 
 
 @pytest.mark.parametrize("driver", SERVERS)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.peers.programs import program
+from tests.ports import unused_port
 from tests.serving import SECONDS, environment
 
 MESSAGE_LIMIT = 3_000_000
@@ -122,9 +123,7 @@ def postfix(more: str = "") -> Iterator[Postfix]:
         for part, owner in (("conf", "root"), ("queue", "root"), ("data", "postfix"), ("mail", "nobody")):
             (directory / part).mkdir()
             os.chown(directory / part, pwd.getpwnam(owner).pw_uid, -1)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = unused_port()
         values = {"directory": directory, "port": port, "limit": MESSAGE_LIMIT}
         (directory / "conf" / "main.cf").write_text(MAIN.format(**values) + more)
         (directory / "conf" / "master.cf").write_text(MASTER.format(**values))

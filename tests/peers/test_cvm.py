@@ -14,10 +14,11 @@ import pytest
 from mailfront_proto.cvm import MAX_PACKET, Code, CVMRequest, CVMResponse, Fact, Verdict
 from mailfront_proto.secret import Secret
 from tests.peers.programs import program
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.peer
 
-SECONDS = 20
+SECONDS = 60
 EIGHT = b"\x00\xff randm"
 
 
@@ -60,9 +61,7 @@ def asking_a_socket(directory: Path, environment: dict[str, str]) -> Iterator[As
 @contextmanager
 def asking_by_udp(directory: Path, environment: dict[str, str]) -> Iterator[Ask]:
     """cvm-pwfile on a UDP port."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as finder:
-        finder.bind(("127.0.0.1", 0))
-        port = finder.getsockname()[1]
+    port = unused_port()
 
     def ask(request: CVMRequest) -> CVMResponse:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:

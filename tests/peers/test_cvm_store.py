@@ -13,6 +13,7 @@ from mailfront_proto.cvm import MAX_PACKET, CVMRequest, CVMResponse
 from mailfront_proto.secret import Secret
 from tests.peers.programs import program
 from tests.peers.test_cvm import daemon, patient
+from tests.ports import unused_port
 from tests.serving import DRIVERS, SECONDS, serving
 
 pytestmark = pytest.mark.peer
@@ -29,11 +30,7 @@ def module(form: str, directory: Path, environment: dict[str, str]) -> Iterator[
         yield f"cvm-command:{program('cvm-pwfile')}"
         return
     family, kind = (socket.AF_UNIX, socket.SOCK_STREAM) if form == "local" else (socket.AF_INET, socket.SOCK_DGRAM)
-    address: str | tuple[str, int] = str(directory / "socket")
-    if form == "udp":
-        with socket.socket(family, kind) as finder:
-            finder.bind(("127.0.0.1", 0))
-            address = finder.getsockname()
+    address = ("127.0.0.1", unused_port()) if form == "udp" else str(directory / "socket")
 
     def ask(request: CVMRequest) -> CVMResponse:
         with socket.socket(family, kind) as s:

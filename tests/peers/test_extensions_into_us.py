@@ -19,6 +19,7 @@ import pytest
 
 from tests.peers.postfix_server import postfix
 from tests.peers.programs import program
+from tests.ports import unused_port
 from tests.serving import SECONDS, environment, serving
 
 pytestmark = pytest.mark.peer
@@ -108,9 +109,7 @@ def dovecot(relay: int) -> Iterator[int]:
         for part in ("run", "state", "mail"):
             (directory / part).mkdir()
         os.chown(directory / "mail", pwd.getpwnam("nobody").pw_uid, -1)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = unused_port()
         configuration = directory / "dovecot.conf"
         configuration.write_text(DOVECOT.format(directory=directory, relay=relay, port=port))
         with subprocess.Popen(

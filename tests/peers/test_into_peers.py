@@ -17,6 +17,7 @@ import trio
 from mailfront_io import client
 from mailfront_io.client import SendResult, Stage, TLSPolicy
 from tests.peers.programs import program
+from tests.ports import unused_port
 from tests.serving import SECONDS, environment, queue_directory, queued
 
 pytestmark = pytest.mark.peer
@@ -97,11 +98,9 @@ class Sink:
 def sink(*options: str) -> Iterator[Sink]:
     """smtp-sink, which knows no port 0 and does not like to be root."""
     path = program("smtp-sink")
-    with tempfile.TemporaryDirectory() as directory, socket.socket() as probe:
+    port = unused_port()
+    with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o777)
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
         dump = ["-d", f"{directory}/message."]
         with running(path, *user, *dump, *options, f"127.0.0.1:{port}", "10", stderr=subprocess.DEVNULL) as process:

@@ -1,6 +1,5 @@
 """The plugin rbl against rbldnsd, on loopback, with lists of our own."""
 
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,7 @@ import pytest
 from tests.golden.recorded import PATH
 from tests.peers.one_shot import OneShot
 from tests.peers.programs import program
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.peer
 
@@ -36,21 +36,17 @@ def name_server() -> Iterator[str]:
         home.chmod(0o755)
         for zone, text in LISTS.items():
             (home / zone.rpartition(":")[2]).write_text(text)
-        for _ in range(5):  # somebody else may have taken the port in the meantime
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-                free.bind(("127.0.0.1", 0))
-                port: int = free.getsockname()[1]
-            command = [path, "-n", "-u", "nobody", "-b", f"127.0.0.1/{port}", "-w", str(home), *LISTS]
-            with (home / "log").open("wb") as log:
-                process = subprocess.Popen(command, stdout=log, stderr=log)
-            try:
-                if answers(process, port):
-                    yield f"127.0.0.1:{port}"
-                    return
-            finally:
-                process.kill()
-                process.wait()
-        pytest.fail((home / "log").read_text())
+        port = unused_port()
+        command = [path, "-n", "-u", "nobody", "-b", f"127.0.0.1/{port}", "-w", str(home), *LISTS]
+        with (home / "log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            if not answers(process, port):
+                pytest.fail((home / "log").read_text())
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
 
 
 def answers(process: "subprocess.Popen[bytes]", port: int) -> bool:

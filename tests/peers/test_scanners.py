@@ -17,6 +17,7 @@ from mailfront_proto.pull import NEED_DATA, PAUSED
 from tests.golden.recorded import PATH
 from tests.peers.one_shot import OneShot
 from tests.peers.programs import program
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.peer
 
@@ -30,32 +31,24 @@ STREAM_MAX = 40_000
 Client = clamd.ClamdClient | spamd.SpamdClient
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def started(prepare: Callable[[int], list[str]], log: Path) -> Iterator[int]:
     """Run the daemon whose command `prepare` returns for a port, until the tests of this file are done; the port, once
-    it listens there. A port that somebody else has taken in the meantime is given up for another."""
-    for _ in range(5):
-        port = free_port()
-        command = prepare(port)
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent)
+    it listens there."""
+    port = unused_port()
+    command = prepare(port)
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent)
+    try:
+        if not listens(process, port):
+            pytest.fail(log.read_text())
+        yield port
+    finally:
+        process.terminate()
         try:
-            if listens(process, port):
-                yield port
-                return
-        finally:
-            process.terminate()
-            try:
-                process.wait(SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-    pytest.fail(log.read_text())
+            process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def listens(process: "subprocess.Popen[bytes]", port: int) -> bool:

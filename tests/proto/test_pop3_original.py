@@ -46,7 +46,7 @@ def test_the_same_bytes(contents: list[str], commands: list[str], line_end: str,
         for number, message in enumerate(messages, 1):
             (maildir / ("cur" if number % 2 else "new") / f"{number}.uid").write_bytes(message)
         done = subprocess.run(
-            [program("pop3front-maildir"), str(maildir)], input=wire, capture_output=True, timeout=20, env={}
+            [program("pop3front-maildir"), str(maildir)], input=wire, capture_output=True, timeout=90, env={}
         )
     machine = POP3Server(COMPAT, mode=Mode.MAILBOX)
     application = Application(messages, [b"%d.uid" % number for number in range(1, len(messages) + 1)])

@@ -27,6 +27,7 @@ from mailfront_proto.qmtp.client import PackageClient
 from mailfront_proto.qmtp.package import PackageServer
 from mailfront_proto.testing import Player, whole
 from tests.peers.programs import program
+from tests.ports import unused_port
 from tests.proto import test_qmqp, test_qmtp
 from tests.proto.package_script import Application, accept_any
 
@@ -93,8 +94,7 @@ def test_qmqp_source_into_our_server(extra: list[str]) -> None:
 @contextmanager
 def sink() -> Iterator[int]:
     """A qmqp-sink on a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = unused_port()
     with subprocess.Popen([program("qmqp-sink"), f"127.0.0.1:{port}", "10"], stdin=subprocess.DEVNULL) as process:
         try:
             yield port
