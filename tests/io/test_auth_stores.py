@@ -165,7 +165,7 @@ def test_whatever_is_added_can_log_in(
 
 def test_files_that_are_no_such_database(tmp_path: Path) -> None:
     missing = UserDatabase(str(tmp_path / "none"))
-    with pytest.raises(StoreUnavailable, match="does not exist: make it with mailfront user add"):
+    with pytest.raises(StoreUnavailable, match="does not exist: make it with mailfront user --database "):
         missing.users()
     (tmp_path / "text").write_text("hello " * 1000)
     with pytest.raises(StoreUnavailable, match="text: file is not a database"):

@@ -46,7 +46,8 @@ def test_the_first_file_for_each_purpose_is_good(purpose: str, tmp_path: Path) -
         text = text.replace(path, str(tmp_path / "mail.pem"))
     certificate().private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "mail.pem"))
     (tmp_path / "mail.pem").chmod(0o600)
-    text = text.replace("/var/lib/mailfront/users.sqlite", str(tmp_path / "users.sqlite"))
+    for path in ("/var/lib/mailfront/users.sqlite", "mailfront-data/users.sqlite"):
+        text = text.replace(path, str(tmp_path / "users.sqlite"))
     UserDatabase(str(tmp_path / "users.sqlite")).create()
     config = parse_config(text, "mailfront.toml", {})
     loaded, problems = load(config.listeners, print)

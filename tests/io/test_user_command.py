@@ -52,7 +52,7 @@ def test_a_life_of_a_user(user: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert user("--database", "mailfront-data/users.sqlite", "remove", "ann")[0] == 0
     assert user("list", "--database", "mailfront-data/users.sqlite") == (0, "bob@example.org\n")
     code, said = user("list")
-    assert code == 78 and "other.sqlite does not exist: make it with mailfront user add" in said
+    assert code == 78 and "other.sqlite does not exist: make it with mailfront user --database " in said
     assert user("add", "ann", password=b"y")[0] == 0 and Path("other.sqlite").exists()
 
 

@@ -37,7 +37,7 @@ key = "/etc/ssl/private/{hostname}.key"
 
 _USERS: Final = """\
 
-# Who may log in. Make it, and its first user, with: mailfront user --store /var/lib/mailfront/users.sqlite add NAME
+# Who may log in. Make it, and its first user: mailfront user --database /var/lib/mailfront/users.sqlite add NAME
 [store.users]
 kind = "sqlite"
 name = "/var/lib/mailfront/users.sqlite"
@@ -147,25 +147,55 @@ _DEV: Final = """\
 [server]
 hostname = "localhost"
 
+# Who may log in. Make it, and its first user, with: mailfront user add NAME
+[store.users]
+kind = "sqlite"
+name = "mailfront-data/users.sqlite"
+
+# Mail for anybody at localhost, for each in a maildir that is made when it is needed.
+[[listener]]
+name = "mail"
+protocol = "smtp"
+listen = ["127.0.0.1:2525"]
+plugins = ["counters", "accept-domains", "add-received"]
+backend = "maildir"
+
+[listener.settings]
+accept_domains = ["localhost"]
+maildir_path = "mailfront-data/%d/%n"
+maildir_create = true
+
 # Takes everything, and throws it away.
 [[listener]]
 name = "sink"
 protocol = "smtp"
-listen = ["127.0.0.1:2525"]
-plugins = ["counters", "add-received", "accept"]
+listen = ["127.0.0.1:2526"]
+plugins = ["counters", "accept"]
 backend = "discard"
 
-# Takes mail for localhost and keeps it as files, in a directory that must be there: mkdir -p queue
+# The users fetch their mail. Without TLS, so that anything can be tried: never do this but on loopback.
 [[listener]]
-name = "keep"
-protocol = "smtp"
-listen = ["127.0.0.1:2526"]
-plugins = ["accept-domains"]
-backend = "queuedir"
+name = "pop3"
+protocol = "pop3"
+listen = ["127.0.0.1:2110"]
+store = "users"
 
 [listener.settings]
-accept_domains = ["localhost"]
-queuedir = "queue"
+maildir_root = "mailfront-data/localhost"
+auth_requires_tls = 0
+
+# The same over IMAP, by Dovecot's imap (Debian: dovecot-imapd), which serves no mail to root.
+[[listener]]
+name = "imap"
+protocol = "imap"
+listen = ["127.0.0.1:2143"]
+program = ["/usr/lib/dovecot/imap"]
+store = "users"
+
+[listener.settings]
+maildir_root = "mailfront-data/localhost"
+setup_env = "dovecot"
+auth_requires_tls = 0
 """
 
 TEMPLATES: Final = {
