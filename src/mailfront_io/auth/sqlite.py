@@ -88,7 +88,8 @@ class UserDatabase:
     def _open(self, *, writes: bool = False) -> Iterator[sqlite3.Connection]:
         try:
             if not os.path.exists(self.path):
-                raise StoreUnavailable(f"{self.path} does not exist: make it with mailfront user --database {self.path} add NAME")
+                remedy = f"make it with mailfront user --database {self.path} add NAME"
+                raise StoreUnavailable(f"{self.path} does not exist: {remedy}")
             uri = f"file:{_quoted(os.path.abspath(self.path))}?mode={'rw' if writes else 'ro'}"
             with closing(
                 sqlite3.connect(uri, timeout=BUSY_SECONDS, isolation_level=None, uri=True)
