@@ -35,7 +35,7 @@ from mailfront_io.peers import (
     Unreachable,
 )
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 BLOCK = bytes(range(256)) * 256  # 64 KiB
 BIG = 800  # blocks: 50 MiB
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "MARK": "mailfront-test"}

@@ -28,7 +28,7 @@ from mailfront_io.peers import Connect, Relay
 Note = Callable[[str], None]
 
 PIECE = bytes(range(256)) * 256  # 64 KiB
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class Foreign:

@@ -277,11 +277,11 @@ def play_together(server: Server, cases: Sequence[Case]) -> None:
     """Play `cases` at once against a server that is stopped, or cancelled, when all of them have got there."""
 
     def stop_again() -> None:
-        time.sleep(0.1)
+        time.sleep(0.5)  # two signals that come as one would stop it once
         server.stop()
 
-    stopping = threading.Barrier(len(cases), server.stop, 10)
-    cancelling = threading.Barrier(len(cases), stop_again, 10)
+    stopping = threading.Barrier(len(cases), server.stop, 60)
+    cancelling = threading.Barrier(len(cases), stop_again, 60)
     outputs: dict[str, bytes] = {}
     connections = {case.name: server.connect() for case in cases}
     ports = {name: connection.getsockname()[1] for name, connection in connections.items()}

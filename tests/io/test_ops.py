@@ -379,7 +379,7 @@ def test_cancellation_reaches_every_wait(driver: str, helpers: dict[str, Any], c
             stopping = threading.Barrier(len(HANGS), server.stop, 60)
 
             def cancel() -> None:
-                time.sleep(0.1)
+                time.sleep(0.5)  # two signals that come as one would stop it once
                 server.stop()
 
             cancelling = threading.Barrier(len(HANGS), cancel, 60)
