@@ -8,7 +8,6 @@ import argparse
 import os
 import socket
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,14 +15,15 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, NoReturn
 
+from mailfront_io.admission import DEFAULT, Admission, Limits
+from mailfront_io.config.keys import MAX_WORKERS
 from mailfront_io.drivers.listener import Listener, Started
 from mailfront_io.listening import BadAddress, ListeningAddress, open_listener, parse_listening_address
 from mailfront_io.log import line_log
 from mailfront_io.ops import Connection
 from mailfront_io.ops import Session as SessionCoroutine
-from mailfront_io.service import Service, encoded, service_from_line
+from mailfront_io.service import Service, service_from_line
 from mailfront_io.settings import ConfigurationError
-from mailfront_proto.smtp.replies import Reply
 
 if TYPE_CHECKING:
     from mailfront_io.login_service import LoginService
@@ -35,9 +35,6 @@ DRIVERS = ("asyncio", "trio", "blocking", "fork")
 LOOPS = ("auto", "asyncio", "uvloop")
 Loop = Literal["auto", "asyncio", "uvloop"]
 DEVELOPMENT_PORTS = {"smtp": 2525, "lmtp": 2524, "qmtp": 2209, "qmqp": 2628, "pop3": 2110, "imap": 2143}
-
-MAX_CONNECTIONS = 1000
-MAX_PER_CLIENT = 20
 
 EPILOG = """\
 Without PROTOCOL BACKEND it serves the development defaults: SMTP on 2525, with STARTTLS and AUTH on 2587,
@@ -56,89 +53,6 @@ class Endpoint:
     service: "Service | LoginService"
     host: str
     port: int
-
-
-class Admission:
-    """Counts connections, in all and of each client, and turns away those over the limits.
-
-    A client is an IPv4 address or an IPv6 /64, which is what one customer of a provider has; loopback is
-    exempt from the second limit. `admit` and `release` may be called in any thread.
-    """
-
-    def __init__(
-        self,
-        log: Callable[[str], None],
-        total: int = MAX_CONNECTIONS,
-        per_client: int = MAX_PER_CLIENT,
-    ) -> None:
-        self._log = log
-        self._total = total
-        self._per_client = per_client
-        self._count = 0
-        self._clients: dict[str, int] = {}
-        self._lock = threading.Lock()
-
-    def admit(self, remote: tuple[str, int] | None, protocol: str = "smtp") -> bytes | None:
-        """None, or the refusal, in the words of `protocol`."""
-        with self._lock:
-            if self._count < self._total:
-                refusal = self._admit_client(_client(remote), protocol)
-                self._count += refusal is None
-                return refusal
-        self._log(f"Refused a connection from {_client(remote) or 'this host'}: {self._total} connections are open")
-        return _refusal(protocol, "Too many connections, try again later")
-
-    def admit_client(self, remote: tuple[str, int] | None, protocol: str = "smtp") -> bytes | None:
-        """The same of the client alone: the connection is one that a proxy hands on, and is counted already."""
-        with self._lock:
-            return self._admit_client(_client(remote), protocol)
-
-    def _admit_client(self, client: str, protocol: str) -> bytes | None:
-        if not client:
-            return None
-        if self._clients.get(client, 0) >= self._per_client:
-            self._log(f"Refused a connection from {client}: it has {self._per_client} open")
-            return _refusal(protocol, "Too many connections from your network, try again later")
-        self._clients[client] = self._clients.get(client, 0) + 1
-        return None
-
-    def release(self, remote: tuple[str, int] | None) -> None:
-        """An admitted connection has ended."""
-        with self._lock:
-            self._count -= 1
-            self._release_client(_client(remote))
-
-    def release_client(self, remote: tuple[str, int] | None) -> None:
-        """The session of a client has ended that `admit_client` has admitted."""
-        with self._lock:
-            self._release_client(_client(remote))
-
-    def _release_client(self, client: str) -> None:
-        if client:
-            left = self._clients.get(client, 1) - 1
-            if left:
-                self._clients[client] = left
-            else:
-                self._clients.pop(client, None)
-
-
-def _refusal(protocol: str, text: str) -> bytes:
-    if protocol == "pop3":
-        return f"-ERR [SYS/TEMP] {text}\r\n".encode()
-    if protocol == "imap":
-        return f"* BYE [UNAVAILABLE] {text}\r\n".encode()
-    return encoded(protocol, Reply(421, f"4.7.0 {text}"))
-
-
-def _client(remote: tuple[str, int] | None) -> str:
-    """What limits count by; empty for those that are exempt."""
-    if remote is None or remote[0].startswith("127.") or remote[0] == "::1":
-        return ""
-    host = remote[0]
-    if ":" not in host:
-        return host
-    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    return socket.inet_ntop(socket.AF_INET6, packed[:8] + bytes(8)) + "/64"
 
 
 def facts(connection: Connection, local_host: str) -> dict[str, str]:
@@ -351,10 +265,13 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "--grace", type=float, metavar="SECONDS", help="for sessions at SIGTERM; default: 30"
     )
     parser.add_argument(
-        "--max-connections", type=int, metavar="N", help="default: 1000"
+        "--max-connections", type=int, metavar="N", help=f"default: {DEFAULT.total}"
     )
     parser.add_argument(
-        "--max-per-client", type=int, metavar="N", help="IPv4 or IPv6 /64; default: 20"
+        "--max-per-client", type=int, metavar="N", help=f"IPv4 or IPv6 /64; default: {DEFAULT.client}"
+    )
+    parser.add_argument(
+        "--max-per-network", type=int, metavar="N", help=f"IPv4 /24 or IPv6 /48; default: {DEFAULT.network}"
     )
     parser.add_argument(
         "--data", default="mailfront-data", metavar="DIR", help="of the development server; default: mailfront-data"
@@ -363,9 +280,12 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     arguments = parser.parse_args(words)
     if arguments.grace is not None and not 0 <= arguments.grace < float("inf"):
         parser.error(f"argument --grace: {arguments.grace} is no number of seconds")
-    for name in ("max_connections", "max_per_client", "workers"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-            parser.error(f"argument --{name.replace('_', '-')}: at least 1")
+    for name, most in (
+        ("max_connections", None), ("max_per_client", None), ("max_per_network", None), ("workers", MAX_WORKERS)
+    ):  # fmt: skip
+        number = getattr(arguments, name)
+        if number is not None and (number < 1 or (most is not None and number > most)):
+            parser.error(f"argument --{name.replace('_', '-')}: at least 1{f', at most {most}' if most else ''}")
     if arguments.config is not None and (arguments.line or arguments.listen):
         parser.error("argument -c: the file says what is served, and where: take --listen and the line out")
     if arguments.config is None and arguments.workers is not None:
@@ -412,7 +332,12 @@ def main(words: list[str]) -> int:
             grace=30.0 if arguments.grace is None else arguments.grace,
             port_file=arguments.port_file,
             admission=Admission(
-                log, arguments.max_connections or MAX_CONNECTIONS, arguments.max_per_client or MAX_PER_CLIENT
+                log,
+                Limits(
+                    arguments.max_connections or DEFAULT.total,
+                    arguments.max_per_client or DEFAULT.client,
+                    arguments.max_per_network or DEFAULT.network,
+                ),
             ),
             on_listening=on_listening,
         )
@@ -426,7 +351,7 @@ def _serve_file(arguments: argparse.Namespace, environment: Mapping[str, str]) -
     from mailfront_io.config.reading import WrongConfiguration
     from mailfront_io.supervisor import Supervisor
 
-    names = ("driver", "loop", "workers", "grace", "max_connections", "max_per_client")
+    names = ("driver", "loop", "workers", "grace", "max_connections", "max_per_client", "max_per_network")
     overrides = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     try:
         return Supervisor(arguments.config, environment, overrides, arguments.port_file).run()

@@ -19,8 +19,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
+from mailfront_io.admission import Admission, Limits, Prefixes
 from mailfront_io.config.checks import dangers, load
 from mailfront_io.config.reading import Config, ListenerConfig, Problem, WrongConfiguration, read_config
 from mailfront_io.drivers.listener import Address, Listener, raise_descriptor_limit
@@ -35,7 +36,6 @@ from mailfront_io.listening import (
 from mailfront_io.privileges import BadUser, User, find_user
 from mailfront_io.proxied import Proxies, proxied
 from mailfront_io.server import (
-    Admission,
     Loop,
     import_driver,
     reporter,
@@ -412,11 +412,15 @@ def serve_generation(generation: Generation, ready: Callable[[], object], parent
         generation.user.become()
         end_with_parent(parent)  # once more: with another user the system forgets it
     local_host = server["hostname"] or socket.gethostname()
-    admission = Admission(generation.log, server["max_connections"], server["max_per_client"])
+    prefixes = Prefixes(server["client_prefix_ipv6"], server["network_prefix_ipv4"], server["network_prefix_ipv6"])
+    everything = Admission(generation.log, _limits(server), prefixes)
     listeners = []
     for each in loaded:
         protocol, proxies = each.service.protocol, Proxies(each.config.options["proxies"])
         begin = session_factory(each.service, local_host, each.config.name, generation.log)
+        limits, admission = _limits(each.config.options), everything
+        if limits != Limits():
+            admission = Admission(generation.log, limits, prefixes, within=everything, name=each.config.name)
         admit_client = partial(admission.admit_client, protocol=protocol)
         session = proxied(proxies, begin, admit_client, admission.release_client, generation.log)
         for text in each.config.options["listen"]:
@@ -441,6 +445,10 @@ def serve_generation(generation: Generation, ready: Callable[[], object], parent
         started,
         reporter(generation.log),
     )
+
+
+def _limits(table: Mapping[str, Any]) -> Limits:
+    return Limits(table["max_connections"], table["max_per_client"], table["max_per_network"])
 
 
 def _admit(admission: Admission, proxies: Proxies, protocol: str, remote: Address | None) -> bytes | None:

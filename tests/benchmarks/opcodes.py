@@ -19,8 +19,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from mailfront_io.admission import Admission
 from mailfront_io.drivers.listener import Listener
-from mailfront_io.server import Admission, listen, session_factory
+from mailfront_io.server import listen, session_factory
 from mailfront_io.service import service_from_line
 from tests.benchmarks import packages, scripts
 from tests.benchmarks.loadgen import Address, Script, rehearse

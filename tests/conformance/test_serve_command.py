@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from mailfront_io import server
-from mailfront_io.server import Admission, parse_address
+from mailfront_io.admission import Admission, Limits
+from mailfront_io.server import parse_address
 from mailfront_io.settings import ConfigurationError
 from tests.conformance.served import PROGRAM, Client, Served
 
@@ -163,7 +164,7 @@ def test_h23_loopback_is_exempt(tmp_path: Path) -> None:
 
 def test_h23_a_client_is_an_ipv4_address_or_an_ipv6_network() -> None:
     log: list[str] = []
-    admission = Admission(log.append, total=100, per_client=2)
+    admission = Admission(log.append, Limits(100, 2))
 
     def admits(host: str) -> bool:
         return admission.admit((host, 1)) is None
@@ -175,7 +176,7 @@ def test_h23_a_client_is_an_ipv4_address_or_an_ipv6_network() -> None:
     assert admission.admit(("192.0.2.1", 2)) == (
         b"421 4.7.0 Too many connections from your network, try again later\r\n"
     )
-    assert log[0] == "Refused a connection from 2001:db8:0:1::/64: it has 2 open"
+    assert log[0] == "Refused a connection from 2001:db8:0:1::3: 2001:db8:0:1::/64 has 2 open"
     admission.release(("2001:db8:0:1::9", 3))
     assert admits("2001:db8:0:1::4") and not admits("2001:db8:0:1::4")
     assert admits("fe80::1%eth0") and admits("fe80::2%eth1") and not admits("fe80::3")
@@ -183,7 +184,7 @@ def test_h23_a_client_is_an_ipv4_address_or_an_ipv6_network() -> None:
 
 
 def test_h22_what_was_refused_or_has_ended_is_not_counted() -> None:
-    admission = Admission(lambda line: None, total=2, per_client=5)
+    admission = Admission(lambda line: None, Limits(2, 5))
     for _ in range(3):
         assert admission.admit(("192.0.2.1", 1)) is None and admission.admit(None) is None
         assert admission.admit(("192.0.2.2", 1)) == b"421 4.7.0 Too many connections, try again later\r\n"

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from mailfront_io.admission import Admission, Limits
 from mailfront_io.ops import Connection, Session
 from mailfront_io.plugin import Plugin
 from mailfront_io.proxied import HEADER_SECONDS, Proxies, proxied
-from mailfront_io.server import Admission, session_factory
+from mailfront_io.server import session_factory
 from mailfront_io.service import service_from_line
 from mailfront_io.spool import Spool
 from mailfront_io.testing import EOF, RESET, STALL, Action, Played, run_script
@@ -40,13 +41,13 @@ class Recorder(Plugin):
 class Server:
     """A service behind proxies, and what it has kept."""
 
-    def __init__(self, *names: str, per_client: int = 20) -> None:
+    def __init__(self, *names: str, per_client: int = 20, per_network: int = 100) -> None:
         self.log: list[str] = []
         service = service_from_line(
             ["smtp", "echo", "add-received", "accept", f"{__name__}:Recorder"], {"TCPLOCALHOST": "mx"}, self.log.append
         )
         Recorder.trace = b""
-        self.admission = Admission(self.log.append, per_client=per_client)
+        self.admission = Admission(self.log.append, Limits(client=per_client, network=per_network))
         self.make = proxied(
             Proxies(names or (PROXY[0],)), session_factory(service, "mx.example.org"), self.admission.admit_client,
             self.admission.release_client, self.log.append,
@@ -150,6 +151,17 @@ def test_h23_limits_count_whom_the_proxy_names() -> None:
         assert server.play(V1 + b"QUIT\r\n", EOF).output.startswith(b"220 ")
 
 
+def test_h23_so_do_those_of_networks() -> None:
+    server = Server(per_network=2)
+    for host in ("192.0.2.200", "192.0.2.201"):
+        assert server.admission.admit_client((host, 1)) is None
+    output = server.play(V1 + b"QUIT\r\n", EOF).output
+    assert output == b"421 4.7.0 Too many connections from your network, try again later\r\n"
+    assert server.log == ["Refused a connection from 192.0.2.7: 192.0.2.0/24 has 2 open"]
+    server.admission.release_client(("192.0.2.200", 1))
+    assert server.play(V1 + b"QUIT\r\n", EOF).output.startswith(b"220 ")
+
+
 @pytest.mark.parametrize(
     ("names", "peer", "listed"),
     [
@@ -190,13 +202,17 @@ def test_h69_header_and_client_hello_in_one_segment(driver: str, tmp_path: Path)
                     tls.do_handshake()
                     break
                 except ssl.SSLWantReadError:
-                    incoming.write(connection.recv(65536))
+                    data = connection.recv(65536)
+                    assert data, (tmp_path / "log").read_text()
+                    incoming.write(data)
             connection.sendall(outgoing.read())
             greeting = b""
             while not greeting.endswith(b"\r\n"):
                 try:
                     greeting += tls.read(1000)
                 except ssl.SSLWantReadError:
-                    incoming.write(connection.recv(65536))
+                    data = connection.recv(65536)
+                    assert data, (tmp_path / "log").read_text()
+                    incoming.write(data)
             assert greeting.startswith(b"220 ")
         assert "smtp-1 from 192.0.2.7" in running.log()

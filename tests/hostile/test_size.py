@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from mailfront_io.admission import Admission, Limits, Prefixes
 from mailfront_io.ops import Connection, Recv, Send
-from mailfront_io.server import Admission
 from mailfront_io.testing import EOF, RESET, STALL, Action, Advance, VirtualClock, WaitFor
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED
 from mailfront_proto.sasl import ServerOptions
@@ -232,7 +234,7 @@ def test_h22_idle_and_hostile_connections_cost_little() -> None:
 
 
 def test_h23_clients_are_counted_by_address_or_64() -> None:
-    admission = Admission(lambda line: None, total=100, per_client=2)
+    admission = Admission(lambda line: None, Limits(100, 2))
     for peer in ("192.0.2.1", "2001:db8:1:2::1"):
         assert admission.admit((peer, 1)) is None
     assert admission.admit(("2001:db8:1:2:ffff:ffff:ffff:ffff", 2)) is None
@@ -249,9 +251,93 @@ def test_h23_clients_are_counted_by_address_or_64() -> None:
         assert admission.admit(("127.0.0.1", port)) is None  # loopback counts only in all
 
 
+def test_h23_networks_are_counted_too() -> None:
+    """Who has a /48, or all of a /24, has one budget, whatever addresses are taken out of it."""
+    logged: list[str] = []
+    admission = Admission(logged.append, Limits(10_000, client=2, network=50))
+    admitted = [
+        sum(admission.admit((peer % number, number)) is None for number in range(200))
+        for peer in ("192.0.2.%d", "2001:db8:7:%x::1", "2001:db8:8::%x")
+    ]
+    assert admitted == [50, 50, 2]
+    assert logged[0] == "Refused a connection from 192.0.2.50: 192.0.2.0/24 has 50 open"
+    assert logged[150] == "Refused a connection from 2001:db8:7:32::1: 2001:db8:7::/48 has 50 open"
+    assert admission.admit(("192.0.3.1", 1)) is None and admission.admit(("2001:db8:9::1", 1)) is None
+    admission.release(("192.0.2.7", 7))
+    assert admission.admit(("192.0.2.200", 1)) is None
+    assert admission.admit(("192.0.2.201", 1)) is not None
+
+
+def test_h23_what_a_network_is_can_be_said() -> None:
+    admission = Admission(lambda line: None, Limits(client=1, network=2), Prefixes(56, 16, 32))
+    admits = [admission.admit((peer, 1)) is None for peer in (
+        "2001:db8:0:1::1", "2001:db8:0:ff::1", "2001:db8:0:100::1", "2001:db8:1::1", "2001:db9::1",
+        "192.0.2.1", "192.0.3.1", "192.0.4.1", "192.1.0.1",
+    )]  # fmt: skip
+    assert admits == [True, False, True, False, True, True, True, False, True]
+
+
+def test_h23_limits_of_a_listener_are_within_those_of_the_server() -> None:
+    logged: list[str] = []
+    server = Admission(logged.append, Limits(4, client=3))
+    mx = Admission(logged.append, Limits(3, client=2), within=server, name="mx")
+    peers = [("192.0.2.1", 1), ("192.0.2.2", 1), ("192.0.2.3", 1)]
+    assert [mx.admit(peers[0]) is None for _ in range(3)] == [True, True, False]
+    assert logged == ["Refused a connection from 192.0.2.1: 192.0.2.1 has 2 open at mx"]
+    assert [server.admit(peers[0]) is None for _ in range(2)] == [True, False]
+    assert mx.admit(peers[1]) is None
+    assert mx.admit(peers[2]) is not None and server.admit(peers[2]) is not None  # 3 at mx, 4 in all
+    for _ in range(2):
+        mx.release(peers[0])
+    server.release(peers[0])
+    mx.release(peers[1])
+    assert [mx.admit(peer) is None for peer in peers] == [True, True, True]
+    assert server.admit(peers[0]) is None
+
+
+def test_h23_the_tables_are_no_larger_than_what_is_open() -> None:
+    """However many addresses come and go; those of refused connections leave nothing behind."""
+    admission = Admission(lambda line: None, Limits(100, 20, 50))
+    peers = [(f"2001:db8:{number:x}::1", 1) for number in range(20_000)]
+    for peer in peers:
+        if admission.admit(peer) is None and peer != peers[0]:
+            admission.release(peer)
+    assert len(admission._open) == 2
+    for peer in peers:
+        admission.admit(peer)
+    assert len(admission._open) <= 2 * 100
+
+
+@given(st.lists(st.tuples(st.integers(0, 7), st.booleans()), max_size=60))
+def test_h23_no_network_ever_has_more_than_it_may(steps: list[tuple[int, bool]]) -> None:
+    """`admit` against counting, for any order of connections that begin and end."""
+    admission = Admission(lambda line: None, Limits(6, client=2, network=3))
+    hosts = ["192.0.2.1", "192.0.2.2", "192.0.3.1", "127.0.0.1", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "::1"]
+    networks = [(0, 0), (1, 0), (2, 1), None, (3, 2), (3, 2), (4, 2), None]
+    opened: list[int] = []
+    for which, begins in steps:
+        if not begins:
+            if which in opened:
+                opened.remove(which)
+                admission.release((hosts[which], 1))
+            continue
+        own = networks[which]
+        others = [network for each in opened if (network := networks[each]) is not None]
+        room = len(opened) < 6 and (
+            own is None
+            or (sum(o[0] == own[0] for o in others) < 2 and sum(o[1] == own[1] for o in others) < 3)
+        )
+        assert (admission.admit((hosts[which], 1)) is None) == room
+        if room:
+            opened.append(which)
+    for which in opened:
+        admission.release((hosts[which], 1))
+    assert admission._open == {} and admission._count == 0
+
+
 def test_h23_connections_in_all() -> None:
     logged: list[str] = []
-    admission = Admission(logged.append, total=2, per_client=20)
+    admission = Admission(logged.append, Limits(2, 20))
     assert admission.admit(("192.0.2.1", 1)) is None
     assert admission.admit(None) is None
     for peer in (("192.0.2.9", 1), ("127.0.0.1", 1), None):
@@ -260,7 +346,7 @@ def test_h23_connections_in_all() -> None:
     assert len(logged) == 3
     admission.release(None)
     assert admission.admit(("192.0.2.9", 1)) is None
-    assert admission._clients == {"192.0.2.1": 1, "192.0.2.9": 1}
+    assert sorted(admission._open.values()) == [1, 1]
 
 
 SESSION = ENVELOPE + b"DATA\r\nSubject: x\r\n\r\nbody\r\n.\r\nRSET\r\nQUIT\r\n"

@@ -100,7 +100,10 @@ def _show(config: Config) -> int:
         sys.stdout.write("\n")
     for listener in config.listeners:
         sys.stdout.write(f"[[listener]]  # line {listener.line}\nname = {_toml(listener.name)}\n")
-        for name in ("protocol", "listen", "backend", "plugins", "program"):
+        for name in (
+            "protocol", "listen", "backend", "plugins", "program", "proxies",
+            "max_connections", "max_per_client", "max_per_network",
+        ):  # fmt: skip
             if listener.options[name]:
                 sys.stdout.write(f"{name} = {_toml(listener.options[name])}\n")
         sys.stdout.write("[listener.settings]\n")

@@ -9,14 +9,18 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
+from mailfront_io.admission import DEFAULT, PREFIXES
 from mailfront_proto.record import record
+
+MAX_WORKERS: Final = 256
+"""More processes than a machine has cores for are a slip."""
 
 
 class Type(Enum):
     """The type of a key's value, in words."""
 
     TEXT = "a string"
-    NUMBER = "a whole number, 0 or more"
+    NUMBER = "a whole number"
     SECONDS = "a number of seconds, 0 or more"
     FLAG = "true or false"
     TEXTS = "a list of strings"
@@ -25,7 +29,7 @@ class Type(Enum):
 @record(frozen=True)
 class Key:
     """A key of a table. `default`: None if there is none; `usual` says in words what happens then. `choices`: the texts
-    that it may have, if not any. `required`: a table without it is an error."""
+    that it may have, if not any. `required`: a table without it is an error. `least`, `most`: of a number."""
 
     name: str
     type: Type
@@ -34,6 +38,8 @@ class Key:
     choices: tuple[str, ...] = ()
     required: bool = False
     usual: str = ""
+    least: int = 1
+    most: int = 2**31 - 1
 
     @property
     def expected(self) -> str:
@@ -41,7 +47,9 @@ class Key:
         if self.choices:
             *others, last = self.choices
             return f"{', '.join(others)} or {last}" if others else last
-        return self.type.value
+        if self.type is Type.NUMBER:
+            return f"a whole number, {self.least} {'or more' if self.most == 2**31 - 1 else f'to {self.most}'}"
+        return str(self.type.value)
 
 
 PROTOCOLS: Final = ("smtp", "lmtp", "qmtp", "qmqp", "pop3", "imap")
@@ -50,13 +58,20 @@ SERVER: Final = (
     Key("driver", Type.TEXT, "how sessions run", "asyncio", ("asyncio", "trio", "blocking", "fork")),
     Key("loop", Type.TEXT, "asyncio's event loop; auto: uvloop if it is installed", "auto",
         ("auto", "asyncio", "uvloop")),
-    Key("workers", Type.NUMBER, "processes that share the listeners", 1),
+    Key("workers", Type.NUMBER, "processes that share the listeners", 1, most=MAX_WORKERS),
     Key("user", Type.TEXT, "who the workers run as, once sockets and keys are open; started by root only"),
     Key("group", Type.TEXT, "their group", usual="that of the user"),
     Key("hostname", Type.TEXT, "the name of this host in greetings and trace lines", usual="the system's"),
     Key("grace", Type.SECONDS, "what sessions have to end in at SIGTERM", 30),
-    Key("max_connections", Type.NUMBER, "connections that each worker takes at a time", 1000),
-    Key("max_per_client", Type.NUMBER, "and of one client, an IPv4 address or IPv6 /64", 20),
+    Key("max_connections", Type.NUMBER, "connections that each worker takes at a time", DEFAULT.total),
+    Key("max_per_client", Type.NUMBER, "and of one client, an IPv4 address or IPv6 /64", DEFAULT.client),
+    Key("max_per_network", Type.NUMBER, "and of one network, an IPv4 /24 or IPv6 /48", DEFAULT.network),
+    Key("client_prefix_ipv6", Type.NUMBER, "bits of an IPv6 address that are one client", PREFIXES.client_ipv6,
+        least=17, most=128),
+    Key("network_prefix_ipv4", Type.NUMBER, "bits of an IPv4 address that are one network", PREFIXES.network_ipv4,
+        least=8, most=31),
+    Key("network_prefix_ipv6", Type.NUMBER, "bits of an IPv6 address that are; fewer than those of a client",
+        PREFIXES.network_ipv6, least=16, most=127),
 )  # fmt: skip
 
 LOG: Final = (
@@ -86,6 +101,10 @@ LISTENER: Final = (
     Key("store", Type.TEXT, "where its users are: the NAME of a table [store.NAME]"),
     Key("proxies", Type.TEXTS, "peers that begin with the PROXY protocol: addresses, networks, or unix", ()),
     Key("socket_mode", Type.TEXT, "the mode of unix sockets, as octal digits", "0600"),
+    Key("max_connections", Type.NUMBER, "connections that this listener takes in each worker, within [server]'s limits",
+        usual="those"),
+    Key("max_per_client", Type.NUMBER, "and of one client", usual="[server]'s"),
+    Key("max_per_network", Type.NUMBER, "and of one network", usual="[server]'s"),
 )  # fmt: skip
 
 TABLES: Final[Mapping[str, tuple[Key, ...]]] = {

@@ -132,8 +132,14 @@ class _Reader:
                for name in ("server", "log")}  # fmt: skip
         stores = self._stores(document.get("store", {}))
         shared = self._given(("settings",), document.get("settings", {}))
+        if one["server"]["network_prefix_ipv6"] >= one["server"]["client_prefix_ipv6"]:
+            path: Path = ("server", "network_prefix_ipv6")
+            self._wrong(path, "is not less than client_prefix_ipv6: a network has many clients")
         listeners = document.get("listener", [])
-        if not isinstance(listeners, list) or not listeners:
+        if isinstance(listeners, dict):
+            self._wrong(("listener",), "is in single brackets: write [[listener]], since there may be several")
+            listeners = []
+        elif not isinstance(listeners, list) or not listeners:
             self._wrong(("listener",), "there is none: write a table [[listener]] for each")
             listeners = []
         made = [self._listener(place, table, stores, shared) for place, table in enumerate(listeners)]
@@ -318,8 +324,8 @@ class _Reader:
         return None
 
     def _settings_that_nobody_has(self, shared: Mapping[str, Any], listeners: list[ListenerConfig | None]) -> None:
-        if None in listeners:
-            return  # what it would know is not known
+        if not listeners or None in listeners:
+            return  # what they would know is not known
         known = {setting.variable.lower() for listener in listeners if listener for setting in listener.settings}
         for name in shared:
             if name not in known:
@@ -347,7 +353,7 @@ def _fault(key: Key, value: object) -> str | None:
         case Type.FLAG, bool():
             good = True
         case Type.NUMBER, int():
-            good = not isinstance(value, bool) and 0 <= value < 2**31
+            good = not isinstance(value, bool) and key.least <= value <= key.most
         case Type.SECONDS, int() | float():
             good = not isinstance(value, bool) and 0 <= value < 2**31
         case Type.TEXTS, list():
