@@ -177,7 +177,7 @@ class Commands:
     async def do_commit(self) -> None:
         await self._send(b"committing\r\n")
         try:
-            await Thread(self._pause, 0.4, commit=True)
+            await Thread(self._pause, 2, commit=True)
             self._note("committed")
             await self._send(b"never\r\n")
         except Cancelled:
@@ -206,7 +206,7 @@ class Commands:
 
     async def do_abandon(self) -> None:
         await self._send(b"waiting\r\n")
-        await Thread(self._pause, 0.4)
+        await Thread(self._pause, 2)
 
     async def do_op(self, name: str, helpers: str, *words: str) -> None:
         """One of `tests.io.op_sessions`."""

@@ -293,7 +293,7 @@ def play_together(server: Server, cases: Sequence[Case]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(90)
     for case in cases:
         if case.output is not None:
             assert (case.name, outputs.get(case.name)) == (case.name, case.output)

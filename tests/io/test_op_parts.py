@@ -310,7 +310,7 @@ def test_what_can_always_be_done_at_once_holds_up_nobody(driver: str, helpers: H
 
     async def greedy(connection: Connection) -> int:
         peer = await Connect([helpers.addresses["checksum"]])
-        end = connection.clock.monotonic() + 1.5
+        end = connection.clock.monotonic() + 3
         while connection.clock.monotonic() < end:
             await peer.send(b"x", end + 5)
         return 0
@@ -337,7 +337,7 @@ def test_what_can_always_be_done_at_once_holds_up_nobody(driver: str, helpers: H
 
     with one, two, _one, _two:
         asyncio.run(in_asyncio()) if driver == "asyncio" else trio.run(in_trio)
-    assert max(waits) < 1  # else one of them waits for the end
+    assert max(waits) < 2.5  # else one of them waits for the end
 
 
 def test_trio_keeps_the_deadlines_of_its_own_clock(helpers: Helpers) -> None:
