@@ -74,10 +74,10 @@ class NewFile:
             while view:
                 view = view[os.write(self._descriptor, view) :]
 
-    def publish(self, directory: int, name: Callable[[], str], sync: bool = True) -> None:
-        """Give the file a name in `directory` (a descriptor), where readers look for it; `name` makes one, and another
-        where that is taken. `sync`: its content before, and the directory afterwards, are on disk when this returns.
-        When it raises, the file has no name there."""
+    def publish(self, directory: int, name: Callable[[], str], sync: bool = True) -> str:
+        """Give the file a name in `directory` (a descriptor), where readers look for it, and return it; `name` makes
+        one, and another where that is taken. `sync`: its content before, and the directory afterwards, are on disk when
+        this returns. When it raises, the file has no name there."""
         if sync:
             os.fsync(self._descriptor)
         final = self._link(directory, name)
@@ -88,6 +88,7 @@ class NewFile:
                 _remove(final, directory)
                 raise
         self.discard()
+        return final
 
     def _link(self, directory: int, name: Callable[[], str]) -> str:
         while True:

@@ -30,13 +30,9 @@ def line_log(program: str, compat: bool, descriptor: int = 2) -> Callable[[str],
     In the compat profile control bytes become ``?`` and other bytes stay as they are; in the default
     profile everything that is not printable is written as an escape, a backslash doubled.
     """
-    escape = _compat_escape if compat else _escape
 
     def write(text: str) -> None:
-        if not (text.isascii() and text.isprintable()) or (not compat and "\\" in text):
-            text = escape(text)
-        if len(text) > MAX_LINE and not compat:
-            text = text[:MAX_LINE] + "…"
+        text = _compat_escape(text) if compat else printable(text)
         try:
             os.write(descriptor, f"{program}[{_Process.number}]: {text}\n".encode("utf-8", "surrogateescape"))
         except OSError:
@@ -46,12 +42,26 @@ def line_log(program: str, compat: bool, descriptor: int = 2) -> Callable[[str],
     return write
 
 
-def _escape(text: str) -> str:
-    return "".join(
-        c if c.isprintable() and c != "\\" else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for c in text
-    )
+def described(error: BaseException) -> str:
+    """An exception in a line, with the place where it was raised."""
+    where = ""
+    trace = error.__traceback__
+    while trace is not None:
+        where = f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def printable(text: str) -> str:
+    """`text` with what is not printable as escapes, and a backslash doubled so that none can be forged; cut where it is
+    too long."""
+    if "\\" in text or not text.isprintable():
+        text = "".join(
+            c if c.isprintable() and c != "\\" else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+            for c in text
+        )
+    return text if len(text) <= MAX_LINE else text[:MAX_LINE] + "…"
 
 
 def _compat_escape(text: str) -> str:
-    return _UNSAFE_TO_TERMINALS.sub("?", text)
+    return text if text.isascii() and text.isprintable() else _UNSAFE_TO_TERMINALS.sub("?", text)

@@ -58,11 +58,13 @@ class LoginService(ABC):
         facts: Mapping[str, str] | None = None,
         log: Callable[[str], None] | None = None,
         received: bytes = b"",
+        id: str = "",
     ) -> SessionCoroutine:
         """The session coroutine for `connection`; `facts`: see `Session`; `log`: for this one alone; `received`: what
-        the client has said already."""
+        the client has said already; `id`: what `log` calls the session."""
         session = Session(connection, self.environment, log or self.log, self._shared_profile, facts)
         session.received = received
+        session.id = id
         session.protocol_name = self.protocol.upper()
         session.tls_context = self._tls_context
         session.tls_key_type = self._tls_key_type

@@ -309,7 +309,7 @@ class Pipeline:
 
     async def _backend_message_end(self) -> list[Response]:
         if "message_end" not in self._backend_hooks:
-            return [MESSAGE_ACCEPTED]
+            return [self._accepted]
         try:
             answer = self.backend.message_end(self._spool)  # type: ignore[attr-defined]
             if type(answer) is Response and answer.text and answer.code < 400:
@@ -326,12 +326,21 @@ class Pipeline:
         except FAULTS as error:
             responses = [self._caller.failed(self.backend, error)]
         responses = [
-            r if r is not None and r.text else Response(r.code if r else 250, MESSAGE_ACCEPTED.text)
+            r if r is not None and r.text else Response(r.code if r else 250, self._accepted.text)
             for r in responses
         ]
         if max([r.code for r in responses]) >= 400:
             await self.reset()
         return responses
+
+    @property
+    def _accepted(self) -> Response:
+        """What a client is told of its message where the backend has no words: the id is for who asks what became of
+        it."""
+        session = self.session
+        if not session.id or session.profile.name == "compat":
+            return MESSAGE_ACCEPTED
+        return Response(MESSAGE_ACCEPTED.code, f"2.6.0 Message accepted, id {session.id}.")
 
     def _spool_directory(self) -> str:
         return self.session.getenv("TMPDIR") or "/tmp"

@@ -19,7 +19,7 @@ from mailfront_io.admission import DEFAULT, Admission, Limits
 from mailfront_io.config.keys import MAX_WORKERS
 from mailfront_io.drivers.listener import Listener, Started
 from mailfront_io.listening import BadAddress, ListeningAddress, open_listener, parse_listening_address
-from mailfront_io.log import line_log
+from mailfront_io.log import described
 from mailfront_io.ops import Connection
 from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.service import Service, service_from_line
@@ -27,7 +27,7 @@ from mailfront_io.settings import ConfigurationError
 
 if TYPE_CHECKING:
     from mailfront_io.login_service import LoginService
-    from mailfront_io.server_log import ServerLog
+    from mailfront_io.server_log import Log
 
 EX_CONFIG = 78
 
@@ -88,7 +88,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(
     endpoints: Sequence[Endpoint],
-    log: Callable[[str], None],
+    log: "Log",
     *,
     driver: str = "asyncio",
     loop: Loop = "auto",
@@ -113,11 +113,11 @@ def serve(
         listeners = [
             Listener(
                 sock,
-                session_factory(endpoint.service, local_host),
+                session_factory(endpoint.service, local_host, f"{endpoint.service.protocol}-{place}", log),
                 partial(admission.admit, protocol=endpoint.service.protocol),
                 admission.release,
             )
-            for sock, endpoint in zip(sockets, endpoints, strict=True)
+            for place, (sock, endpoint) in enumerate(zip(sockets, endpoints, strict=True), 1)
         ]
         names = [_name(sock) for sock in sockets]
         failures: list[ConfigurationError] = []
@@ -158,10 +158,10 @@ def service_of(
 
 
 def session_factory(
-    service: "Service | LoginService", local_host: str, listener: str = "", log: "ServerLog | None" = None
+    service: "Service | LoginService", local_host: str, listener: str = "", log: "Log | None" = None
 ) -> Callable[..., SessionCoroutine]:
     """What makes a session of each connection, and of what its client has said already, if anything. `log`: where each
-    has lines of its own, under the name of its `listener`; else the service's."""
+    has an id and lines of its own, under the name of its `listener`; else the service's log has them all."""
     if log is None:
         return lambda connection, received=b"": service.session(
             connection, facts(connection, local_host), received=received
@@ -169,7 +169,8 @@ def session_factory(
 
     def make(connection: Connection, received: bytes = b"") -> SessionCoroutine:
         remote = connection.remote[0] if connection.remote else None
-        return service.session(connection, facts(connection, local_host), log.session(listener, remote), received)
+        own = log.session(listener or service.protocol, service.protocol, remote)
+        return service.session(connection, facts(connection, local_host), own, received, own.id)
 
     return make
 
@@ -177,12 +178,7 @@ def session_factory(
 def reporter(log: Callable[[str], None]) -> Callable[[BaseException], None]:
     """What tells the log of an exception, with the place where it was raised."""
     def report(error: BaseException) -> None:
-        where = ""
-        trace = error.__traceback__
-        while trace is not None:
-            where = f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})"
-            trace = trace.tb_next
-        log(f"Error: {type(error).__name__}: {error}{where}")
+        log(f"Error: {described(error)}")
 
     return report
 
@@ -302,7 +298,9 @@ def main(words: list[str]) -> int:
     environment: Mapping[str, str] = dict(os.environ)
     if arguments.config is not None:
         return _serve_file(arguments, environment)
-    log = line_log("mailfront", environment.get("MAILFRONT_PROFILE") == "compat")
+    from mailfront_io.server_log import ServerLog
+
+    log = ServerLog("original" if environment.get("MAILFRONT_PROFILE") == "compat" else "lines")
     on_listening: Callable[[list[str]], None] | None = None
     try:
         if arguments.line:

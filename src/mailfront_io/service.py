@@ -138,13 +138,15 @@ class Service:
         facts: Mapping[str, str] | None = None,
         log: Callable[[str], None] | None = None,
         received: bytes = b"",
+        id: str = "",
     ) -> SessionCoroutine:
         """The session coroutine for `connection`; `facts`: see `Session`; `log`: for this one alone; `received`: what
-        the client has said already."""
+        the client has said already; `id`: what `log` calls the session."""
         if self.load_error is not None:
             return self._refuse(self.load_error, log or self.log)
         session = Session(connection, self.environment, log or self.log, self.profile, facts)
         session.received = received
+        session.id = id
         session.tls_context = self._tls_context
         session.tls_key_type = self._tls_key_type
         session.credentials = self.credentials

@@ -111,6 +111,8 @@ class Session:
         self.profile = profile
         self.log = log
         """Writes a line to the log; the sink escapes what a terminal must not see."""
+        self.id = ""
+        """What the log calls this session; empty where it has no name for it."""
         self._assignments: list[tuple[str, str]] = []
         self.settings_changed = 0
         """Grows whenever a setting may have another value than before; what was made of settings holds until then."""

@@ -32,28 +32,29 @@ def written(tmp_path: Path) -> Iterator[Written]:
 
 def test_lines_have_the_id_of_their_session(written: Written) -> None:
     log = ServerLog("lines", written.descriptor)
-    first, second = log.session("mx", "192.0.2.1"), log.session("mx", None)
+    first, second = log.session("mx", "smtp", "192.0.2.1"), log.session("mx", "smtp", None)
     first("one\r\n")
     second("two")
     log("three")
     pid = os.getpid()
     assert written.lines() == [
-        f"mailfront[{pid}]: {pid:x}.1 mx from 192.0.2.1",
-        f"mailfront[{pid}]: {pid:x}.2 mx from this host",
-        f"mailfront[{pid}]: {pid:x}.1 one\\r\\n",
-        f"mailfront[{pid}]: {pid:x}.2 two",
+        f"mailfront[{pid}]: {pid:x}-1 mx from 192.0.2.1",
+        f"mailfront[{pid}]: {pid:x}-2 mx from this host",
+        f"mailfront[{pid}]: {pid:x}-1 one\\r\\n",
+        f"mailfront[{pid}]: {pid:x}-2 two",
         f"mailfront[{pid}]: three",
     ]
 
 
 def test_json(written: Written) -> None:
     log = ServerLog("json", written.descriptor)
-    log.session("mx", "192.0.2.1")('a "b"\r\n\udcff\x1b[0m')
+    log.session("mx", "smtp", "192.0.2.1")('a "b"\r\n\udcff\x1b[0m')
     log("x" * (MAX_LINE + 1))
     session, process = map(json.loads, written.lines())
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", session.pop("time"))
     assert session == {
-        "pid": os.getpid(), "session": f"{os.getpid():x}.1", "listener": "mx", "remote": "192.0.2.1",
+        "pid": os.getpid(), "session": f"{os.getpid():x}-1", "listener": "mx", "protocol": "smtp",
+        "remote": "192.0.2.1",
         "text": 'a "b"\r\n\udcff\x1b[0m',
     }  # fmt: skip
     assert process["text"] == "x" * MAX_LINE + "…"
@@ -62,20 +63,23 @@ def test_json(written: Written) -> None:
 
 def test_the_original_s_lines(written: Written) -> None:
     log = ServerLog("original", written.descriptor)
-    log.session("mx", "192.0.2.1")("one\r")
+    session = log.session("mx", "smtp", "192.0.2.1")
+    session("one\r")
+    assert session.id == ""
     assert written.lines() == [f"mailfront[{os.getpid()}]: one?"]
 
 
-@pytest.mark.parametrize("form", ["lines", "json"])
+@pytest.mark.parametrize("form", ["lines", "json", "original"])
 def test_a_session_cannot_flood_it(form: str, written: Written) -> None:
     log = ServerLog(form, written.descriptor)
-    write = log.session("mx", None)
+    write = log.session("mx", "smtp", None)
     for _ in range(3 * MAX_SESSION_LINES):
-        write("flood")
+        write("flood" * MAX_LINE)
     lines = written.lines()
     assert len(lines) == MAX_SESSION_LINES
+    assert max(map(len, lines)) < MAX_LINE + 200
     assert "this session has written too much" in (json.loads(lines[-1])["text"] if form == "json" else lines[-1])
-    log.session("mx", None)("another")
+    log.session("mx", "smtp", None)("another")
     assert "another" in written.lines()[-1]
 
 
@@ -95,5 +99,5 @@ def test_nobody_reads_it(tmp_path: Path) -> None:
     for form in ("lines", "json", "original"):
         log = ServerLog(form, write)
         log("x")
-        log.session("mx", None)("y")
+        log.session("mx", "smtp", None)("y")
     os.close(write)

@@ -66,12 +66,14 @@ class QueueDir(Backend):
         envelope = _envelope(session.envelope)
         now = session.clock.time()
         try:
-            await Thread(
+            name = await Thread(
                 _store, self._building, self._final, now, self._mode, envelope, spool, sync, commit=True
             )
         except OSError as error:
             _checked.discard(self._building)
             return self._failed(CANNOT_WRITE, self._final, error)
+        if session.id and session.profile.name != "compat":
+            session.log(f"queuedir: {os.path.join(self._final, name)}")
         return None
 
     @property
@@ -93,7 +95,8 @@ def _check(building: str, mode: int) -> None:
 
 def _store(
     building: str, final: str, now: float, mode: int, envelope: bytes, spool: Spool, sync: bool
-) -> None:
+) -> str:
+    """The name of the file."""
     with (
         durable.open_directory(building) as built_in,
         durable.open_directory(final) as readers_look_in,
@@ -101,7 +104,7 @@ def _store(
     ):
         file.write([envelope])
         file.write(spool.blocks())
-        file.publish(readers_look_in, lambda: "{}.{:06}.{}".format(*durable.TIMES.next(now), os.getpid()), sync)
+        return file.publish(readers_look_in, lambda: "{}.{:06}.{}".format(*durable.TIMES.next(now), os.getpid()), sync)
 
 
 def _envelope(envelope: Envelope) -> bytes:

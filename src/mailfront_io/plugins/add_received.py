@@ -64,8 +64,13 @@ class AddReceived(Plugin):
         return (
             f"Received: from {helo}{f' ({known})' if known else ''}\n"
             f"  by {by}{f' ([{local_ip}])' if local_ip else ''}\n"
-            f"  with {self._protocol()} via {session.link}; {date}\n"
+            f"  with {self._protocol()} via {session.link}{self._id()}; {date}\n"
         )
+
+    def _id(self) -> str:
+        """The session, as the log calls it: so both can be found from the message."""
+        session = self.session
+        return f" id {session.id}" if session.id and session.profile.name != "compat" else ""
 
     def _protocol(self) -> str:
         """RFC 3848: S for TLS and A for authentication; RFC 6531 section 4.3: UTF8SMTP for ESMTP. But not in the compat
