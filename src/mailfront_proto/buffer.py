@@ -152,8 +152,13 @@ class ReceiveBuffer:
         piece = self._data[self._pos : self._pos + size]
         return piece if isinstance(piece, bytes) else bytes(piece)
 
+    def view(self) -> tuple[bytes | bytearray, int]:
+        """What is held as it is, and where in it the next byte stands; all of it stays. For patterns that look at more
+        than `peek` should copy; use it before the next call of anything else."""
+        return self._data, self._pos
+
     def skip(self, size: int) -> None:
-        """Use up `size` bytes that `peek` has shown."""
+        """Use up `size` bytes that `peek` or `view` has shown."""
         self._pos += size
         if self._pos >= len(self._data):
             self.clear()

@@ -8,16 +8,18 @@ and the machine is used in the same way.
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from mailfront_proto.netstring import Fault, NetstringError
+from mailfront_proto.netstring import MAX_DIGITS, Fault, NetstringError
 from mailfront_proto.pull import NEED_DATA
+from mailfront_proto.qmtp.events import Package
 from mailfront_proto.qmtp.package import PackageServer, Result, State
 from mailfront_proto.qmtp.profile import DEFAULT, Profile
 from mailfront_proto.qmtp.responses import encode_response
+from mailfront_proto.qmtp.whole import QMQP_ENVELOPE, QMQP_HEAD
 from mailfront_proto.smtp.replies import Reply
 
 
 class QMQPServer(PackageServer):
-    """One session: one package. Arguments as in `mailfront_proto.qmtp.server.QMTPServer`."""
+    """One session: one package. Arguments and settings as in `mailfront_proto.qmtp.server.QMTPServer`."""
 
     __slots__ = ()
 
@@ -27,6 +29,8 @@ class QMQPServer(PackageServer):
         super().__init__(State.WRAPPER, profile, lf_bodies)
 
     def _next_of_wrapper(self) -> Result:
+        if self.whole_packages and (package := self._whole_package()) is not None:
+            return package
         reader = self._reader
         length = reader.read_length()
         if length is None:
@@ -36,6 +40,23 @@ class QMQPServer(PackageServer):
             reader.room = length
         self._state = State.MESSAGE
         return None
+
+    def _whole_package(self) -> Package | None:
+        """The package, if all of it is here and nothing about it is odd; else None, and nothing is read."""
+        data, start = self._buffer.view()
+        head = QMQP_HEAD(data, start)
+        if head is None:
+            return None
+        size = int(head[2])
+        at = head.end()
+        envelope = QMQP_ENVELOPE(data, at + size)
+        if envelope is None or self.profile.limits.length_digits < MAX_DIGITS:
+            return None
+        end = envelope.end()
+        if end - 1 - head.end(1) - 1 != int(head[1]):  # what stands between the first colon and the last comma
+            return None
+        length, sender, recipients = envelope.groups()
+        return self._whole(data, at, size, end, (length, sender), recipients)
 
     def _next_of_message(self) -> Result:
         length = self._reader.read_length()
@@ -72,6 +93,9 @@ class QMQPServer(PackageServer):
     def _respond(self, reply: Reply) -> None:
         self._put(encode_response(reply))
         self._state = State.RESPONSES
+
+    def _respond_to_whole(self, recipients: int, code: int, text: str) -> None:
+        self._respond(Reply(code, text))
 
     def _next_of_responses(self) -> Result:
         return self._end("done")

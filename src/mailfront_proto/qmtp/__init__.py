@@ -11,6 +11,7 @@ from mailfront_proto.qmtp.events import (
     MessageEnd,
     MessageRefused,
     MessageStart,
+    Package,
     Recipient,
     Sender,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "MessageEnd",
     "MessageRefused",
     "MessageStart",
+    "Package",
     "Profile",
     "ProtocolError",
     "QMTPClient",

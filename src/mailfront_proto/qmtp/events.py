@@ -2,8 +2,9 @@
 
 The message comes first, its envelope behind it. `MessageStart`, `Sender`, `Recipient` and `MessageEnd` **owe an
 answer** (the machine returns `PAUSED` until it has it): ``machine.accept()``, or ``machine.reply(code, text)`` with an
-SMTP reply code. `MessageStart`, `Sender` and `Recipient` owe none where their `refusal` is set: then they tell only,
-for the log. `Body`, `MessageRefused` and `ConnectionClosed` always tell only.
+SMTP reply code. So does `Package`, which stands for all of them if you ask for it. `MessageStart`, `Sender` and
+`Recipient` owe none where their `refusal` is set: then they tell only, for the log. `Body`, `MessageRefused` and
+`ConnectionClosed` always tell only.
 
 All events are mutable records for speed; treat them as read-only.
 """
@@ -71,6 +72,23 @@ class MessageEnd(Event):
     """
 
     recipients: int
+
+
+@record
+class Package(Event):
+    """All of a package at once, in place of the events from `MessageStart` to `MessageEnd`. Given only where
+    ``machine.whole_packages`` is set, for a package that is here in one piece and of which the machine refuses nothing;
+    all others come in parts.
+
+    `size`: as in `MessageStart`. `data`: the message, as `Body` would have it; may be empty. `sender`, `recipients`:
+    the bytes of the addresses; at least one recipient. Its answer is one to all of it: ``machine.reply(code, text)``
+    for every recipient alike; or, in QMTP, ``machine.reply_each()`` with a reply for each, refused ones too.
+    """
+
+    size: int
+    data: bytes
+    sender: bytes
+    recipients: list[bytes]
 
 
 @record

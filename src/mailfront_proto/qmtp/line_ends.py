@@ -1,6 +1,13 @@
 """Line ends of messages in QMTP and QMQP, converted on whole chunks."""
 
 
+def convert(data: bytes, repairs: bool, lf: bool) -> bytes:
+    """A whole message, or a part of it that does not end within a CRLF; arguments as in `LineEndDecoder`."""
+    if repairs and b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b" ")
+    return data if lf else data.replace(b"\n", b"\r\n")
+
+
 class LineEndDecoder:
     """Converts one message. `repairs`: CRLF ends a line as LF does, and a CR that stands alone becomes a space;
     otherwise CRs are data. `lf`: give lines that end in LF; otherwise they end in CRLF."""
@@ -19,9 +26,7 @@ class LineEndDecoder:
             if self._held:
                 data = self._held + data
                 self._held = b""
-            if b"\r" in data:
-                if not last and data.endswith(b"\r"):
-                    self._held = b"\r"
-                    data = data[:-1]
-                data = data.replace(b"\r\n", b"\n").replace(b"\r", b" ")
-        return data if self._lf else data.replace(b"\n", b"\r\n")
+            if not last and data.endswith(b"\r"):
+                self._held = b"\r"
+                data = data[:-1]
+        return convert(data, self._repairs, self._lf)

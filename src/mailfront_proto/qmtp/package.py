@@ -22,12 +22,14 @@ from mailfront_proto.qmtp.events import (
     MessageEnd,
     MessageRefused,
     MessageStart,
+    Package,
     Recipient,
     Sender,
 )
-from mailfront_proto.qmtp.line_ends import LineEndDecoder
+from mailfront_proto.qmtp.line_ends import LineEndDecoder, convert
 from mailfront_proto.qmtp.profile import Profile
 from mailfront_proto.qmtp.responses import encode_response
+from mailfront_proto.qmtp.whole import usual_recipients, usual_sender
 from mailfront_proto.smtp.addresses import SYNTAX_ERROR, Address
 from mailfront_proto.smtp.answers import TOO_BIG, TOO_MANY_RECIPIENTS
 from mailfront_proto.smtp.replies import Reply
@@ -95,7 +97,17 @@ Result = Event | NeedData | None
 class PackageServer(ServerMachine[Event], ABC):
     """One session; see `mailfront_proto.qmtp.server.QMTPServer`, `mailfront_proto.qmqp.server.QMQPServer`."""
 
-    __slots__ = ("_accepted", "_decoder", "_reader", "_recipients", "_refusal", "lf_bodies", "message_size", "profile")
+    __slots__ = (
+        "_accepted",
+        "_decoder",
+        "_reader",
+        "_recipients",
+        "_refusal",
+        "lf_bodies",
+        "message_size",
+        "profile",
+        "whole_packages",
+    )
 
     _readers: ClassVar[Mapping[State, Callable[[Any], Result]]]
     """The reader for each state."""
@@ -110,6 +122,7 @@ class PackageServer(ServerMachine[Event], ABC):
         self.profile = profile
         self.lf_bodies = lf_bodies
         self.message_size = limits.message_size
+        self.whole_packages = False
         self._reader = NetstringReader(
             self._buffer, max_digits=limits.length_digits, free_lengths=profile.free_lengths
         )
@@ -196,12 +209,32 @@ class PackageServer(ServerMachine[Event], ABC):
             self._pending = event
         return event
 
+    def _whole(
+        self, data: bytes | bytearray, at: int, size: int, end: int, sender: tuple[bytes, bytes], recipients: bytes
+    ) -> Package | None:
+        """The package whose message stands in `data` from `at` on, `size` bytes of it, and that ends at `end`; `sender`
+        with its length, and `recipients`, as `mailfront_proto.qmtp.whole` has found them. None for one that is to be
+        read in parts."""
+        profile, limit = self.profile, self.message_size
+        if (limit is not None and size > limit) or not usual_sender(*sender, profile.limits):
+            return None
+        addresses = usual_recipients(recipients, profile.limits)
+        if addresses is None:
+            return None
+        message = data[at : at + size]
+        self._buffer.skip(end - self._buffer.view()[1])
+        converted = convert(bytes(message), profile.repairs_line_ends, self.lf_bodies)
+        self._refusal = None
+        self._state = State.END
+        self._pending = package = Package(size, converted, sender[1], addresses)
+        return package
+
     # -- answers -----------------------------------------------------------------------------------------
 
     def accept(self, text: str | None = None) -> None:
-        """Answer the last event with yes; at `MessageEnd` with ``K`` and `text`, or the usual one."""
+        """Answer the last event with yes; at `MessageEnd` and `Package` with ``K`` and `text`, or the usual one."""
         event = self._pending
-        if event is None or isinstance(event, MessageEnd):
+        if event is None or isinstance(event, MessageEnd | Package):
             self.reply(250, ACCEPTED.text if text is None else text)
             return
         self._pending = None
@@ -211,9 +244,9 @@ class PackageServer(ServerMachine[Event], ABC):
     def reply(self, code: int, text: str = "") -> None:
         r"""Answer the last event with an SMTP reply code and a text (lines separated by ``\n``).
 
-        200 to 399 accept, and send nothing but at `MessageEnd`, where all is answered. Codes from 400 to 499 and below
-        200 become ``Z``, those from 500 ``D``. Control bytes in the text become ``?``. Raises `LocalProtocolError` when
-        no answer is owed.
+        200 to 399 accept, and send nothing but at `MessageEnd` and `Package`, where all is answered. Codes from 400 to
+        499 and below 200 become ``Z``, those from 500 ``D``. Control bytes in the text become ``?``. Raises
+        `LocalProtocolError` when no answer is owed.
         """
         event = self._pending
         if event is None:
@@ -221,6 +254,9 @@ class PackageServer(ServerMachine[Event], ABC):
         if not 100 <= code <= 599:
             raise LocalProtocolError(f"{code} is no reply code: 200 to 399 accept, 400 to 599 refuse")
         self._pending = None
+        if type(event) is Package:
+            self._respond_to_whole(len(event.recipients), code, text)
+            return
         accepted = 200 <= code < 400
         if isinstance(event, MessageEnd):
             self._respond(Reply(code, text))
@@ -235,6 +271,10 @@ class PackageServer(ServerMachine[Event], ABC):
     @abstractmethod
     def _respond(self, reply: Reply) -> None:
         """The package is answered, as far as it was not refused."""
+
+    @abstractmethod
+    def _respond_to_whole(self, recipients: int, code: int, text: str) -> None:
+        """A package that came as a whole is answered alike for all its recipients, so many."""
 
     def _end_of_package(self) -> Event:
         """All of it is here: ask, or tell that nothing was accepted."""

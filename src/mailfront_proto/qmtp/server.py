@@ -22,12 +22,13 @@ from typing import Any, ClassVar, Final
 
 from mailfront_proto.buffer import ReceiveBuffer
 from mailfront_proto.errors import LocalProtocolError
-from mailfront_proto.netstring import Fault, NetstringReader
+from mailfront_proto.netstring import MAX_DIGITS, Fault, NetstringReader
 from mailfront_proto.pull import NEED_DATA
-from mailfront_proto.qmtp.events import MessageEnd
+from mailfront_proto.qmtp.events import MessageEnd, Package
 from mailfront_proto.qmtp.package import NO_RECIPIENTS, PackageServer, Result, State
 from mailfront_proto.qmtp.profile import DEFAULT, Profile
-from mailfront_proto.qmtp.responses import encode_response
+from mailfront_proto.qmtp.responses import encode_response, encode_text
+from mailfront_proto.qmtp.whole import QMTP_ENVELOPE, QMTP_HEAD
 from mailfront_proto.smtp.replies import Reply
 
 _RESPONSES_AT_ONCE: Final = 100
@@ -46,7 +47,8 @@ class QMTPServer(PackageServer):
 
     `profile`: `DEFAULT`, `COMPAT` or one of your own. `lf_bodies`: give the lines of messages with LF at their ends,
     as files have them, in place of CRLF. `message_size`: the largest message taken, in bytes as they are sent; None:
-    no limit; set it when it changes.
+    no limit; set it when it changes. `whole_packages`: set it to get `Package` events where the profile has a response
+    for each recipient.
     """
 
     __slots__ = ("_list", "_list_reader", "_verdicts")
@@ -63,16 +65,19 @@ class QMTPServer(PackageServer):
         )
 
     def reply_each(self, replies: Sequence[Reply]) -> None:
-        """Answer `MessageEnd` with one reply for each accepted recipient, in order."""
+        """Answer `MessageEnd` with one reply for each accepted recipient, in order; `Package` with one for each of its
+        recipients."""
         event = self._pending
-        if (
-            not isinstance(event, MessageEnd)
-            or not self.profile.response_per_recipient
-            or len(replies) != event.recipients
-        ):
+        wanted = -1
+        if isinstance(event, MessageEnd) and self.profile.response_per_recipient:
+            wanted = event.recipients
+        elif isinstance(event, Package):
+            wanted = len(event.recipients)
+            self._verdicts = deque([None] * wanted)
+        if len(replies) != wanted:
             raise LocalProtocolError(
-                "reply_each() answers MessageEnd with one reply for each of its accepted recipients; "
-                "reply(code, text) answers everything else"
+                "reply_each() answers MessageEnd with one reply for each of its accepted recipients, Package with one "
+                "for each of all; reply(code, text) answers everything else"
             )
         self._pending = None
         each = iter(replies)
@@ -84,6 +89,8 @@ class QMTPServer(PackageServer):
     def _next_of_message(self) -> Result:
         if not self._buffer.has_unread:
             return NEED_DATA
+        if self.whole_packages and (package := self._whole_package()) is not None:
+            return package
         length = self._reader.read_length()
         if length is None:
             return NEED_DATA
@@ -91,6 +98,28 @@ class QMTPServer(PackageServer):
             return self._give_up("Zero length message")
         self._state = State.LINE_ENDS
         return self._next_of_line_ends()
+
+    def _whole_package(self) -> Package | None:
+        """The next package, if all of it is here and nothing about it is odd; else None, and nothing is read."""
+        data, start = self._buffer.view()
+        head = QMTP_HEAD(data, start)
+        if head is None:
+            return None
+        size = int(head[1]) - 1
+        at = head.end()
+        envelope = QMTP_ENVELOPE(data, at + size)
+        profile = self.profile
+        if (
+            envelope is None
+            or (head[2] == b"\r" and not profile.crlf_messages)
+            or not profile.response_per_recipient
+            or profile.limits.length_digits < MAX_DIGITS
+        ):
+            return None
+        length, sender, list_length, recipients = envelope.groups()
+        if len(recipients) != int(list_length) or len(recipients) > profile.limits.recipient_list:
+            return None
+        return self._whole(data, at, size, envelope.end(), (length, sender), recipients)
 
     def _next_of_line_ends(self) -> Result:
         first = self._reader.read_slice(1)
@@ -157,6 +186,14 @@ class QMTPServer(PackageServer):
         else:
             self._verdicts = deque([reply])
         self._state = State.RESPONSES
+
+    def _respond_to_whole(self, recipients: int, code: int, text: str) -> None:
+        if recipients == 1:  # no detour for the usual one
+            self._put(encode_text(code, text))
+            self._state = State.MESSAGE
+        else:
+            self._verdicts = deque([Reply(code, text)] * recipients)
+            self._state = State.RESPONSES
 
     def _next_of_responses(self) -> Result:
         for _ in range(_RESPONSES_AT_ONCE):
