@@ -25,7 +25,7 @@ class AddReceived(Plugin):
         trusted = session.authenticated or session.getenv("RELAYCLIENT") is not None
         if trusted and session.first_number("AUTH_ADD_RECEIVED") == 0:
             return
-        when = datetime.fromtimestamp(session.clock.time(), UTC)
+        when = datetime.fromtimestamp(int(session.clock.time()), UTC)
         date = f"{when.day:02} {_MONTHS[when.month - 1]} {when:%Y %H:%M:%S} -0000"
         added = session.getenv("HEADER_ADD")
         if session.profile.name != "compat":
