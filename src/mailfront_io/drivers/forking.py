@@ -122,7 +122,11 @@ class _Processes:
             no_delay(connection)
             facts = Connection(CLOCK, address(connection.getsockname()), remote)
             fd = connection.fileno()
-            code = run(listener.session(facts), DescriptorWorld(fd, fd, signals)) & 0xFF
+            world = DescriptorWorld(fd, fd, signals)
+            try:
+                code = run(listener.session(facts), world) & 0xFF
+            finally:
+                world.let_go()  # or the descriptor goes with it, before it is closed gently
         except (Cancelled, Stopping):
             code = os.EX_TEMPFAIL
         except BaseException as error:

@@ -277,7 +277,7 @@ class DescriptorWorld(World):
             os.fstat(operation.write)
         except OSError as error:
             raise TLSFailed(f"UCSPI-TLS: {error.strerror}") from error
-        self._let_go()
+        self.let_go()
         self._attach(operation.read, operation.write)
 
     def recv_line(self, deadline: float | None, idle: bool) -> bytes:
@@ -312,7 +312,7 @@ class DescriptorWorld(World):
         """Let go of the descriptors, which stay open, and read away what the peer of a socket has sent but
         nobody read: closing over it would send a reset, which can destroy our last reply on its way."""
         is_socket = self._socket is not None
-        self._let_go()
+        self.let_go()
         if not is_socket:
             return
         left = DISCARD_BYTES
@@ -326,8 +326,8 @@ class DescriptorWorld(World):
         except (OSError, ValueError):  # gone, or a descriptor beyond what select takes
             pass
 
-    def _let_go(self) -> None:
-        """The descriptors stay open."""
+    def let_go(self) -> None:
+        """Use the descriptors no more; they stay open."""
         for made in (self._peeked, self._socket):
             if made is not None:
                 made.detach()

@@ -1,9 +1,11 @@
 """The TLS handshake of a server session, as every front end does it: the operation, the facts, the log lines."""
 
-from mailfront_io.ops import ConnectionLost, DeadlineExceeded, StartTLS, TLSFacts, TLSFailed
+from mailfront_io.ops import ConnectionLost, DeadlineExceeded, Recv, StartTLS, TLSFacts, TLSFailed
 from mailfront_io.session import Session
 
 HANDSHAKE_SECONDS = 30.0
+LOOK_SECONDS = 0.001
+"""How long `read_ahead` looks: what a client has sent behind its command is there already."""
 
 
 async def handshake(session: Session, deadline: float, alpn: tuple[str, ...] = ()) -> bool:
@@ -46,3 +48,14 @@ async def parent_handshake(session: Session) -> bool:
     session.numbers["tls_state"] = 1
     session.bytes_in = 0  # but bytes_out go on, as in the original
     return True
+
+
+async def read_ahead(session: Session) -> bytes:
+    """What the client has sent behind its STARTTLS or STLS, where lines are received one by one (`RecvLine`): the
+    machine must refuse it. Without that it would be taken for the client's part of the handshake."""
+    try:
+        data = await Recv(session.clock.monotonic() + LOOK_SECONDS)
+    except (DeadlineExceeded, ConnectionLost):
+        return b""
+    session.bytes_in += len(data)
+    return data

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mailfront_io.frontends.authentication import Verdict, answer, exchange_failed, may_expose_passwords, offer
 from mailfront_io.frontends.conversation import Conversation
-from mailfront_io.frontends.handshake import handshake
+from mailfront_io.frontends.handshake import handshake, read_ahead
 from mailfront_io.ops import ConnectionLost, DeadlineExceeded, RecvLine, TLSFailed
 from mailfront_io.session import Session, parse_number
 from mailfront_proto.imap import events
@@ -130,6 +130,8 @@ class IMAPFrontend(Conversation[IMAPServer]):
 
     async def _start_tls(self, event: events.StartTLS) -> None:
         self.machine.accept()
+        if behind := await read_ahead(self.session):
+            self.machine.receive_data(behind)
         await self._flush()
         if self.machine.state is not State.TLS:  # plain text had come already: refused
             return

@@ -18,7 +18,7 @@ from mailfront_io.frontends.authentication import (
     offer,
 )
 from mailfront_io.frontends.conversation import Conversation
-from mailfront_io.frontends.handshake import handshake
+from mailfront_io.frontends.handshake import handshake, read_ahead
 from mailfront_io.mailboxes.location import Location, user_location
 from mailfront_io.mailboxes.maildir import CannotOpen, MaildirMailbox
 from mailfront_io.ops import DeadlineExceeded, Recv, RecvLine, Thread
@@ -202,6 +202,8 @@ class POP3Frontend(Conversation[POP3Server]):
             machine.offers_user = may_expose_passwords(self.session)
             machine.sasl = offer(self.session)
 
+        if self.machine.mode is Mode.LOGIN and (behind := await read_ahead(self.session)):
+            self.machine.receive_data(behind)
     async def _start_tls(self, event: events.StartTLS) -> None:
         self.session.log(self.machine.last_line)
         self.machine.accept()
