@@ -123,7 +123,7 @@ class NameServer:
         found = [record for record in self._records if record.name == name]
         response = dns.message.make_response(query)
         response.flags |= dns.flags.RA
-        texts = [f'"{record.value}"' if kind == "TXT" else record.value for record in found if record.kind == kind]
+        texts = [_quoted(record.value) if kind == "TXT" else record.value for record in found if record.kind == kind]
         if not found:
             response.set_rcode(dns.rcode.NXDOMAIN)
         elif any(record.fails for record in found):
@@ -131,3 +131,8 @@ class NameServer:
         elif texts:
             response.answer.append(dns.rrset.from_text_list(question.name, 300, "IN", kind, texts))
         return response
+
+
+def _quoted(text: str) -> str:
+    """A string of a TXT record, as zone files have it."""
+    return '"' + "".join(c if c.isalnum() else f"\\{ord(c):03d}" for c in text) + '"'

@@ -21,7 +21,7 @@ from mailfront_io.testing import EOF, RESET, Action, Advance, PeerTLS, VirtualCl
 from tests.conformance import session_file
 from tests.conformance.outside import scripted, scripted_ports
 from tests.conformance.peer import client_context
-from tests.conformance.session_file import Act, Expect, Outcome, Session, Wait, escape, parse
+from tests.conformance.session_file import Act, Expect, Outcome, Session, Wait, escape, escape_name, parse
 from tests.conformance.stage import outcome, set_up
 
 SAID = 0.5
@@ -170,7 +170,7 @@ def _rewrite_one(part: str, certificate: Path) -> str:
         lines.pop()
     lines.append(f"result: {found.result}")
     lines += [_text("L:", line) for line in found.log]
-    lines += [f"F: {name} {escape(content)}" for name, content in found.files.items()]
+    lines += [f"F: {escape_name(name)} {escape(content)}" for name, content in found.files.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -2,12 +2,15 @@ r"""Sessions as text: what goes in, what is said, and what must come out under e
 
 A file holds sessions one behind the other. Each begins with ``## name``; ``#`` begins a comment. Then::
 
+    rows: H31 H48                           what hostile input this is about (tests/hostile/rows.py)
     line: smtp queuedir counters accept     PROTOCOL BACKEND [PLUGINS...]; or pop3front-maildir [MAILDIR]
     profile: compat                         default, unless said
     set QUEUEDIR=$DIR/q                     a setting; $DIR is the session's directory, $CERT a certificate
     make q/tmp/                             a directory, made beforehand
     make users joe:secret\n                 a file, made beforehand; in it, too, $DIR is the directory
     make bin/queue* #!/bin/sh\nexit 31\n    a program
+    link md/cur/1 ../../users               a symbolic link | a FIFO, made beforehand
+    fifo md/cur/2
     helper CLAMD \x00 stream: OK\n          somebody on loopback, at port $CLAMD in settings: reads up to these
                                             bytes (EOF: to the end), says that, and closes
     dns 7.2.0.192.bl.example TXT Because    a record that name servers have; SERVFAIL in place of the kind: they fail
@@ -17,6 +20,7 @@ A file holds sessions one behind the other. Each begins with ``## name``; ``#`` 
     C: EHLO x                               the client says this line
     C! EHLO                                 the client says these bytes, without a line end
     C*1000: some line                       the client says this line a thousand times
+    C*1000! some bytes                      the client says these bytes a thousand times
     cut 1                                   from here on in pieces of one byte (0: whole again)
     TLS                                     the client does a handshake; plain text is inside it from here
     FIN | RST                               it closes its sending side | breaks the connection
@@ -31,6 +35,7 @@ escapes of Python's bytes (``\\``, ``\r``, ``\n``, ``\xNN``); only log lines hav
 their end, which is ``\x20`` everywhere. A file over 4,000 bytes is written as its size and digest.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -126,6 +131,14 @@ class Session:
     unread: bool = False
     helpers: Mapping[str, Helper] = field(default_factory=dict)
     records: tuple[Record, ...] = ()
+    rows: tuple[str, ...] = ()
+    links: Mapping[str, str | None] = field(default_factory=dict)
+    """Symbolic links and where they lead; None: a FIFO."""
+
+    @property
+    def test_id(self) -> str:
+        """The name of its test: the rows, and its own name."""
+        return "-".join((*(row.lower() for row in self.rows), self.name))
 
     @property
     def waits(self) -> bool:
@@ -135,7 +148,7 @@ class Session:
     @property
     def starts_programs(self) -> bool:
         """Whether it starts others: CVM modules, or qmail-queue."""
-        return self.starts_cvm or self.words[1:2] == ("qmail",)
+        return self.starts_cvm or self.words[1:2] == ("qmail",) or any(name.endswith("*") for name in self.make)
 
     @property
     def starts_cvm(self) -> bool:
@@ -184,6 +197,16 @@ def escape(data: bytes) -> str:
     return repr(data)[2:-1].replace("\\'", "'") if data.count(b"'") and data.count(b'"') else repr(data)[2:-1]
 
 
+def file_name(text: str) -> str:
+    r"""The name of a file, from its text, in which a blank is ``\x20``."""
+    return os.fsdecode(unescape(text))
+
+
+def escape_name(name: str) -> str:
+    """The text of a file's name: what `file_name` takes."""
+    return escape(os.fsencode(name)).replace(" ", "\\x20")
+
+
 class _Builder:
     def __init__(self, name: str) -> None:
         self.name = name
@@ -198,12 +221,16 @@ class _Builder:
         self.unread = False
         self.helpers: dict[str, Helper] = {}
         self.records: list[Record] = []
+        self.rows: tuple[str, ...] = ()
+        self.links: dict[str, str | None] = {}
         self._cut = 0
 
     def line(self, text: str) -> None:
         key, _, rest = text.partition(" ")
         if key == "line:":
             self.words = tuple(rest.split())
+        elif key == "rows:":
+            self.rows = tuple(rest.split())
         elif key == "profile:":
             self.settings["MAILFRONT_PROFILE"] = rest
         elif key == "set":
@@ -213,13 +240,16 @@ class _Builder:
             del self.settings[rest]
         elif key == "make":
             name, _, content = rest.partition(" ")
-            self.make[name] = None if name.endswith("/") else unescape(content)
+            self.make[file_name(name)] = None if name.endswith("/") else unescape(content)
+        elif key in ("link", "fifo"):
+            name, _, target = rest.partition(" ")
+            self.links[name] = target if key == "link" else None
         elif key == "helper":
             name, until, answer = rest.split(" ", 2)
             self.helpers[name] = Helper(b"" if until == "EOF" else unescape(until), unescape(answer))
         elif key == "dns":
             owner, kind, *values = rest.split(" ", 2)
-            self.records.append(Record(owner, kind, "".join(values)))
+            self.records.append(Record(owner, kind, unescape("".join(values)).decode("latin-1")))
         elif key == "hook-seconds:":
             self.hook_seconds = float(rest)
         elif key == "unread:":
@@ -234,19 +264,18 @@ class _Builder:
             self.log.append(rest[:-4] + " " if rest.endswith("\\x20") else rest)
         elif key == "F:":
             name, _, content = rest.partition(" ")
-            self.files[name] = unescape(content)
+            self.files[file_name(name)] = unescape(content)
         elif text in Act.__members__:
             self.steps.append(Act[text])
         else:
             self._said(key, rest)
 
     def _said(self, key: str, rest: str) -> None:
-        match = re.fullmatch(r"([SC])(?:([:!])|\*(\d+):)", key)
+        match = re.fullmatch(r"([SC])(?:\*(\d+))?([:!])", key)
         if match is None:
             raise ValueError(f"{self.name}: what is {key!r}?")
         data = unescape(rest)
-        if match[2] != "!":
-            data = (data + b"\r\n") * int(match[3] or 1)
+        data = (data if match[3] == "!" else data + b"\r\n") * int(match[2] or 1)
         last = self.steps[-1] if self.steps else None
         if match[1] == "S":
             if isinstance(last, Expect):
@@ -271,6 +300,8 @@ class _Builder:
             self.unread,
             self.helpers,
             tuple(self.records),
+            self.rows,
+            self.links,
         )
 
 
@@ -320,4 +351,5 @@ def _from_golden(session: recorded.Session) -> Session:
             str(outcome.exit),
             files,
         ),
+        rows=("H38",),
     )

@@ -112,6 +112,12 @@ def set_up(session: Session, place: Path, certificate: Path, ports: Mapping[str,
             path.write_bytes(content.replace(b"$DIR", str(work).encode()))
             if name.endswith("*"):
                 path.chmod(0o755)
+    for name, target in session.links.items():
+        path = work / name
+        if target is None:
+            os.mkfifo(path)
+        else:
+            path.symlink_to(target)
     return Stage(
         [*map(fill, session.words)],
         {name: fill(value) for name, value in session.settings.items()},
@@ -138,7 +144,7 @@ def outcome(session: Session, place: Path, output: bytes, result: str) -> Outcom
         stand_in(output),
         tuple(stand_in(_PROGRAM.sub(b"", line)).decode("latin-1") for line in lines),
         result,
-        _files(work, stand_in, session.make),
+        _files(work, stand_in, session),
     )
 
 
@@ -148,13 +154,14 @@ def without_bytes_in(expected: Outcome) -> Outcome:
     return replace(expected, log=log)
 
 
-def _files(work: Path, stand_in: Callable[[bytes], bytes], made: Mapping[str, bytes | None]) -> dict[str, bytes]:
-    """Every file that is new, has changed or is gone, by its name with stand-ins."""
-    made = {name.rstrip("*"): content for name, content in made.items()}
+def _files(work: Path, stand_in: Callable[[bytes], bytes], session: Session) -> dict[str, bytes]:
+    """Every file that is new, has changed or is gone, by its name with stand-ins. Links that stayed are none."""
+    made = {name.rstrip("*"): content for name, content in session.make.items()}
     found = {name: GONE for name, content in made.items() if content is not None and not (work / name).exists()}
+    found |= {name: GONE for name in session.links if not os.path.lexists(work / name)}
     for path in sorted(work.rglob("*")):
         name = str(path.relative_to(work))
-        if not path.is_file() or stand_in(path.read_bytes()) == made.get(name):
+        if name in session.links or not path.is_file() or stand_in(path.read_bytes()) == made.get(name):
             continue
         name = first = _MAIL_FILE.sub("UNIQUE", _QUEUE_FILE.sub("TIME.USEC.PID", name))
         number = 1

@@ -56,7 +56,7 @@ def virtual_driver(
 
 
 def _named(sessions: list[Session]) -> list[object]:
-    return [pytest.param(session, id=session.name) for session in sessions]
+    return [pytest.param(session, id=session.test_id) for session in sessions]
 
 
 def _skip_what_it_cannot(driver: Driver, session: Session) -> None:
