@@ -31,6 +31,7 @@ name (`LoadCredential=`).
 TITLES = {
     "server": ("[server]", "The processes."),
     "log": ("[log]", "See [](logging.md)."),
+    "metrics": ("[metrics]", "See [](metrics.md)."),
     "store": ("[store.NAME]", "Where users are looked up; any number of them. See [](stores.md)."),
     "listener": ("[[listener]]", "One for each service, at one or more addresses."),
 }

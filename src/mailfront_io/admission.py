@@ -38,6 +38,9 @@ class Prefixes:
 
 PREFIXES = Prefixes()
 
+Refused = Callable[[str], None]
+"""Is told by which limit a connection is refused: the name of its key in the configuration."""
+
 Network = tuple[int, int, int]
 """The IP version, how many bits count, and their value."""
 
@@ -70,40 +73,45 @@ class Admission:
         self._open: dict[Network, int] = {}  # of clients and of networks; whoever has none is not in it
         self._lock = threading.Lock()
 
-    def admit(self, remote: Address | None, protocol: str = "smtp") -> bytes | None:
+    def admit(self, remote: Address | None, protocol: str = "smtp", refused: Refused | None = None) -> bytes | None:
         """Count a connection of `remote`, None on a unix socket; or the refusal, in the words of `protocol`."""
-        return self._enter(remote, 1, protocol)
+        return self._enter(remote, 1, protocol, refused)
 
     def release(self, remote: Address | None) -> None:
         """An admitted connection has ended."""
         self._leave(remote, 1)
 
-    def admit_client(self, remote: Address | None, protocol: str = "smtp") -> bytes | None:
+    def admit_client(
+        self, remote: Address | None, protocol: str = "smtp", refused: Refused | None = None
+    ) -> bytes | None:
         """`admit` for the client alone: the connection is one that a proxy hands on, and is counted already."""
-        return self._enter(remote, 0, protocol)
+        return self._enter(remote, 0, protocol, refused)
 
     def release_client(self, remote: Address | None) -> None:
         """The session of a client has ended that `admit_client` has admitted."""
         self._leave(remote, 0)
 
-    def _enter(self, remote: Address | None, connections: int, protocol: str) -> bytes | None:
-        limits, refusal = self._limits, ""
+    def _enter(self, remote: Address | None, connections: int, protocol: str, told: Refused | None) -> bytes | None:
+        limits, refusal, reason = self._limits, "", "max_connections"
         networks = self._networks(remote)
         with self._lock:
             if connections and limits.total is not None and self._count >= limits.total:
                 why, refusal = f"{limits.total} connections are open", "Too many connections"
             else:
-                for network, limit in networks:
+                for network, limit, key in networks:
                     if self._open.get(network, 0) >= limit:
-                        why, refusal = f"{_written(network)} has {limit} open", "Too many connections from your network"
+                        why, reason = f"{_written(network)} has {limit} open", key
+                        refusal = "Too many connections from your network"
                         break
                 else:
                     within = self._within
-                    if within is None or (refused := within._enter(remote, connections, protocol)) is None:
+                    if within is None or (refused := within._enter(remote, connections, protocol, told)) is None:
                         self._add(networks, connections, 1)
                         return None
                     return refused
         self._log(f"Refused a connection from {remote[0] if networks and remote else 'this host'}: {why}{self._where}")
+        if told is not None:
+            told(reason)
         return _refusal(protocol, f"{refusal}, try again later")
 
     def _leave(self, remote: Address | None, connections: int) -> None:
@@ -112,8 +120,8 @@ class Admission:
         if self._within is not None:
             self._within._leave(remote, connections)
 
-    def _add(self, networks: Iterable[tuple[Network, int]], connections: int, change: int) -> None:
-        for network, _ in networks:
+    def _add(self, networks: Iterable[tuple[Network, int, str]], connections: int, change: int) -> None:
+        for network, _, _ in networks:
             if count := self._open.get(network, 0) + change:
                 self._open[network] = count
             else:
@@ -123,8 +131,8 @@ class Admission:
             if self._tell is not None:
                 self._tell(self._count)
 
-    def _networks(self, remote: Address | None) -> Sequence[tuple[Network, int]]:
-        """What `remote` is counted by, each with its limit: nothing on unix sockets and loopback."""
+    def _networks(self, remote: Address | None) -> Sequence[tuple[Network, int, str]]:
+        """What `remote` is counted by, each with its limit and whose that is: nothing on unix sockets and loopback."""
         if remote is None or remote[0].startswith("127.") or remote[0] == "::1":
             return ()
         host, limits, prefixes = remote[0], self._limits, self._prefixes
@@ -136,9 +144,9 @@ class Admission:
             value = int.from_bytes(socket.inet_pton(socket.AF_INET, host), "big")
         found = []
         if limits.client is not None:
-            found.append(((version, client, value >> (size - client)), limits.client))
+            found.append(((version, client, value >> (size - client)), limits.client, "max_per_client"))
         if limits.network is not None and network < client:
-            found.append(((version, network, value >> (size - network)), limits.network))
+            found.append(((version, network, value >> (size - network)), limits.network, "max_per_network"))
         return found
 
 

@@ -46,6 +46,12 @@ def parse_listening_address(text: str, default_port: int | None = None) -> Liste
     return ListeningAddress("tcp", host.strip("[]"), int(port))
 
 
+def parse_monitor_address(text: str) -> ListeningAddress:
+    """Where ``/metrics`` is: the same, but an address without a host is on 127.0.0.1. Raises `BadAddress`."""
+    address = parse_listening_address(text)
+    return ListeningAddress("tcp", "127.0.0.1", address.port) if address.host == "" else address
+
+
 def is_local(text: str) -> bool:
     """Whether only this host can connect to the address (which is a good one)."""
     address = parse_listening_address(text)

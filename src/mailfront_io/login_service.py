@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import ssl
 
     from mailfront_io.auth.store import CredentialStore
+    from mailfront_io.metrics import Meter
 
 
 class LoginService(ABC):
@@ -59,12 +60,14 @@ class LoginService(ABC):
         log: Callable[[str], None] | None = None,
         received: bytes = b"",
         id: str = "",
+        meter: "Meter | None" = None,
     ) -> SessionCoroutine:
         """The session coroutine for `connection`; `facts`: see `Session`; `log`: for this one alone; `received`: what
-        the client has said already; `id`: what `log` calls the session."""
+        the client has said already; `id`: what `log` calls the session; `meter`: who counts."""
         session = Session(connection, self.environment, log or self.log, self._shared_profile, facts)
         session.received = received
         session.id = id
+        session.meter = meter
         session.protocol_name = self.protocol.upper()
         session.tls_context = self._tls_context
         session.tls_key_type = self._tls_key_type

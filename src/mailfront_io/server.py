@@ -9,7 +9,8 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from types import ModuleType
@@ -18,7 +19,13 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 from mailfront_io.admission import DEFAULT, Admission, Limits
 from mailfront_io.config.keys import MAX_WORKERS
 from mailfront_io.drivers.listener import Listener, Started
-from mailfront_io.listening import BadAddress, ListeningAddress, open_listener, parse_listening_address
+from mailfront_io.listening import (
+    BadAddress,
+    ListeningAddress,
+    open_listener,
+    parse_listening_address,
+    parse_monitor_address,
+)
 from mailfront_io.log import described
 from mailfront_io.ops import Connection
 from mailfront_io.ops import Session as SessionCoroutine
@@ -27,6 +34,8 @@ from mailfront_io.settings import ConfigurationError
 
 if TYPE_CHECKING:
     from mailfront_io.login_service import LoginService
+    from mailfront_io.metrics import Meter, Page
+    from mailfront_io.monitor import Monitor
     from mailfront_io.server_log import Log
 
 EX_CONFIG = 78
@@ -96,10 +105,12 @@ def serve(
     port_file: str | None = None,
     admission: Admission | None = None,
     on_listening: Callable[[list[str]], None] | None = None,
+    metrics: ListeningAddress | None = None,
 ) -> None:
     """Serve `endpoints` under `driver` until SIGTERM or SIGINT; the main thread's job.
 
-    `port_file` gets one ``HOST:PORT`` line per endpoint once all listen; `on_listening` gets the same list.
+    `port_file` gets one ``HOST:PORT`` line per endpoint once all listen, and one for `metrics`, if it says where to
+    tell them; `on_listening` gets the same list, without the latter.
     """
     admission = admission or Admission(log)
     local_host = os.environ.get("TCPLOCALHOST") or socket.gethostname()
@@ -110,23 +121,31 @@ def serve(
                 # RFC 2033 section 5: LMTP must not be used on the SMTP port.
                 raise ConfigurationError("--listen: LMTP may not be served on port 25: choose another port")
             sockets.append(listen(endpoint.host, endpoint.port))
-        listeners = [
-            Listener(
-                sock,
-                session_factory(endpoint.service, local_host, f"{endpoint.service.protocol}-{place}", log),
-                partial(admission.admit, protocol=endpoint.service.protocol),
-                admission.release,
-            )
-            for place, (sock, endpoint) in enumerate(zip(sockets, endpoints, strict=True), 1)
-        ]
+        named = [(f"{e.service.protocol}-{place}", e.service.protocol) for place, e in enumerate(endpoints, 1)]
+        page = _page(named) if metrics is not None else None
+        listeners = []
+        for sock, endpoint, (name, protocol) in zip(sockets, endpoints, named, strict=True):
+            meter = page.meter(name, protocol) if page is not None else None
+            session = session_factory(endpoint.service, local_host, name, log, meter)
+            admit = partial(admission.admit, protocol=protocol, refused=meter.refused if meter is not None else None)
+            listeners.append(metered(Listener(sock, session, admit, admission.release), meter))
         names = [_name(sock) for sock in sockets]
         failures: list[ConfigurationError] = []
+        ready = False
+        monitor: Monitor | None = None
+
+        def state() -> str:
+            if any(sock.fileno() < 0 for sock in sockets):  # drivers close them when they stop
+                return "stopping"
+            return "ready" if ready else "starting"
 
         def started(stop: Callable[[], None]) -> None:
             # Not before signals are heard: who waits for the file may send one at once.
+            nonlocal ready
+            ready = True
             if port_file is not None:
                 try:
-                    write_port_file(port_file, names)
+                    write_port_file(port_file, names if monitor is None else [*names, _name(monitor.listening)])
                 except ConfigurationError as error:
                     failures.append(error)
                     stop()
@@ -134,12 +153,55 @@ def serve(
             if on_listening is not None:
                 on_listening(names)
 
-        run_driver(driver, loop, listeners, grace, started, reporter(log))
+        with ExitStack() as stack:
+            if metrics is not None and page is not None:
+                from mailfront_io.monitor import in_thread
+
+                monitor = _monitor(metrics, page, state)
+                stack.enter_context(in_thread(monitor))
+            run_driver(driver, loop, listeners, grace, started, reporter(log))
         for failure in failures:
             raise failure
     finally:
         for sock in sockets:
             sock.close()
+
+
+def _page(listeners: list[tuple[str, str]]) -> "Page":
+    from mailfront_io.metrics import Page
+
+    return Page(listeners)
+
+
+def _monitor(address: ListeningAddress, page: "Page", state: Callable[[], str]) -> "Monitor":
+    """What tells of this process, which is the only one, at `address`. Raises `ConfigurationError`."""
+    from mailfront_io.metrics import Totals
+    from mailfront_io.monitor import Monitor
+
+    try:
+        listening = open_listener(address)
+    except BadAddress as error:
+        raise ConfigurationError(f"{error}: choose another with --metrics HOST:PORT") from None
+    return Monitor(listening, lambda: Totals().text([page], 1), state)
+
+
+def metered(listener: Listener, meter: "Meter | None") -> Listener:
+    """`listener`, its connections counted by `meter`, if there is one."""
+    if meter is None:
+        return listener
+    connected, disconnected = meter.connected, meter.disconnected
+
+    def admit(remote: tuple[str, int] | None) -> bytes | None:
+        refusal = listener.admit(remote)
+        if refusal is None:
+            connected()
+        return refusal
+
+    def release(remote: tuple[str, int] | None) -> None:
+        disconnected()
+        listener.release(remote)
+
+    return replace(listener, admit=admit, release=release)
 
 
 def service_of(
@@ -158,10 +220,15 @@ def service_of(
 
 
 def session_factory(
-    service: "Service | LoginService", local_host: str, listener: str = "", log: "Log | None" = None
+    service: "Service | LoginService",
+    local_host: str,
+    listener: str = "",
+    log: "Log | None" = None,
+    meter: "Meter | None" = None,
 ) -> Callable[..., SessionCoroutine]:
     """What makes a session of each connection, and of what its client has said already, if anything. `log`: where each
-    has an id and lines of its own, under the name of its `listener`; else the service's log has them all."""
+    has an id and lines of its own, under the name of its `listener`; else the service's log has them all. `meter`:
+    counts what happens."""
     if log is None:
         return lambda connection, received=b"": service.session(
             connection, facts(connection, local_host), received=received
@@ -170,7 +237,7 @@ def session_factory(
     def make(connection: Connection, received: bytes = b"") -> SessionCoroutine:
         remote = connection.remote[0] if connection.remote else None
         own = log.session(listener or service.protocol, service.protocol, remote)
-        return service.session(connection, facts(connection, local_host), own, received, own.id)
+        return service.session(connection, facts(connection, local_host), own, received, own.id, meter)
 
     return make
 
@@ -270,6 +337,9 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "--max-per-network", type=int, metavar="N", help=f"IPv4 /24 or IPv6 /48; default: {DEFAULT.network}"
     )
     parser.add_argument(
+        "--metrics", metavar="HOST:PORT", help="where to tell /metrics, /healthz and /readyz; default: nowhere"
+    )
+    parser.add_argument(
         "--data", default="mailfront-data", metavar="DIR", help="of the development server; default: mailfront-data"
     )
     parser.add_argument("line", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -284,6 +354,15 @@ def _arguments(words: list[str]) -> argparse.Namespace:
             parser.error(f"argument --{name.replace('_', '-')}: at least 1{f', at most {most}' if most else ''}")
     if arguments.config is not None and (arguments.line or arguments.listen):
         parser.error("argument -c: the file says what is served, and where: take --listen and the line out")
+    if arguments.config is not None and arguments.metrics:
+        parser.error("argument --metrics: with -c the table [metrics] of the file says it")
+    if arguments.metrics and arguments.driver == "fork":
+        parser.error("argument --metrics: --driver fork needs -c FILE for it, where the supervisor answers")
+    if arguments.metrics:
+        try:
+            arguments.metrics = parse_monitor_address(arguments.metrics)
+        except BadAddress as error:
+            parser.error(f"argument --metrics: {error}")
     if arguments.config is None and arguments.workers is not None:
         parser.error("argument --workers: only with -c FILE")
     for word in arguments.line:
@@ -338,6 +417,7 @@ def main(words: list[str]) -> int:
                 ),
             ),
             on_listening=on_listening,
+            metrics=arguments.metrics,
         )
     except ConfigurationError as error:
         sys.stderr.write(f"mailfront serve: {error}\n")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from mailfront_io.auth.store import CredentialStore
+    from mailfront_io.metrics import Meter
 
 H = TypeVar("H", bound=Hooks)
 
@@ -139,14 +140,16 @@ class Service:
         log: Callable[[str], None] | None = None,
         received: bytes = b"",
         id: str = "",
+        meter: "Meter | None" = None,
     ) -> SessionCoroutine:
         """The session coroutine for `connection`; `facts`: see `Session`; `log`: for this one alone; `received`: what
-        the client has said already; `id`: what `log` calls the session."""
+        the client has said already; `id`: what `log` calls the session; `meter`: who counts."""
         if self.load_error is not None:
             return self._refuse(self.load_error, log or self.log)
         session = Session(connection, self.environment, log or self.log, self.profile, facts)
         session.received = received
         session.id = id
+        session.meter = meter
         session.tls_context = self._tls_context
         session.tls_key_type = self._tls_key_type
         session.credentials = self.credentials

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import ssl
 
     from mailfront_io.auth.store import CredentialStore, Identity
+    from mailfront_io.metrics import Meter
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DIGITS = re.compile(r"[0-9]{1,19}\Z", re.ASCII)  # what fits 63 bits: int() alone takes far too much
@@ -113,6 +114,10 @@ class Session:
         """Writes a line to the log; the sink escapes what a terminal must not see."""
         self.id = ""
         """What the log calls this session; empty where it has no name for it."""
+        self.meter: Meter | None = None
+        """Who counts what happens, if anybody does."""
+        self.ended = ""
+        """How the session has ended, for who counts: a value of ``reason`` of ``sessions_ended_total``."""
         self._assignments: list[tuple[str, str]] = []
         self.settings_changed = 0
         """Grows whenever a setting may have another value than before; what was made of settings holds until then."""

@@ -13,6 +13,7 @@ PAGES = {
     "draw_states.py": "smtp-states.md",
     "generate_configuration_file.py": "configuration-file.md",
     "generate_imap_reference.py": "imap-reference.md",
+    "generate_metrics.py": "metrics.md",
     "generate_pop3_reference.py": "pop3-reference.md",
     "generate_qmtp_qmqp_reference.py": "qmtp-qmqp-reference.md",
     "generate_security_rows.py": "security-rows.md",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mailfront_io.config.reading import Config, ListenerConfig, Problem
-from mailfront_io.listening import is_local
+from mailfront_io.listening import is_local, named, parse_monitor_address
 from mailfront_io.session import parse_number
 from mailfront_io.settings import ConfigurationError
 from mailfront_proto.record import record
@@ -63,6 +63,10 @@ def in_words_of_the_file(text: str) -> str:
 def dangers(config: Config) -> list[Problem]:
     """What can be done, and should not."""
     found = [problem for listener in config.listeners for problem in _dangers(listener)]
+    monitored = config.metrics["listen"]
+    if monitored is not None and not is_local(named(parse_monitor_address(monitored))):
+        text = f"{monitored}: others than this host can read what goes on here: name an address of loopback"
+        found.append(Problem(config.origins["metrics.listen"], "metrics.listen", text, True))
     if os.geteuid() == 0 and not config.server["user"]:
         found.append(Problem(0, "server.user", "the workers run as root: name a user who owns the mail", True))
     return found

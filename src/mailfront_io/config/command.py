@@ -7,7 +7,7 @@ import sys
 from typing import Any, NoReturn
 
 from mailfront_io.config.checks import dangers, load
-from mailfront_io.config.keys import LOG, SERVER, Key
+from mailfront_io.config.keys import LOG, METRICS, SERVER, Key
 from mailfront_io.config.reading import Config, Problem, WrongConfiguration, read_config
 from mailfront_io.config.templates import TEMPLATES, template
 from mailfront_io.plugin import Kind
@@ -93,7 +93,8 @@ def _tell(file: str, problems: list[Problem]) -> int:
 
 def _show(config: Config) -> int:
     """In the form of the file, so that it could be one; what is a default is behind a ``#``."""
-    for table, keys, values in (("server", SERVER, config.server), ("log", LOG, config.log)):
+    tables = (("server", SERVER, config.server), ("log", LOG, config.log), ("metrics", METRICS, config.metrics))
+    for table, keys, values in tables:
         sys.stdout.write(f"[{table}]\n")
         for key in keys:
             _show_key(key, values[key.name], config.origins.get(f"{table}.{key.name}"))

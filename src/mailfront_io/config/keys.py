@@ -80,6 +80,11 @@ LOG: Final = (
     Key("file", Type.TEXT, "a file that is appended to, and opened anew at SIGHUP", usual="standard error"),
 )  # fmt: skip
 
+METRICS: Final = (
+    Key("listen", Type.TEXT, "where /metrics, /healthz and /readyz are: HOST:PORT, :PORT (of 127.0.0.1), unix:PATH or "
+        "systemd:NAME", usual="nowhere"),
+)  # fmt: skip
+
 STORE: Final = (
     Key("kind", Type.TEXT, "what it is", None, ("sqlite", "passwd", "static", "cvm"), required=True),
     Key("name", Type.TEXT, "its file; of cvm: the modules", required=True),
@@ -110,6 +115,7 @@ LISTENER: Final = (
 TABLES: Final[Mapping[str, tuple[Key, ...]]] = {
     "server": SERVER,
     "log": LOG,
+    "metrics": METRICS,
     "store": STORE,
     "listener": LISTENER,
 }

@@ -14,7 +14,7 @@ from typing import Any
 from mailfront_io import imap_service, pop3_service, service, tls
 from mailfront_io.config.keys import LISTENER, STORE, TABLES, Key, Type
 from mailfront_io.config.lines import Path, key_lines
-from mailfront_io.listening import BadAddress, parse_listening_address
+from mailfront_io.listening import BadAddress, parse_listening_address, parse_monitor_address
 from mailfront_io.plugin import Hooks, Kind, Setting
 from mailfront_io.proxied import Proxies
 from mailfront_io.registry import CannotLoad, load_backend, load_plugin, parse_plugin_list
@@ -63,11 +63,12 @@ class ListenerConfig:
 
 @record
 class Config:
-    """What a file says. `server`, `log`: the keys of these tables, with their defaults."""
+    """What a file says. `server`, `log`, `metrics`: the keys of these tables, with their defaults."""
 
     file: str
     server: dict[str, Any]
     log: dict[str, Any]
+    metrics: dict[str, Any]
     listeners: list[ListenerConfig]
     origins: dict[str, int]
     """The line of each key of the tables that are one each, by its full name."""
@@ -129,7 +130,8 @@ class _Reader:
             if name not in known:
                 self._wrong((name,), f"there is no such table{_like(name, known)}")
         one = {name: self._table((name,), self._given((name,), document.get(name, {})), TABLES[name])
-               for name in ("server", "log")}  # fmt: skip
+               for name in ("server", "log", "metrics")}  # fmt: skip
+        self._check_metrics(one["metrics"]["listen"])
         stores = self._stores(document.get("store", {}))
         shared = self._given(("settings",), document.get("settings", {}))
         if one["server"]["network_prefix_ipv6"] >= one["server"]["client_prefix_ipv6"]:
@@ -150,7 +152,14 @@ class _Reader:
         origins = {
             f"{table}.{key}": self._line((table, key)) for table in one for key in document.get(table, {})
         }
-        return Config(file, one["server"], one["log"], [each for each in made if each], origins)
+        return Config(file, one["server"], one["log"], one["metrics"], [each for each in made if each], origins)
+
+    def _check_metrics(self, text: str | None) -> None:
+        if text is not None:
+            try:
+                parse_monitor_address(text)
+            except BadAddress as error:
+                self._wrong(("metrics", "listen"), str(error))
 
     # -- tables ------------------------------------------------------------------------------------------
 

@@ -79,6 +79,7 @@ async def answer(machine: TakesKeys, event: Request, session: Session) -> Verdic
     if identity is None or not _may_in(event, identity):
         if not command:
             session.log(f"SASL AUTH {event.sent_mechanism} failed")
+        count(session, event.mechanism, "failed")
         await failure_delay(session)
         return Verdict.REFUSED
     log_in(event, session, identity)
@@ -88,6 +89,7 @@ async def answer(machine: TakesKeys, event: Request, session: Session) -> Verdic
 def log_in(event: Request, session: Session, identity: Identity) -> None:
     """Note and log that the client is `identity`."""
     session.log_in(identity)
+    count(session, event.mechanism, "ok")
     if not is_command(event):
         system = f" sys_username={identity.system_username}" if identity.system_username else ""
         domain = f" domain={identity.domain}" if identity.domain else ""
@@ -106,8 +108,15 @@ async def exchange_failed(session: Session, mechanism: str, cause: str) -> None:
         session.log(f"SASL AUTH {mechanism} failed: {cause.replace('initial ', '')}")
     if cause != "bad initial response":
         session.log(f"SASL AUTH {mechanism} failed")
+    count(session, mechanism, "failed")
     if cause not in ("aborted", "no such mechanism"):
         await failure_delay(session)
+
+
+def count(session: Session, mechanism: str, result: str) -> None:
+    """Tell who counts of a login: see `mailfront_io.metrics.Meter.authentication`."""
+    if session.meter is not None:
+        session.meter.authentication(mechanism, result)
 
 
 async def failure_delay(session: Session) -> None:
@@ -156,12 +165,14 @@ def _unavailable(event: Request, session: Session, why: str) -> Verdict:
         session.log(f"SASL AUTH {event.sent_mechanism} failed")
     if session.profile.name != "compat":
         session.log(f"credential store: {why}")
+    count(session, event.mechanism, "unavailable")
     return Verdict.UNAVAILABLE
 
 
 __all__ = [
     "Verdict",
     "answer",
+    "count",
     "exchange_failed",
     "failure_delay",
     "is_command",

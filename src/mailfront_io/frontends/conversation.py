@@ -40,6 +40,10 @@ Waits = Coroutine[Operation[Any], Any, Any] | None
 Handlers = Mapping[type, Callable[[Any, Any], Waits]]
 
 
+_ENDS = {"QUIT": "quit", "LOGOUT": "quit", "EOF": "closed"}
+"""How a session has ended, for who counts, by the reason of ``ConnectionClosed``."""
+
+
 class Conversation(ABC, Generic[M]):
     """`idle`: seconds that the peer has for its next command, counted from the last answer; `seconds`: that the whole
     session has, None: no limit. `recv`: how it reads."""
@@ -116,10 +120,13 @@ class Conversation(ABC, Generic[M]):
     async def _interrupted(self, error: Exception) -> None:
         """`error` came in place of the next bytes."""
         if isinstance(error, Stopping):
+            self.session.ended = "stopped"
             await self._stopping()
         elif self._recv.output:
+            self.session.ended = "closed"
             self._lose()
         elif isinstance(error, DeadlineExceeded):
+            self.session.ended = "timeout"
             await self._timed_out()
         else:
             self.machine.receive_eof()
@@ -138,12 +145,19 @@ class Conversation(ABC, Generic[M]):
         try:
             await Send(data, deadline if deadline < self._session_end else self._session_end)
         except (ConnectionLost, TLSFailed, DeadlineExceeded):
+            self.session.ended = self.session.ended or "closed"
             self._lose()
 
     async def _closed(self, event: Any) -> None:
         """Handles ``ConnectionClosed``: the last words go out."""
+        self.session.ended = self.session.ended or _ENDS.get(event.reason, "refused")
         await self._flush()
         self._over = True
+
+    def _count_end(self) -> None:
+        """Tell who counts, if anybody does, that the session is over."""
+        if (meter := self.session.meter) is not None:
+            meter.session_ended(self.session)
 
     @abstractmethod
     def _deadline(self, now: float) -> float:

@@ -26,11 +26,17 @@ async def handshake(session: Session, deadline: float, alpn: tuple[str, ...] = (
     except (TLSFailed, ConnectionLost, DeadlineExceeded) as error:
         why = "timed out" if isinstance(error, DeadlineExceeded) else str(error) or "connection lost"
         session.log(f"TLS handshake failed: {why}")
+        session.ended = "tls"
+        if session.meter is not None:
+            session.meter.handshake("failed")
         return False
     session.tls = facts
     session.numbers["tls_state"] = 1
     session.strings["tls_protocol"] = facts.protocol
     session.strings["tls_cipher"] = facts.cipher
+    if session.meter is not None:
+        session.meter.handshake("ok")
+        session.meter.moved(session)
     session.bytes_in = session.bytes_out = 0
     session.log(f"TLS handshake: {gnutls_names(facts, session.tls_key_type)}")
     return True

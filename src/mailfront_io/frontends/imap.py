@@ -72,6 +72,7 @@ class IMAPFrontend(Conversation[IMAPServer]):
                 return 1
             await self._converse()
         finally:
+            self._count_end()
             if not self.compat:
                 session.log(f"bytes in: {session.bytes_in} bytes out: {session.bytes_out}")
         return self._exit_code
@@ -163,6 +164,7 @@ class IMAPFrontend(Conversation[IMAPServer]):
         from mailfront_io.frontends.handoff import CannotHandOff, hand_off  # most one-shot programs end before
 
         session = self.session
+        session.ended = "handed_over"
         await self._flush()
         self._over = True
         if self._lost:

@@ -110,6 +110,7 @@ class POP3Frontend(Conversation[POP3Server]):
                 return 1
             await self._converse()
         finally:
+            self._count_end()
             if self._mailbox is not None:
                 self._mailbox.close()
             self._log_bytes()
@@ -244,6 +245,7 @@ class POP3Frontend(Conversation[POP3Server]):
 
     async def _handed_over(self, event: events.HandOver) -> None:
         assert self._hand_off is not None
+        self.session.ended = "handed_over"
         await self._flush()
         if not self._lost:
             self._exit_code = await self._hand_off(self.session, self.machine.trailing_data)

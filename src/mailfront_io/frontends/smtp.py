@@ -8,7 +8,7 @@ One message's way: `Recv` → ``machine.receive_data`` → `Mail`, `Recipient` �
 from math import inf
 
 from mailfront_io.auth.store import Identity
-from mailfront_io.frontends.authentication import Verdict, answer, exchange_failed, failure_delay, log_in
+from mailfront_io.frontends.authentication import Verdict, answer, count, exchange_failed, failure_delay, log_in
 from mailfront_io.frontends.conversation import Conversation, Waits
 from mailfront_io.frontends.handshake import handshake, parent_handshake
 from mailfront_io.ops import ConnectionLost, DeadlineExceeded, Recv, Stopping, TLSFailed
@@ -99,6 +99,7 @@ class SMTPFrontend(Conversation[SMTPServer]):
             await self._greeting_delay()
             await self._converse()
         finally:
+            self._count_end()
             await self.pipeline.disconnect()
             self.session.log(f"bytes in: {self.session.bytes_in} bytes out: {self.session.bytes_out}")
         return self._exit_code
@@ -276,9 +277,13 @@ class SMTPFrontend(Conversation[SMTPServer]):
     async def _message_refused(self, event: events.MessageRefused) -> None:
         await self.pipeline.reset()
         self._log_reply(event.reply)
+        if self.session.meter is not None:
+            self.session.meter.message(event.reply.code)
 
     async def _message_end(self, event: events.MessageEnd) -> None:
         responses = await self.pipeline.message_end()
+        if self.session.meter is not None:
+            self.session.meter.message(fold(responses).code)
         if self.machine.lmtp:
             # In compat the machine remembers the recipients of the message before, as the original does.
             recipients = self.machine.recipients
@@ -303,6 +308,8 @@ class SMTPFrontend(Conversation[SMTPServer]):
             await exchange_failed(self.session, event.mechanism, event.cause)
         if event.transaction_dropped:
             await self.pipeline.reset()
+        if event.verb == "RCPT" and self.session.meter is not None:
+            self.session.meter.recipient_refused()
         self._log_reply(event.reply)
 
     def _masked_verb(self, verb: str) -> str:
@@ -337,6 +344,7 @@ class SMTPFrontend(Conversation[SMTPServer]):
         elif response.refuses or session.numbers.get("auth_uid") == 0:  # the superuser logs in nowhere
             session.log_out()
             session.log(f"SASL AUTH {event.sent_mechanism} failed")
+            count(session, event.mechanism, "failed" if response.code >= 500 else "unavailable")
             await failure_delay(session)
             verdict = Verdict.REFUSED if response.code >= 500 or not response.refuses else Verdict.UNAVAILABLE
         else:
