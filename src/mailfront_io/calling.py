@@ -35,7 +35,6 @@ Answer = Response | None | Coroutine[Any, Any, Response | None]
 
 
 PLUGIN_HOOKS = ("connect", "helo", "auth", "sender", "recipient", "data_start", "data_block", "message_end", "reset")
-BACKEND_HOOKS = (*PLUGIN_HOOKS, "data_end")
 
 
 class Chain:
@@ -67,7 +66,6 @@ class Plan:
         found = {name: [at for at, kind in enumerate(plugins) if hasattr(kind, name)] for name in PLUGIN_HOOKS}
         self._absent = {name: Chain(name, ()) for name, positions in found.items() if not positions}
         self._present = [(name, positions) for name, positions in found.items() if positions]
-        self.backend_hooks = frozenset([name for name in BACKEND_HOOKS if hasattr(backend, name)])
         last = len(plugins)
         self.commands = [at for at in (*reversed(range(last)), last) if kinds[at].commands is not Hooks.commands]
         """Who may have commands; whose win is last."""
@@ -110,39 +108,49 @@ class Caller:
         self._session = session
         self._debug = debug
 
-    def call(self, hooks: Hooks, hook: Hook, *arguments: Any) -> Answer:
-        """Call one hook."""
+    def call(self, hooks: Hooks, hook: Hook, argument: Any) -> Answer:
+        """Call one hook, that takes one argument."""
+        try:
+            response = hook(argument)
+        except FAULTS as error:
+            return self.failed(hooks, error)
+        return response if response is None or type(response) is Response else self._settle(hooks, response)
+
+    def call_with(self, hooks: Hooks, hook: Hook, *arguments: Any) -> Answer:
+        """Call one hook, that takes these `arguments`."""
         try:
             response = hook(*arguments)
         except FAULTS as error:
             return self.failed(hooks, error)
-        if response is None or type(response) is Response:
-            return response
-        return self._settle(hooks, response)
+        return response if response is None or type(response) is Response else self._settle(hooks, response)
 
-    def run(self, chain: Chain, *arguments: Any) -> Answer:
-        """Call a chain. An error response stops it and is the result; a final acceptance stops it too;
-        otherwise the first response given is kept and the chain goes on."""
+    def run(self, chain: Chain, argument: Any) -> Answer:
+        """Call a chain of hooks that take one argument. An error response stops it and is the result; a final
+        acceptance stops it too; otherwise the first response given is kept and the chain goes on."""
         if self._debug and chain.name != "data_block":
-            return self._run_on(chain, arguments, 0, None, None)
-        if not chain.calls:
+            return self._run_on(chain, (argument,), 0, None, None)
+        if not chain.hooks:
             return None
         kept: Response | None = None
         hooks = iter(chain.hooks)
         for hook in hooks:  # nothing but the call, for each plugin that has no opinion
             try:
-                response = hook(*arguments)
+                response = hook(argument)
             except FAULTS as error:
                 response = self.failed(chain.owner(hooks), error)
             if response is None:
                 continue
             if type(response) is not Response:
-                return self._run_on(chain, arguments, chain.position(hooks), response, kept)
+                return self._run_on(chain, (argument,), chain.position(hooks), response, kept)
             if response.code >= 400 or response.final:
                 return response
             if kept is None:
                 kept = response
         return kept
+
+    def run_with(self, chain: Chain, *arguments: Any) -> Answer:
+        """`run` for the hooks of the start of a session, which take another number of arguments."""
+        return self._run_on(chain, arguments, 0, None, None) if chain.calls or self._debug else None
 
     async def _run_on(
         self, chain: Chain, arguments: tuple[Any, ...], start: int, begun: Any, kept: Response | None
@@ -156,7 +164,7 @@ class Caller:
         for hooks, hook in chain.calls[start:]:
             if debug:
                 log(f"Debug: Calling plugin: {hooks.name}")
-            answer = self._settle(hooks, begun) if begun is not None else self.call(hooks, hook, *arguments)
+            answer = self._settle(hooks, begun) if begun is not None else self.call_with(hooks, hook, *arguments)
             begun = None
             response = answer if answer is None or type(answer) is Response else await answer
             if response is None:
@@ -198,7 +206,7 @@ class Caller:
         for hooks, hook in chain.calls[start:]:
             if self._debug:
                 self._session.log(f"Debug: Calling plugin: {hooks.name}")
-            answer = self._settle(hooks, begun) if begun is not None else self.call(hooks, hook)
+            answer = self._settle(hooks, begun) if begun is not None else self.call_with(hooks, hook)
             begun = None
             response = answer if answer is None or type(answer) is Response else await answer
             if response is not None and response.refuses:

@@ -28,6 +28,9 @@ STORE_SECONDS = 600.0
 """Seconds that the backend has from the end of a message to its answer: as long as a client waits for it (RFC
 5321 section 4.5.3.2.6). A commit that has begun is waited for all the same (`mailfront_io.ops.Thread`)."""
 
+Verdict = Response | Coroutine[Any, Any, Response]
+"""A response, or what must be awaited for it."""
+
 Waits = Coroutine[Any, Any, Any] | None
 """What is returned where nothing need be awaited, most of the time: None, or what must be."""
 
@@ -36,7 +39,6 @@ class Pipeline:
     """The chain of one connection."""
 
     __slots__ = (
-        "_backend_hooks",
         "_caller",
         "_chains",
         "_crlf",
@@ -59,7 +61,6 @@ class Pipeline:
         self._everyone = (*self.plugins, backend)
         self._plan = plan = make_plan(tuple([type(hooks) for hooks in self._everyone]))
         self._chains = plan.chains(self.plugins)
-        self._backend_hooks = plan.backend_hooks
         self._spool: Spool | None = None
         self._data_error: Response | None = None
         self._data_ended = False
@@ -126,12 +127,22 @@ class Pipeline:
                 return response
         return None
 
-    def sender(self, path: ReversePath) -> Coroutine[Any, Any, Response]:
+    async def sender(self, path: ReversePath) -> Response:
         """The answer to MAIL."""
+        answer = self.ask_sender(path)
+        return answer if type(answer) is Response else await answer
+
+    def ask_sender(self, path: ReversePath) -> Verdict:
+        """The same, without a coroutine where no hook waits."""
         return self._verdict("sender", path, NO_SENDER)
 
-    def recipient(self, path: ForwardPath) -> Coroutine[Any, Any, Response]:
+    async def recipient(self, path: ForwardPath) -> Response:
         """The answer to RCPT."""
+        answer = self.ask_recipient(path)
+        return answer if type(answer) is Response else await answer
+
+    def ask_recipient(self, path: ForwardPath) -> Verdict:
+        """The same, without a coroutine where no hook waits."""
         return self._verdict("recipient", path, NO_RECIPIENT)
 
     async def data_start(self) -> Response | None:
@@ -209,56 +220,96 @@ class Pipeline:
 
     async def reset(self) -> Response | None:
         """Drop the transaction: the backend's reset, then every plugin's. The first error, or None."""
+        answer = self.ask_reset()
+        return answer if answer is None or type(answer) is Response else await answer
+
+    def ask_reset(self) -> Answer:
+        """The same, without a coroutine where no hook waits."""
         if self._spool is not None:
             self._close_spool()
-        self.session.envelope = Envelope()
-        response = self._backend("reset")
-        if response is not None and type(response) is not Response:
-            response = await response
+        envelope = self.session.envelope
+        if envelope.sender is not None or envelope.recipients:
+            self.session.envelope = Envelope()
+        own = self._backend("reset")
+        if own is not None and type(own) is not Response:
+            return self._reset_behind_backend(own)
+        from_plugins = self._caller.run_all(self._chains["reset"])
+        if from_plugins is not None and type(from_plugins) is not Response:
+            return self._reset_behind_plugins(own, from_plugins)
+        return own if own is not None and own.code >= 400 else from_plugins
+
+    async def _reset_behind_backend(self, waits: Coroutine[Any, Any, Response | None]) -> Response | None:
+        own = await waits
         from_plugins = self._caller.run_all(self._chains["reset"])
         if from_plugins is not None and type(from_plugins) is not Response:
             from_plugins = await from_plugins
-        if response is not None and response.code >= 400:
-            return response
-        return from_plugins if from_plugins is not None and from_plugins.code >= 400 else None
+        return own if own is not None and own.code >= 400 else from_plugins
+
+    async def _reset_behind_plugins(
+        self, own: Response | None, waits: Coroutine[Any, Any, Response | None]
+    ) -> Response | None:
+        from_plugins = await waits
+        return own if own is not None and own.code >= 400 else from_plugins
 
     async def disconnect(self) -> None:
         """The end: a last reset, then every ``disconnect``."""
         await self.reset()
         for at in self._plan.disconnects:
             hooks = self._everyone[at]
-            response = self._caller.call(hooks, hooks.disconnect)  # type: ignore[attr-defined]
+            response = self._caller.call_with(hooks, hooks.disconnect)  # type: ignore[attr-defined]
             if response is not None and type(response) is not Response:
                 await response
 
     # -- plugins, then the backend -----------------------------------------------------------------------
 
-    async def _verdict(self, name: str, path: ReversePath | ForwardPath, nobody: Response) -> Response:
+    def _verdict(self, name: str, path: ReversePath | ForwardPath, nobody: Response) -> Verdict:
         response = self._caller.run(self._chains[name], path)
-        if response is not None and type(response) is not Response:
-            response = await response
         if response is None:
             return nobody
+        if type(response) is not Response:
+            return self._verdict_behind_plugins(name, path, nobody, response)
         if response.code >= 400:
             return response
-        if name in self._backend_hooks:
-            own = self._caller.call(self.backend, getattr(self.backend, name), path)
-            if own is not None and type(own) is not Response:
-                own = await own
-            if own is not None and (own.code >= 400 or not response.text):
+        hook = getattr(self.backend, name, None)
+        own = None if hook is None else self._caller.call(self.backend, hook, path)
+        if own is None or type(own) is Response:
+            return self._take(path, response, own)
+        return self._verdict_behind_backend(path, response, own)
+
+    async def _verdict_behind_plugins(
+        self,
+        name: str,
+        path: ReversePath | ForwardPath,
+        nobody: Response,
+        waits: Coroutine[Any, Any, Response | None],
+    ) -> Response:
+        response = await waits
+        if response is None or response.code >= 400:
+            return response or nobody
+        own = self._backend(name, path)
+        return self._take(path, response, own if own is None or type(own) is Response else await own)
+
+    async def _verdict_behind_backend(
+        self, path: ReversePath | ForwardPath, response: Response, waits: Coroutine[Any, Any, Response | None]
+    ) -> Response:
+        return self._take(path, response, await waits)
+
+    def _take(self, path: ReversePath | ForwardPath, response: Response, own: Response | None) -> Response:
+        """The plugins have accepted `path` with `response`; `own`: what the backend says."""
+        if own is not None:
+            if own.code >= 400:
+                return own
+            if not response.text:
                 response = own
-                if own.code >= 400:
-                    return own
-        if isinstance(path, ReversePath):
+        if type(path) is ReversePath:
             self.session.envelope.sender = path
-        else:
-            self.session.envelope.recipients.append(path)
-        if response.text:
-            return response
-        return Response(response.code, SENDER_ACCEPTED if isinstance(path, ReversePath) else RECIPIENT_ACCEPTED)
+            return response if response.text else Response(response.code, SENDER_ACCEPTED)
+        assert type(path) is ForwardPath
+        self.session.envelope.recipients.append(path)
+        return response if response.text else Response(response.code, RECIPIENT_ACCEPTED)
 
     async def _plugins_then_backend(self, name: str, *arguments: Any) -> Response | None:
-        response = self._caller.run(self._chains[name], *arguments)
+        response = self._caller.run_with(self._chains[name], *arguments)
         if response is not None and type(response) is not Response:
             response = await response
         if response is not None and response.refuses:
@@ -267,10 +318,8 @@ class Pipeline:
         return response if response is None or type(response) is Response else await response
 
     def _backend(self, name: str, *arguments: Any) -> Answer:
-        if name not in self._backend_hooks:
-            return None
-        backend = self.backend
-        return self._caller.call(backend, getattr(backend, name), *arguments)
+        hook = getattr(self.backend, name, None)
+        return None if hook is None else self._caller.call_with(self.backend, hook, *arguments)
 
     # -- the message's way -------------------------------------------------------------------------------
 
@@ -283,7 +332,8 @@ class Pipeline:
                 await waits
 
     def _to_backend_and_spool(self, data: bytes) -> Waits:
-        answer = self._backend("data_block", data)
+        hook = getattr(self.backend, "data_block", None)
+        answer = None if hook is None else self._caller.call(self.backend, hook, data)
         return None if answer is None and self._spool is None else self._to_spool(data, answer)
 
     async def _to_spool(self, data: bytes, answer: Answer) -> None:
@@ -308,10 +358,11 @@ class Pipeline:
         self._data_error = response
 
     async def _backend_message_end(self) -> list[Response]:
-        if "message_end" not in self._backend_hooks:
+        hook = getattr(self.backend, "message_end", None)
+        if hook is None:
             return [self._accepted]
         try:
-            answer = self.backend.message_end(self._spool)  # type: ignore[attr-defined]
+            answer = hook(self._spool)
             if type(answer) is Response and answer.text and answer.code < 400:
                 return [answer]
             if isinstance(answer, CoroutineType):

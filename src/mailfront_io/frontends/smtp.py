@@ -5,9 +5,12 @@ One message's way: `Recv` → ``machine.receive_data`` → `Mail`, `Recipient` �
 `Send`; `Data` → 354; `Body` slices → pipeline → backend; `MessageEnd` → backend's answer → `Send`.
 """
 
+from collections.abc import Coroutine
 from math import inf
+from typing import Any
 
 from mailfront_io.auth.store import Identity
+from mailfront_io.calling import Answer
 from mailfront_io.frontends.authentication import Verdict, answer, count, exchange_failed, failure_delay, log_in
 from mailfront_io.frontends.conversation import Conversation, Waits
 from mailfront_io.frontends.handshake import handshake, parent_handshake
@@ -209,17 +212,39 @@ class SMTPFrontend(Conversation[SMTPServer]):
             self._log_refusal(response)
         self.machine.reply(response.code, response.text)
 
-    async def _mail(self, event: events.Mail) -> None:
+    # Every command of a message is answered without a coroutine where no hook waits.
+
+    def _mail(self, event: events.Mail) -> Waits:
         self.session.log(f"MAIL {event.argument}")
-        response = await self.pipeline.reset()
+        refusal = self.pipeline.ask_reset()
+        return self._ask_sender(event) if refusal is None else self._mail_behind_reset(event, refusal)
+
+    async def _mail_behind_reset(self, event: events.Mail, answer: Answer) -> None:
+        response = answer if answer is None or type(answer) is Response else await answer
         if response is None:
-            self._reply(await self.pipeline.sender(ReversePath(str(event.address), event.parameters, event.options)))
+            waits = self._ask_sender(event)
+            if waits is not None:
+                await waits
         else:
             await self._end_by_reset(response)
 
-    async def _recipient(self, event: events.Recipient) -> None:
+    def _ask_sender(self, event: events.Mail) -> Waits:
+        response = self.pipeline.ask_sender(ReversePath(str(event.address), event.parameters, event.options))
+        if type(response) is not Response:
+            return self._reply_behind(response)
+        self._reply(response)
+        return None
+
+    def _recipient(self, event: events.Recipient) -> Waits:
         self.session.log(f"RCPT {event.argument}")
-        self._reply(await self.pipeline.recipient(ForwardPath(str(event.address), event.parameters, event.options)))
+        response = self.pipeline.ask_recipient(ForwardPath(str(event.address), event.parameters, event.options))
+        if type(response) is not Response:
+            return self._reply_behind(response)
+        self._reply(response)
+        return None
+
+    async def _reply_behind(self, waits: Coroutine[Any, Any, Response]) -> None:
+        self._reply(await waits)
 
     async def _reset(self, event: events.Reset) -> None:
         response = await self.pipeline.reset()
