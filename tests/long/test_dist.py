@@ -40,5 +40,7 @@ def test_it_installs_and_runs(kind: str, distributions: Path, tmp_path: Path) ->
     assert output.startswith(b"220 ") and output.endswith(b"250 2.1.5 Recipient accepted.\r\n221 2.0.0 Good bye.\r\n")
     version = subprocess.run([mailfront, "--version"], env=environment(), capture_output=True, check=True).stdout
     assert version.decode().strip() in f"mailfront {distribution.name.split('-')[1].removesuffix('.tar.gz')}"
+    pages = {page.name for page in (tmp_path / "share" / "man" / "man1").iterdir()}
+    assert pages == {page.name for page in (ROOT / "docs" / "man").iterdir()} and "mailfront-serve.1" in pages
     typed = list((tmp_path / "lib").rglob("mailfront_*/py.typed"))
     assert len(typed) == 2
