@@ -24,7 +24,7 @@ from typing import Any, NoReturn, cast
 from mailfront_io.admission import Admission, Limits, Prefixes
 from mailfront_io.config.checks import dangers, load
 from mailfront_io.config.reading import Config, ListenerConfig, Problem, WrongConfiguration, read_config
-from mailfront_io.drivers.listener import Address, Listener, raise_descriptor_limit
+from mailfront_io.drivers.listener import Address, Listener, raise_descriptor_limit, rest_never
 from mailfront_io.listening import (
     BadAddress,
     ListeningAddress,
@@ -45,6 +45,7 @@ from mailfront_io.server import (
 )
 from mailfront_io.server_log import ServerLog, open_log
 from mailfront_io.settings import ConfigurationError
+from mailfront_io.sharing import shares
 
 EX_CONFIG = 78
 
@@ -82,6 +83,7 @@ class Generation:
         self.log = log
         self.user = user
         self.workers: list[Worker] = []
+        self.shares = shares(config.server["workers"])
         self.missing: list[tuple[float, int]] = []
         """When to start which worker anew."""
 
@@ -164,7 +166,7 @@ class Supervisor:
             log.close()
             raise self._wrong("listen", f"{error}: name another address, or stop who has it") from None
         generation = Generation(config, sockets, log, user)
-        generation.missing = [(0.0, place) for place in range(max(1, config.server["workers"]))]
+        generation.missing = [(0.0, place) for place in range(len(generation.shares))]
         return generation
 
     def _wrong(self, key: str, text: str) -> WrongConfiguration:
@@ -236,13 +238,13 @@ class Supervisor:
         try:
             pid = os.fork()
             if pid == 0:
-                self._be_worker(generation, ready_end, parent)
+                self._be_worker(generation, place, ready_end, parent)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         os.close(ready_end)
         return Worker(pid, ready, place)
 
-    def _be_worker(self, generation: Generation, ready: int, parent: int) -> NoReturn:
+    def _be_worker(self, generation: Generation, place: int, ready: int, parent: int) -> NoReturn:
         """In the child; never returns."""
         code = os.EX_SOFTWARE
         try:
@@ -253,7 +255,7 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             end_with_parent(parent)
             self._close_what_is_of_others(generation)
-            serve_generation(generation, lambda: os.write(ready, b"."), parent)
+            serve_generation(generation, place, lambda: os.write(ready, b"."), parent)
             code = 0
         except (WrongConfiguration, ConfigurationError) as error:
             generation.log(f"Fatal: {error}")
@@ -303,6 +305,7 @@ class Supervisor:
             for worker in generation.workers:
                 if worker.pid == pid:
                     generation.workers.remove(worker)
+                    generation.shares[worker.place].gone()
                     if worker.ready is not None:
                         os.close(worker.ready)
                     self._lost(generation, worker, how)
@@ -399,9 +402,9 @@ class Supervisor:
         return 1
 
 
-def serve_generation(generation: Generation, ready: Callable[[], object], parent: int) -> None:
-    """What a worker does: serve until it is told to stop, or until the process `parent` is gone. `ready` is called once
-    connections are accepted."""
+def serve_generation(generation: Generation, place: int, ready: Callable[[], object], parent: int) -> None:
+    """What the worker at `place` does: serve until it is told to stop, or until the process `parent` is gone. `ready`
+    is called once connections are accepted."""
     server = generation.config.server
     loaded, problems = load(generation.config.listeners, generation.log)
     if problems:
@@ -413,7 +416,8 @@ def serve_generation(generation: Generation, ready: Callable[[], object], parent
         end_with_parent(parent)  # once more: with another user the system forgets it
     local_host = server["hostname"] or socket.gethostname()
     prefixes = Prefixes(server["client_prefix_ipv6"], server["network_prefix_ipv4"], server["network_prefix_ipv6"])
-    everything = Admission(generation.log, _limits(server), prefixes)
+    share = generation.shares[place]
+    everything = Admission(generation.log, _limits(server), prefixes, tell=share.set)
     listeners = []
     for each in loaded:
         protocol, proxies = each.service.protocol, Proxies(each.config.options["proxies"])
@@ -430,11 +434,13 @@ def serve_generation(generation: Generation, ready: Callable[[], object], parent
                     session if each.config.options["proxies"] else begin,
                     partial(_admit, admission, proxies, protocol),
                     partial(_release, admission, proxies),
+                    share.rest if len(generation.shares) > 1 else rest_never,
                 )
             )
 
     def started(stop: Callable[..., None]) -> None:
         signal.signal(RETIRE, lambda number, frame: stop(gently=True))
+        share.set(0)
         ready()
 
     run_driver(

@@ -9,17 +9,19 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 
 from mailfront_io.drivers import asyncio as asyncio_driver
+from mailfront_io.drivers import blocking as blocking_driver
 from mailfront_io.drivers import trio as trio_driver
 from mailfront_io.drivers.deadlines import NEVER, Deadlines
-from mailfront_io.drivers.listener import Backoff, Listener, accept, address
+from mailfront_io.drivers.listener import Backoff, Listener, Stop, accept, address
 from mailfront_io.drivers.threads import MAX_ABANDONED, MAX_THREADS, Call, ThreadPool
-from mailfront_io.ops import Connection, DeadlineExceeded, Sleep, Thread
+from mailfront_io.ops import Connection, DeadlineExceeded, Send, Sleep, Thread
 
 
 async def greet(connection: Connection) -> int:
@@ -51,6 +53,63 @@ def test_accept_passes_over_connections_that_are_gone() -> None:
         broken: Any = Unlucky(number)
         with pytest.raises(OSError, match=os.strerror(number)):
             accept(Listener(broken, greet), unexpected)
+
+
+async def hello(connection: Connection) -> int:
+    await Send(b"hello", connection.clock.monotonic() + 60)
+    return 0
+
+
+@pytest.mark.parametrize("driver", ["asyncio", "trio", "blocking"])
+def test_a_connection_may_be_left_to_others(driver: str) -> None:
+    """The first is taken by somebody else while this server rests; nobody takes the others, so that it does."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setblocking(False)
+    elsewhere: list[socket.socket] = []
+    rests: list[float] = []
+
+    def rest() -> float:
+        if not elsewhere:
+            elsewhere.append(listening.accept()[0])
+        rests.append(0.01)
+        return rests[-1]
+
+    stop: list[Stop] = []
+    listeners = [Listener(listening, hello, rest=rest)]
+    started = threading.Event()
+
+    def on_started(function: Stop) -> None:
+        stop.append(function)
+        started.set()
+
+    def serve() -> None:
+        if driver == "asyncio":
+            asyncio.run(asyncio_driver.serve(listeners, on_started=on_started))
+        elif driver == "trio":
+            trio.run(partial(trio_driver.serve, listeners, on_started=on_started))
+        else:
+            blocking_driver.serve(listeners, on_started=on_started)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        assert started.wait(60)
+        with socket.create_connection(listening.getsockname(), 60) as first:
+            until = time.monotonic() + 60
+            while not elsewhere and time.monotonic() < until:
+                time.sleep(0.001)
+            elsewhere[0].sendall(b"elsewhere")
+            elsewhere[0].close()
+            assert first.makefile("rb").read() == b"elsewhere"
+        for _ in range(2):  # the second may come while it rests because of the first
+            with socket.create_connection(listening.getsockname(), 60) as connection:
+                assert connection.makefile("rb").read() == b"hello"
+        assert len(rests) >= 2
+    finally:
+        for function in stop:
+            function()
+        server.join(60)
+    assert not server.is_alive()
 
 
 def test_back_off_grows_and_is_said_once() -> None:

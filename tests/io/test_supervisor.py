@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mailfront_io.listening import BadAddress, inherited_sockets, open_listener, parse_listening_address
+from mailfront_io.sharing import REST_SECONDS, shares
 from tests.certificates import authority
 from tests.serving import DRIVERS, MAILFRONT, SECONDS, environment, queue_directory, queued
 
@@ -79,6 +80,12 @@ def greeting(address: tuple[str, int] | str) -> bytes:
     return peer.greeting
 
 
+def children(process: int) -> list[int]:
+    """The processes whose parent it is."""
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, check=False)
+    return [int(word) for word in listing.stdout.split()]
+
+
 class Running:
     """A supervisor and its workers. `text`: the configuration; HOST:0 in it becomes a free port."""
 
@@ -120,10 +127,7 @@ class Running:
 
     def workers(self) -> list[int]:
         """The processes whose parent the supervisor is."""
-        listing = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, check=False
-        )
-        return [int(word) for word in listing.stdout.split()]
+        return children(self.process.pid)
 
     def reload(self, text: str) -> None:
         """Replace the configuration, and wait until it is in force."""
@@ -372,6 +376,67 @@ def test_a_worker_that_dies_is_replaced(driver: str, tmp_path: Path) -> None:
         until(lambda: len(now := running.workers()) == 2 and before[0] not in now)
         assert f"Worker {before[0]} died of signal 9: another is started" in running.log()
         assert greeting(running.addresses[0]) == b"220 one ESMTP\r\n"
+
+
+def carried(worker: int) -> int:
+    """Sockets that a worker has open, and processes that it has started."""
+    descriptors = Path(f"/proc/{worker}/fd")
+    sockets = sum(os.readlink(each).startswith("socket:") for each in descriptors.iterdir())
+    return sockets + len(children(worker))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not list the descriptors of a process")
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_workers_share_the_connections(driver: str, tmp_path: Path) -> None:
+    """Each of two has 30 % at least of those that are open; how soon is the system's affair, which wakes them."""
+    with Running(tmp_path, configuration(queue_directory(tmp_path)), "--driver", driver, "--workers", "2") as running:
+        before = {worker: carried(worker) for worker in running.workers()}
+        peers: list[Peer] = []
+        while len(peers) < 200:
+            peers += [Peer(running.addresses[0]) for _ in range(20)]
+            counts = [carried(worker) - number for worker, number in before.items()]
+            if sum(counts) == len(peers) and min(counts) >= 0.3 * len(peers):
+                break
+        for peer in peers:
+            peer.close()
+        assert len(counts) == 2
+        assert min(counts) >= 0.3 * sum(counts), counts
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_nobody_waits_for_a_worker_that_hangs(driver: str, tmp_path: Path) -> None:
+    with Running(tmp_path, configuration(queue_directory(tmp_path)), "--driver", driver, "--workers", "2") as running:
+        worker = running.workers()[0]
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            peers = [Peer(running.addresses[0]) for _ in range(10)]
+            assert all(peer.greeting == b"220 one ESMTP\r\n" for peer in peers)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        for peer in peers:
+            peer.close()
+
+
+def test_who_is_ahead_rests() -> None:
+    one, two, three = shares(3)
+    assert one.rest() == 0  # nobody serves yet
+    one.set(0)
+    assert one.rest() == 0  # it is alone
+    two.set(0)
+    one.set(2)
+    assert (one.rest(), two.rest()) == (0, 0)
+    one.set(3)
+    assert (one.rest(), two.rest()) == (REST_SECONDS, 0)
+    two.set(400)
+    one.set(500)
+    assert (one.rest(), two.rest()) == (0, 0)
+    one.set(503)
+    assert (one.rest(), two.rest()) == (REST_SECONDS, 0)
+    three.set(0)
+    assert (one.rest(), two.rest(), three.rest()) == (REST_SECONDS, REST_SECONDS, 0)
+    three.gone()
+    two.gone()
+    assert one.rest() == 0
 
 
 @pytest.mark.parametrize("user", ["", pytest.param('user = "nobody"', marks=AS_ROOT)])

@@ -247,19 +247,28 @@ class _Server:
             await self._changed.wait()
 
     def _accept(self, listener: Listener) -> None:
+        if delay := listener.rest():
+            self._pause(listener, delay)
+        else:
+            self._take(listener)
+
+    def _take(self, listener: Listener) -> None:
         try:
             accepted = accept(listener, self._report)
         except OSError as error:
-            delay = self._backoff.failed(error)
-            self._loop.remove_reader(listener.socket.fileno())
-            self._resting[listener] = self._loop.call_later(delay, self._resume, listener)
+            self._pause(listener, self._backoff.failed(error))
             return
         if accepted is not None:
             self._begin(listener, *accepted)
 
+    def _pause(self, listener: Listener, delay: float) -> None:
+        self._loop.remove_reader(listener.socket.fileno())
+        self._resting[listener] = self._loop.call_later(delay, self._resume, listener)
+
     def _resume(self, listener: Listener) -> None:
         del self._resting[listener]
         self._loop.add_reader(listener.socket.fileno(), self._accept, listener)
+        self._take(listener)
 
     def _begin(self, listener: Listener, connection: socket.socket, remote: Address | None) -> None:
         def ended(session: SocketSession) -> None:

@@ -429,6 +429,8 @@ def accept_until_stopped(
                 if on_wake is not None:
                     on_wake()
                 continue
+            if delay := by_fd[fd].rest():
+                signals.wait_until(lambda: signals.closing, delay, on_wake)
             try:
                 accepted = accept(by_fd[fd], report)  # one: to find that there is no second costs more than poll
                 if accepted is not None:

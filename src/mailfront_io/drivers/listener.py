@@ -73,6 +73,11 @@ def release_nothing(remote: Address | None) -> None:
     """Do nothing: the default of `Listener.release`."""
 
 
+def rest_never() -> float:
+    """Accept at once: the default of `Listener.rest`."""
+    return 0.0
+
+
 @dataclass(slots=True, frozen=True, eq=False)
 class Listener:
     """A listening socket and what is done with its connections.
@@ -83,12 +88,15 @@ class Listener:
     sent, all of them or none, and the connection is closed. `release`: called with the same address when an
     admitted connection has ended. Both are called in the accepting thread or in that of the session, must
     not block, and get None where the peer has no IP address (unix sockets).
+    `rest`: called when a connection waits, before it is accepted; for so many seconds it is left to others who wait at
+    the same socket, and is accepted then if it is still there.
     """
 
     socket: socket.socket
     session: SessionFactory
     admit: Callable[[Address | None], bytes | None] = admit_all
     release: Callable[[Address | None], None] = release_nothing
+    rest: Callable[[], float] = rest_never
 
 
 def accept(listener: Listener, report: Report) -> tuple[socket.socket, Address | None] | None:

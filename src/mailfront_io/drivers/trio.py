@@ -549,6 +549,8 @@ class _Server:
         """Accept connections, one whenever the listener is ready, and start their sessions."""
         while True:
             await trio.lowlevel.wait_readable(listener.socket)
+            if delay := listener.rest():
+                await trio.sleep(delay)
             try:
                 accepted = accept(listener, self._report)
             except OSError as error:
