@@ -6,10 +6,10 @@ session's own: its facts, what rules have assigned, and who has logged in. Secre
 are named; so do values that no honest setting has.
 """
 
-import re
 
 from mailfront_io.plugin import Kind, Setting
 from mailfront_io.session import Session
+from mailfront_proto.lazy_patterns import compile_later
 
 CHILD_ENVIRONMENT = Setting(
     "CHILD_ENVIRONMENT", Kind.LIST, "variables that programs get besides the usual ones, secrets too"
@@ -18,9 +18,9 @@ CHILD_ENVIRONMENT = Setting(
 LONGEST = 32 * 1024
 """Characters of a value; the system refuses to start a program with one of 128 KiB."""
 
-_USUAL = re.compile(r"(PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TMPDIR|LC_[A-Z]+|QMAIL[A-Z]*)\Z")
-_SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|PRIVATE|_KEY\Z|_PASS\Z")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_USUAL = compile_later(r"(PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TMPDIR|LC_[A-Z]+|QMAIL[A-Z]*)\Z")
+_SECRET = compile_later(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|PRIVATE|_KEY\Z|_PASS\Z")
+_CONTROL = compile_later(r"[\x00-\x1f\x7f]")
 
 
 def child_environment(session: Session) -> dict[str, str]:

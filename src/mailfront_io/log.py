@@ -1,8 +1,9 @@
 """The line log on a descriptor: ``PROGRAM[PID]: TEXT``, one ``write`` a line, nothing unescaped."""
 
 import os
-import re
 from collections.abc import Callable
+
+from mailfront_proto.lazy_patterns import compile_later
 
 MAX_LINE = 2000
 """Characters of a line; what is over is cut. A client cannot fill a disk with one command."""
@@ -21,7 +22,7 @@ class _Process:
 os.register_at_fork(after_in_child=_Process.forked)
 
 # Control bytes, in ASCII, in Unicode and as bytes that are no UTF-8; and surrogates that stand for no byte
-_UNSAFE_TO_TERMINALS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udc9f\udd00-\udfff]")
+_UNSAFE_TO_TERMINALS = compile_later("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udc9f\udd00-\udfff]")
 
 
 def line_log(program: str, compat: bool, descriptor: int = 2) -> Callable[[str], None]:

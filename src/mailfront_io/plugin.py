@@ -12,10 +12,11 @@ from enum import Enum
 from typing import Any, ClassVar, final
 
 from mailfront_io.session import Session
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.record import record
 
-_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*\Z", re.ASCII)
-_BAD_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
+_KEYWORD = compile_later(r"[A-Za-z0-9][A-Za-z0-9-]*\Z", re.ASCII)
+_BAD_TEXT = compile_later("[\x00-\x08\x0b-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 
 
 @final

@@ -13,11 +13,11 @@ next is not known here. In short::
 Lengths are exact: what is too long is refused, never wrapped into further credentials, and nothing may follow the end.
 """
 
-import re
 from enum import Enum, IntEnum
 from typing import Final
 
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.record import record
 from mailfront_proto.secret import Secret
 
@@ -27,9 +27,9 @@ MAX_PACKET: Final = 512
 MAX_VALUE: Final = 255
 """Octets of a value: its length is one octet. (Facts in version 1 have no length; only the packet bounds them.)"""
 
-_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
-_CONTROL_BUT_TAB: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_NUMBER: Final = re.compile(rb"(?:0|[1-9][0-9]{0,9})\Z")
+_CONTROL: Final = compile_later(rb"[\x00-\x1f\x7f]")
+_CONTROL_BUT_TAB: Final = compile_later(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_NUMBER: Final = compile_later(rb"(?:0|[1-9][0-9]{0,9})\Z")
 
 
 class Credential(IntEnum):

@@ -11,18 +11,19 @@ from typing import Final
 
 from mailfront_proto.buffer import ReceiveBuffer
 from mailfront_proto.errors import LocalProtocolError
+from mailfront_proto.lazy_patterns import compile_later
 
 MAX_DIGITS: Final = 10
 """Digits of a length: 9,999,999,999 is more than any limit here, and fits 64 bits everywhere."""
 
 # Most are short, and here as a whole: they are read at a glance.
 _GLANCE: Final = 64
-_SHORT: Final = re.compile(rb"(0|[1-9][0-9]?):")
+_SHORT: Final = compile_later(rb"(0|[1-9][0-9]?):")
 
-_LENGTH: Final = re.compile(rb"(0|[1-9][0-9]*):")
+_LENGTH: Final = compile_later(rb"(0|[1-9][0-9]*):")
 
 # Total: any bytes match, if only the empty beginning of them.
-_ODD_LENGTH: Final = re.compile(rb"([0-9]*)(:?)")
+_ODD_LENGTH: Final = compile_later(rb"([0-9]*)(:?)")
 
 
 class Fault(Enum):

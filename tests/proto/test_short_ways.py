@@ -215,13 +215,13 @@ def test_the_common_address_is_read_alike(path: bytes, behind: str, syntax: Addr
     """By the pattern for the line, by that for the argument, and by the reader for all addresses."""
     for keyword, pattern in ((b"FROM", _SENDER_LINE), (b"TO", _RECIPIENT_OR_DATA_LINE)):
         argument = keyword + b":" + path + behind.encode()
-        line = pattern((b"MAIL " if keyword == b"FROM" else b"RCPT ") + argument + b"\r\n", 0)
+        line = pattern.match((b"MAIL " if keyword == b"FROM" else b"RCPT ") + argument + b"\r\n", 0)
         if line is not None:
             found, raw = line.groups()
             assert found == argument
             if len(raw) <= MAX_COMMON_ADDRESS:
                 assert parse_path(argument, keyword, syntax) == (Address(raw), b"")
-        if _COMMON[keyword](argument):
+        if _COMMON[keyword].match(argument):
             raw, rest = _scan_freely(argument) if syntax.free_form else _parse(argument, keyword, syntax)
             if len(raw) <= MAX_COMMON_ADDRESS or syntax.free_form:
                 address, left = parse_path(argument, keyword, syntax)

@@ -12,7 +12,9 @@ the time is at most that of trying the pattern's pieces once at each byte: linea
 import re
 from functools import cached_property
 
-_PIECE = re.compile(rb"\[([!^]?)([^\]]*)\]|([?])|([^?\[]+|\[)", re.DOTALL)
+from mailfront_proto.lazy_patterns import compile_later
+
+_PIECE = compile_later(rb"\[([!^]?)([^\]]*)\]|([?])|([^?\[]+|\[)", re.DOTALL)
 
 
 class Glob:

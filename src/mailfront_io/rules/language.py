@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 
 from mailfront_io.rules.glob import Glob
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.record import record
 
 
@@ -132,13 +133,13 @@ def parse(data: bytes) -> Ruleset:
     return reader.ruleset()
 
 
-_FIELD = re.compile(rb"(?:[^\\:]|\\.)*+\\?+", re.DOTALL)
-_ASSIGNMENT = re.compile(rb"(?:[^\\,]|\\.)*+\\?+", re.DOTALL)
-_ESCAPE = re.compile(rb"\\(?:(n)|([0-3][0-7]{2})|(.?))", re.DOTALL)
-_LIST = re.compile(rb"\[\[(@?+)(.+)\]\]", re.DOTALL)
-_SET = re.compile(rb"\[[^\]]*\]", re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FIELD = compile_later(rb"(?:[^\\:]|\\.)*+\\?+", re.DOTALL)
+_ASSIGNMENT = compile_later(rb"(?:[^\\,]|\\.)*+\\?+", re.DOTALL)
+_ESCAPE = compile_later(rb"\\(?:(n)|([0-3][0-7]{2})|(.?))", re.DOTALL)
+_LIST = compile_later(rb"\[\[(@?+)(.+)\]\]", re.DOTALL)
+_SET = compile_later(rb"\[[^\]]*\]", re.DOTALL)
+_CONTROL = compile_later(r"[\x00-\x1f\x7f]")
+_NAME = compile_later(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _TOO_MANY_DIGITS = 19
 """No message is that long, so a number of more digits limits nothing."""

@@ -14,24 +14,25 @@ from mailfront_proto.buffer import OVERSIZED, ReceiveBuffer
 from mailfront_proto.imap import answers
 from mailfront_proto.imap.profile import Profile
 from mailfront_proto.imap.replies import Reply
+from mailfront_proto.lazy_patterns import compile_later
 
 MAX_LITERAL_DIGITS: Final = 10
 """Digits of a literal's length: a number has 32 bits (RFC 9051 section 4.2)."""
 
 # ATOM-CHAR: any CHAR except atom-specials; ASTRING-CHAR adds "]"; a tag is without "+"
 _ATOM: Final = rb"[!#$&'+,\-./0-9:;<=>?@A-Z\[^_`a-z|}~]"
-_TAG: Final = re.compile(rb"[!#$&',\-./0-9:;<=>?@A-Z\[\]^_`a-z|}~]++")
-_NAME: Final = re.compile(_ATOM + rb"++")
-_ASTRING: Final = re.compile(_ATOM.replace(rb"\[", rb"\[\]") + rb"++")
+_TAG: Final = compile_later(rb"[!#$&',\-./0-9:;<=>?@A-Z\[\]^_`a-z|}~]++")
+_NAME: Final = compile_later(_ATOM + rb"++")
+_ASTRING: Final = compile_later(_ATOM.replace(rb"\[", rb"\[\]") + rb"++")
 # quoted: no CR, LF or NUL; a backslash stands before a quote or another one. UTF-8 is rev2's.
-_QUOTED: Final = re.compile(rb'"((?:[^"\\\r\n\0]|\\["\\])*+)"')
-_WORD: Final = re.compile(rb"[^ \t\r\x0b\x0c]++")
-_BLANKS: Final = re.compile(rb"[ \t\r\x0b\x0c]*+")
-_FREE_QUOTED: Final = re.compile(rb'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
-_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
-_ESCAPED: Final = re.compile(rb"\\(.)", re.DOTALL)
-_LITERAL: Final = re.compile(rb"\{([0-9]*)(\+?)(\}?)")
-_UNASKED_LITERAL_AT_END: Final = re.compile(rb"\{([0-9]++)\+\}\Z")
+_QUOTED: Final = compile_later(rb'"((?:[^"\\\r\n\0]|\\["\\])*+)"')
+_WORD: Final = compile_later(rb"[^ \t\r\x0b\x0c]++")
+_BLANKS: Final = compile_later(rb"[ \t\r\x0b\x0c]*+")
+_FREE_QUOTED: Final = compile_later(rb'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
+_CONTROL: Final = compile_later(rb"[\x00-\x1f\x7f]")
+_ESCAPED: Final = compile_later(rb"\\(.)", re.DOTALL)
+_LITERAL: Final = compile_later(rb"\{([0-9]*)(\+?)(\}?)")
+_UNASKED_LITERAL_AT_END: Final = compile_later(rb"\{([0-9]++)\+\}\Z")
 
 
 class Atom(bytes):

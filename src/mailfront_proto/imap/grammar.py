@@ -3,8 +3,10 @@
 import re
 from typing import Final
 
-_QUOTABLE: Final = re.compile(rb"[ -~]*\Z")
-_SPECIAL: Final = re.compile(rb'(["\\])')
+from mailfront_proto.lazy_patterns import compile_later
+
+_QUOTABLE: Final = compile_later(rb"[ -~]*\Z")
+_SPECIAL: Final = compile_later(rb'(["\\])')
 
 
 def is_quotable(data: bytes) -> bool:

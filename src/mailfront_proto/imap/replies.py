@@ -7,6 +7,7 @@ wire, so no text, wherever it is from, can add a response or reach a terminal.
 import re
 from typing import Final, Literal
 
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.record import record
 
 Status = Literal["OK", "NO", "BAD", "BYE", "PREAUTH"]
@@ -18,9 +19,11 @@ MAX_TEXT: Final = 7900
 _WORDS: Final[dict[bytes, Status]] = {b"OK": "OK", b"NO": "NO", b"BAD": "BAD", b"BYE": "BYE", b"PREAUTH": "PREAUTH"}
 
 # Control characters, and surrogates that stand for no byte
-_UNSENDABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
+_UNSENDABLE: Final = compile_later("[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
 # "[" resp-text-code "]" SP (RFC 9051 section 9); a code that is quoted into may hold no "]"
-_STATUS: Final = re.compile(rb"(OK|NO|BAD|BYE|PREAUTH)(?: (?:\[([^\]\r\n]*)\](?: |\Z))?([^\r\n]*))?\Z", re.IGNORECASE)
+_STATUS: Final = compile_later(
+    rb"(OK|NO|BAD|BYE|PREAUTH)(?: (?:\[([^\]\r\n]*)\](?: |\Z))?([^\r\n]*))?\Z", re.IGNORECASE
+)
 
 
 @record(frozen=True)

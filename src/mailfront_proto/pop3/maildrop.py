@@ -4,13 +4,13 @@ Strategy: the sizes are in one array, the marks in bytearrays with a byte for ea
 application's, and each is looked at when it is sent. No object is made for a message. Numbers begin at 1.
 """
 
-import re
 from array import array
 from collections.abc import Iterable, Sequence
 from itertools import chain, compress, count
 from typing import Final
 
 from mailfront_proto.errors import LocalProtocolError
+from mailfront_proto.lazy_patterns import compile_later
 
 LINES_AT_ONCE: Final = 500
 """Lines of a listing that are made in one go: at most 50 kB."""
@@ -19,13 +19,13 @@ LINES_AT_ONCE: Final = 500
 _LONGEST_UID: Final = 70
 _NOT: Final = bytes((1, 0)) + bytes(254)
 _UID_OCTETS: Final = bytes(range(0x21, 0x7F))
-_is_uid: Final = re.compile(rb"[!-~]{1,%d}\Z" % _LONGEST_UID).match
+_UID: Final = compile_later(rb"[!-~]{1,%d}\Z" % _LONGEST_UID)
 
 
 def wire_uid(uid: bytes) -> bytes:
     """`uid` as it goes out: itself if RFC 1939 section 7 allows it, else its SHA-256 digest in hexadecimal. So no name
     of a file can forge a line of the listing, and long ones stay unique past 70 octets."""
-    if _is_uid(uid):
+    if _UID.match(uid):
         return uid
     from hashlib import sha256  # slow to import, for a program that starts for each connection
 

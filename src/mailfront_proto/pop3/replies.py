@@ -4,9 +4,9 @@ Text is `str`; bytes that are not UTF-8 travel in it as surrogate escapes. Every
 the wire, so no text, wherever it is from, can add a line or reach a terminal.
 """
 
-import re
 from typing import Final, Literal
 
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.record import record
 
 Status = Literal["+OK", "-ERR"]
@@ -16,9 +16,9 @@ MAX_REPLY_LINE: Final = 512
 """Octets in a line that we send, CRLF included (RFC 2449 section 4)."""
 
 # Control characters, and surrogates that stand for no byte
-_UNSENDABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
+_UNSENDABLE = compile_later("[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
 # resp-code = "[" resp-level *("/" resp-level) "]", of printable characters but "/" and "]" (RFC 2449 section 3)
-_CODE = re.compile(r"\[([!-.0-\\^-~]+(?:/[!-.0-\\^-~]+)*)\](?: |\Z)")
+_CODE = compile_later(r"\[([!-.0-\\^-~]+(?:/[!-.0-\\^-~]+)*)\](?: |\Z)")
 
 
 @record(frozen=True)

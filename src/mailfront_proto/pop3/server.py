@@ -28,6 +28,7 @@ from typing import Any, Final
 
 from mailfront_proto.buffer import OVERSIZED
 from mailfront_proto.errors import LocalProtocolError
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.pop3 import answers
 from mailfront_proto.pop3.events import (
     Answered,
@@ -55,8 +56,8 @@ _USUAL_REFUSALS: Final[dict[type[Event], Reply]] = {
 _IDLE_VERBS: Final = frozenset(("CAPA", "USER", "STLS", "UTF8", "LANG", "STAT", "RSET", "LAST", "NOOP"))
 _WITHOUT_ARGUMENT: Final = frozenset(("CAPA", "STLS", "UTF8", "STAT", "RSET", "LAST", "NOOP", "QUIT"))
 _WITH_ARGUMENT: Final = frozenset(("USER", "PASS", "RETR", "TOP", "DELE"))
-_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
-_is_english: Final = re.compile(rb"(?:\*|i-default|en(?:-[A-Za-z0-9]{1,8})*+)\Z", re.I).match
+_CONTROL: Final = compile_later(rb"[\x00-\x1f\x7f]")
+_ENGLISH: Final = compile_later(rb"(?:\*|i-default|en(?:-[A-Za-z0-9]{1,8})*+)\Z", re.I)
 
 _CLOSED: Final = State.CLOSED
 _TRANSACTION: Final = State.TRANSACTION
@@ -305,7 +306,7 @@ class POP3Server(ServerMailbox):
         if not argument:
             self._put_lines(answers.LANGUAGES, ("en English", "i-default English"))
             return Answered(self.last_line, answers.LANGUAGES)
-        if not _is_english(argument):
+        if not _ENGLISH.match(argument):
             return self._refuse(answers.NO_SUCH_LANGUAGE)
         return Answered(self.last_line, self._say(answers.LANGUAGE_CHANGED))
 

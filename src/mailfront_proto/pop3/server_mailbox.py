@@ -1,10 +1,10 @@
 """The server's mailbox: what is in it, the commands about it (RFC 1939 sections 5 and 7), and a message on its way."""
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from mailfront_proto.errors import LocalProtocolError
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.pop3 import answers
 from mailfront_proto.pop3.events import Answered, OpenMailbox, Retrieve
 from mailfront_proto.pop3.maildrop import LINES_AT_ONCE, Maildrop
@@ -14,9 +14,9 @@ from mailfront_proto.pop3.server_auth import ServerAuth
 from mailfront_proto.pop3.states import Mode, State
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, PAUSED, Event, Paused
 
-_is_number: Final = re.compile(rb"[0-9]+\Z").match
-_is_two_numbers: Final = re.compile(rb"[0-9]+ +[0-9]+\Z").match
-_digits: Final = re.compile(rb"[0-9]*").match
+_NUMBER: Final = compile_later(rb"[0-9]+\Z")
+_TWO_NUMBERS: Final = compile_later(rb"[0-9]+ +[0-9]+\Z")
+_DIGITS: Final = compile_later(rb"[0-9]*")
 
 _TRANSACTION: Final = State.TRANSACTION
 
@@ -125,7 +125,7 @@ class ServerMailbox(ServerAuth):
     def _listing(self, argument: bytes, of_uids: bool) -> Event:
         drop = self._maildrop
         if argument:
-            number = to_number(argument) if _is_number(argument) else None
+            number = to_number(argument) if _NUMBER.match(argument) else None
             refusal = answers.SYNTAX_ERROR if number is None else self._missing(number)
             if refusal is not None or number is None:
                 return self._refuse(refusal or answers.SYNTAX_ERROR)
@@ -145,18 +145,18 @@ class ServerMailbox(ServerAuth):
         return answers.DELETED if self._maildrop.is_deleted(number) else None
 
     def _retr(self, argument: bytes, next_state: State) -> Event:
-        if not self.profile.retr_takes_lines and not _is_number(argument):
+        if not self.profile.retr_takes_lines and not _NUMBER.match(argument):
             return self._refuse(answers.SYNTAX_ERROR)
         return self._retrieve(argument, next_state)
 
     def _top(self, argument: bytes, next_state: State) -> Event:
-        if not self.profile.retr_takes_lines and not _is_two_numbers(argument):
+        if not self.profile.retr_takes_lines and not _TWO_NUMBERS.match(argument):
             return self._refuse(answers.SYNTAX_ERROR)
         return self._retrieve(argument, next_state)
 
     def _retrieve(self, argument: bytes, next_state: State) -> Event:
         """A number, and a number of lines or none; in the original RETR and TOP are one command."""
-        found = _digits(argument)
+        found = _DIGITS.match(argument)
         digits = found.group() if found else b""
         rest = argument[len(digits) :]
         if not digits and rest.startswith(b"-"):
@@ -166,12 +166,12 @@ class ServerMailbox(ServerAuth):
         if refusal is not None:
             return self._refuse(refusal)
         wanted = rest.lstrip(b" ")
-        if (rest and rest[:1] != b" ") or (wanted and not _is_number(wanted)):
+        if (rest and rest[:1] != b" ") or (wanted and not _NUMBER.match(wanted)):
             return self._refuse(answers.SYNTAX_ERROR)
         return self._owe(Retrieve(number, to_number(wanted) if wanted else None, self.in_utf8), next_state)
 
     def _dele(self, argument: bytes, next_state: State) -> Event:
-        if not _is_number(argument):
+        if not _NUMBER.match(argument):
             return self._refuse(answers.SYNTAX_ERROR)
         number = to_number(argument)
         refusal = self._missing(number)

@@ -4,10 +4,10 @@
 event that is owed an answer, what a command shows of itself in a log, and the budgets that a client may spend.
 """
 
-import re
 from collections.abc import Iterable
 from typing import ClassVar, Final
 
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.login_machine import LoginMachine
 from mailfront_proto.pop3 import answers
 from mailfront_proto.pop3.budgets import Budgets
@@ -23,7 +23,7 @@ from mailfront_proto.sasl.masking import MASK, shown_argument
 _HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"))
 _VERBS: Final = frozenset(verb.encode() for verb in COMMANDS)
 # Keywords have three or four letters (RFC 1939 section 3): what has another length may be anything.
-_is_keyword: Final = re.compile(rb"[A-Za-z0-9]{3,4}\Z").match
+_KEYWORD: Final = compile_later(rb"[A-Za-z0-9]{3,4}\Z")
 _SYNTAX_ERRORS: Final = (
     answers.SYNTAX_ERROR, answers.NOT_IMPLEMENTED, answers.LINE_TOO_LONG, answers.NEED_USER,
 )  # fmt: skip
@@ -177,7 +177,7 @@ class ServerSession(LoginMachine[Reply]):
         if upper in _VERBS:
             return as_text(verb + blank + argument)
         expected = self._secrets_may_follow or self._state is State.USER
-        shown = as_text(verb) if not verb or (not expected and _is_keyword(verb)) else MASK
+        shown = as_text(verb) if not verb or (not expected and _KEYWORD.match(verb)) else MASK
         return f"{shown} {MASK}" if argument else shown
 
     # -- the end -----------------------------------------------------------------------------------------

@@ -44,12 +44,12 @@ class QMQPServer(PackageServer):
     def _whole_package(self) -> Package | None:
         """The package, if all of it is here and nothing about it is odd; else None, and nothing is read."""
         data, start = self._buffer.view()
-        head = QMQP_HEAD(data, start)
+        head = QMQP_HEAD.match(data, start)
         if head is None:
             return None
         size = int(head[2])
         at = head.end()
-        envelope = QMQP_ENVELOPE(data, at + size)
+        envelope = QMQP_ENVELOPE.match(data, at + size)
         if envelope is None or self.profile.limits.length_digits < MAX_DIGITS:
             return None
         end = envelope.end()

@@ -6,13 +6,13 @@ connection, since nothing behind it can be understood; one that is only too long
 reader stays in step. Nothing is asked to be accepted (`MessageEnd`) before the last comma of the package is here.
 """
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, ClassVar, Final
 
 from mailfront_proto.errors import LocalProtocolError
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.machine import ServerMachine
 from mailfront_proto.netstring import OVERSIZED, Fault, NetstringError, NetstringReader, Oversized
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, Event, NeedData, Paused
@@ -39,7 +39,7 @@ SENDER_TOO_LONG: Final = Reply(501, "5.1.7 Address too long")
 RECIPIENT_TOO_LONG: Final = Reply(501, "5.1.3 Address too long")
 NO_RECIPIENTS: Final = Reply(554, "5.5.1 No recipients")
 
-_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
+_CONTROL: Final = compile_later(rb"[\x00-\x1f\x7f]")
 
 
 class State(Enum):

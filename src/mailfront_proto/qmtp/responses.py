@@ -1,14 +1,14 @@
 """Responses of QMTP and QMQP: a letter and a text in a netstring. SMTP replies stand for them in both roles."""
 
-import re
 from functools import lru_cache
 from typing import Final
 
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.netstring import encode_netstring
 from mailfront_proto.smtp.replies import Reply
 
 # Control bytes but tab and line feed, and surrogates that stand for no byte.
-_UNSENDABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
+_UNSENDABLE: Final = compile_later("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
 
 _KEPT: Final = 64
 """Responses of which the wire form is kept: most are answered with one of a few texts."""

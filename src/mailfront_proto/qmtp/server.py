@@ -102,12 +102,12 @@ class QMTPServer(PackageServer):
     def _whole_package(self) -> Package | None:
         """The next package, if all of it is here and nothing about it is odd; else None, and nothing is read."""
         data, start = self._buffer.view()
-        head = QMTP_HEAD(data, start)
+        head = QMTP_HEAD.match(data, start)
         if head is None:
             return None
         size = int(head[1]) - 1
         at = head.end()
-        envelope = QMTP_ENVELOPE(data, at + size)
+        envelope = QMTP_ENVELOPE.match(data, at + size)
         profile = self.profile
         if (
             envelope is None

@@ -6,9 +6,9 @@ None, nothing of it is used up, and the reader that takes one netstring after th
 saves time (two thirds of the machine's work) and decides nothing.
 """
 
-import re
 from typing import Final
 
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.qmtp.profile import Limits
 
 # A length as it is printed, and an address as nearly all are: no control byte, and no comma, which would have to be
@@ -20,12 +20,12 @@ _SENDER: Final = rb",(" + _LENGTH + rb"):(" + _ADDRESS + rb"),"
 
 # In front of the message. The groups: the length that counts it, its first byte where that is not part of it. QMQP: the
 # length of all.
-QMTP_HEAD: Final = re.compile(rb"([1-9][0-9]{0,9}+):([\r\n])").match
-QMQP_HEAD: Final = re.compile(rb"([1-9][0-9]{0,9}+):([1-9][0-9]{0,9}+):").match
+QMTP_HEAD: Final = compile_later(rb"([1-9][0-9]{0,9}+):([\r\n])")
+QMQP_HEAD: Final = compile_later(rb"([1-9][0-9]{0,9}+):([1-9][0-9]{0,9}+):")
 
 # Behind it. The groups: the length of the sender and the sender, recipients; QMTP: the length that these have.
-QMTP_ENVELOPE: Final = re.compile(_SENDER + rb"([1-9][0-9]{0,9}+):" + _RECIPIENTS + rb",").match
-QMQP_ENVELOPE: Final = re.compile(_SENDER + _RECIPIENTS + rb",").match
+QMTP_ENVELOPE: Final = compile_later(_SENDER + rb"([1-9][0-9]{0,9}+):" + _RECIPIENTS + rb",")
+QMQP_ENVELOPE: Final = compile_later(_SENDER + _RECIPIENTS + rb",")
 
 
 def usual_sender(length: bytes, sender: bytes, limits: Limits) -> bool:

@@ -1,11 +1,12 @@
 """Base64 (RFC 4648) as SASL lines carry it: strict, bounded, on one line."""
 
 import binascii
-import re
 from typing import Final
 
+from mailfront_proto.lazy_patterns import compile_later
+
 # RFC 4648 section 4, padding required. Spare bits that are not zero pass (section 3.5 allows it).
-_BASE64 = re.compile(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z")
+_BASE64 = compile_later(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z")
 
 MAX_DECODED: Final = 9216
 """Octets of a decoded response: 12,288 of base64 with CRLF (RFC 4954 section 4) hold no more."""

@@ -12,6 +12,7 @@ total: any bytes give an address or an `AddressError`, which carries the reply t
 import re
 from typing import Final
 
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.record import record
 from mailfront_proto.smtp.replies import Reply
 
@@ -187,8 +188,8 @@ MAX_COMMON_ADDRESS: Final = 64
 # An address and printable parameters
 _COMMON_REST = rb":<(" + COMMON_ADDRESS + rb")>(?: ++([ -~]*+))?\Z"
 _COMMON = {
-    b"FROM": re.compile(b"(?i:FROM)" + _COMMON_REST).match,
-    b"TO": re.compile(b"(?i:TO)" + _COMMON_REST).match,
+    b"FROM": compile_later(b"(?i:FROM)" + _COMMON_REST),
+    b"TO": compile_later(b"(?i:TO)" + _COMMON_REST),
 }
 
 
@@ -212,7 +213,7 @@ def parse_path(
 
     Raises `AddressError`: 501 for what is no address or too long a one, 553 5.6.7 for 8-bit bytes.
     """
-    match = _COMMON[keyword](argument)
+    match = _COMMON[keyword].match(argument)
     if match is not None:
         raw, rest = match.groups(b"")
         if len(raw) > MAX_COMMON_ADDRESS:
@@ -248,19 +249,19 @@ def quote_local_part(local_part: bytes) -> bytes:
     return b'"' + _MUST_ESCAPE.sub(rb"\\\g<0>", local_part) + b'"'
 
 
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-_MUST_ESCAPE = re.compile(rb'["\\]')
+_CONTROL = compile_later(rb"[\x00-\x1f\x7f]")
+_MUST_ESCAPE = compile_later(rb'["\\]')
 
 # RFC 5321 section 4.1.2, with the UTF8-non-ascii of RFC 6531 section 3.3
 _UTEXT = rb"[\x80-\xff" + _ATEXT[1:]
-_DOT_STRING = re.compile(_UTEXT + rb"++(?:\." + _UTEXT + rb"++)*+\Z")
-_LOOSE_DOT_STRING = re.compile(rb"[." + _UTEXT[1:] + rb"++\Z")
+_DOT_STRING = compile_later(_UTEXT + rb"++(?:\." + _UTEXT + rb"++)*+\Z")
+_LOOSE_DOT_STRING = compile_later(rb"[." + _UTEXT[1:] + rb"++\Z")
 _QUOTED_STRING = rb'"(?:[^"\\\x00-\x1f\x7f]++|\\[ -~])*+"'
-_QUOTED = re.compile(_QUOTED_STRING + rb"\Z")
-_DOMAIN = re.compile(rb"[A-Za-z0-9\x80-\xff]++(?:(?:-++|\.)[A-Za-z0-9\x80-\xff]++)*+\Z")
+_QUOTED = compile_later(_QUOTED_STRING + rb"\Z")
+_DOMAIN = compile_later(rb"[A-Za-z0-9\x80-\xff]++(?:(?:-++|\.)[A-Za-z0-9\x80-\xff]++)*+\Z")
 
 # [ A-d-l ":" ] ( Quoted-string / Dot-string ) [ "@" ( Domain / address-literal ) ], pieces unchecked
-_PIECES = re.compile(
+_PIECES = compile_later(
     rb'(?:(@[^:<>"\\ ]*+):)?'
     rb"(" + _QUOTED_STRING + rb'|[^@"\\<>()\[\],:; ]*+)'
     rb'(?:@(\[[^\]"\\<> ]*+\]|[^@"\\<>()\[\],:; ]*+))?'
@@ -333,8 +334,8 @@ def _check_domain(domain: bytes, syntax: AddressSyntax) -> bytes:
     return domain
 
 
-_IPV4 = re.compile(rb"[0-9]{1,3}(?:\.[0-9]{1,3}){3}\Z")
-_HEX16 = re.compile(rb"[0-9A-Fa-f]{1,4}\Z")
+_IPV4 = compile_later(rb"[0-9]{1,3}(?:\.[0-9]{1,3}){3}\Z")
+_HEX16 = compile_later(rb"[0-9A-Fa-f]{1,4}\Z")
 
 
 def _check_literal(literal: bytes) -> None:
@@ -390,9 +391,9 @@ def _check_lengths(raw: bytes, keyword: bytes, syntax: AddressSyntax) -> None:
 # The bytes of an address as the original scans them: literal ones, escaped ones, quoted ones. A quote that
 # is not closed reaches to the end of the line.
 _FREE_QUOTED = rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)'
-_FREE_BRACKETED = re.compile(rb'<((?:[^"\\>]++|\\.|' + _FREE_QUOTED + rb")*+)>", re.DOTALL)
-_FREE_BARE = re.compile(rb'((?:[^"\\ ]++|\\.|' + _FREE_QUOTED + rb")*+)(?: |\Z)", re.DOTALL)
-_FREE_MARKS = re.compile(rb'\\(.)|"', re.DOTALL)
+_FREE_BRACKETED = compile_later(rb'<((?:[^"\\>]++|\\.|' + _FREE_QUOTED + rb")*+)>", re.DOTALL)
+_FREE_BARE = compile_later(rb'((?:[^"\\ ]++|\\.|' + _FREE_QUOTED + rb")*+)(?: |\Z)", re.DOTALL)
+_FREE_MARKS = compile_later(rb'\\(.)|"', re.DOTALL)
 
 
 def _scan_freely(argument: bytes) -> tuple[bytes, bytes]:
@@ -424,7 +425,7 @@ def _scan_freely(argument: bytes) -> tuple[bytes, bytes]:
     return raw, argument[match.end() :].lstrip(b" ")
 
 
-_FREE_DOMAIN_MARKS = re.compile(rb'["\\>]')
+_FREE_DOMAIN_MARKS = compile_later(rb'["\\>]')
 
 
 def _free_path(raw: bytes) -> bytes:

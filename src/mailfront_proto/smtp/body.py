@@ -7,13 +7,13 @@ itself counts as the line end in front of the message: it is held first, and lef
 3030) somebody else counts the octets, and only a CR waits for what follows it, from one chunk to the next too.
 """
 
-import re
 from typing import ClassVar, Final
 
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.smtp.profile import LineEnds
 
 _DOT: Final = 46
-_BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+_BARE = compile_later(rb"\r(?!\n)|(?<!\r)\n")
 
 # Where a chunk may be cut inside CRLF . CRLF: its proper beginnings, longest first.
 _STRICT_HOLDS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r", b"\n")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final
 
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.record import record
 from mailfront_proto.smtp.addresses import Address, AddressError
 from mailfront_proto.smtp.answers import BAD_PARAMETER, REPEATED_PARAMETER, UNKNOWN_PARAMETER
@@ -177,7 +178,7 @@ NO_RECIPIENT_OPTIONS: Final = RecipientOptions()
 # esmtp-keyword [ "=" esmtp-value ], RFC 5321 section 4.1.2; a value is any CHAR but "=", SP and controls, and with
 # SMTPUTF8 any other character as well (RFC 6531 section 3.3). (No class here names characters beyond Latin-1: to
 # compile one takes milliseconds.)
-_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00-\x20=\x7f-\x9f]+))?\Z")
+_PARAMETER = compile_later(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00-\x20=\x7f-\x9f]+))?\Z")
 
 _Reader = Callable[[str | None], object]
 
@@ -244,9 +245,9 @@ def _others(others: tuple[tuple[str, str | None], ...]) -> list[str]:
 
 # -- how their values are read ---------------------------------------------------------------------------
 
-_SIZE = re.compile(r"[0-9]{1,20}\Z", re.ASCII)  # RFC 1870 section 4: up to 20 digits
-_ADDRESS_TYPE = re.compile(r"[A-Za-z0-9!#$%&'*/?^_`{|}~-]+\Z", re.ASCII)  # an atom, RFC 3461 section 4.2
-_PRINTABLE = re.compile(r"[ -~]+\Z")
+_SIZE = compile_later(r"[0-9]{1,20}\Z", re.ASCII)  # RFC 1870 section 4: up to 20 digits
+_ADDRESS_TYPE = compile_later(r"[A-Za-z0-9!#$%&'*/?^_`{|}~-]+\Z", re.ASCII)  # an atom, RFC 3461 section 4.2
+_PRINTABLE = compile_later(r"[ -~]+\Z")
 
 
 def _size(value: str | None) -> int:

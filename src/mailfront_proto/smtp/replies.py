@@ -7,14 +7,15 @@ on the wire, so no text, wherever it is from, can add a reply line by itself (CR
 
 import re
 
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.record import record
 
 MAX_REPLY_LINE = 512
 """Octets in a reply line that we send, CRLF included (RFC 5321 section 4.5.3.1.5)."""
 
 # Control bytes, and surrogates that stand for no byte
-_UNSENDABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
-_ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)", re.ASCII)
+_UNSENDABLE = compile_later("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
+_ENHANCED = compile_later(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)", re.ASCII)
 
 
 @record(hashable=True)
@@ -111,7 +112,7 @@ def encode_reply(code: int, text: str, max_line: int | None = MAX_REPLY_LINE, en
     return b"".join([head + b"-" + piece + b"\r\n" for piece in pieces[:-1]] + [head + b" " + pieces[-1] + b"\r\n"])
 
 
-_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])([^\r\n]*))?\r?\n\Z")
+_LINE = compile_later(rb"([2-5][0-9][0-9])(?:([ -])([^\r\n]*))?\r?\n\Z")
 
 
 def parse_reply_line(line: bytes) -> tuple[int, bool, str] | None:

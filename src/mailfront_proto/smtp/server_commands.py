@@ -7,11 +7,11 @@ nothing is left to do of the commands before (errors counted in a row, secrets t
 application stands in the place of a built-in one.
 """
 
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
 from mailfront_proto.buffer import OVERSIZED
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.pull import NEED_DATA, NeedData
 from mailfront_proto.smtp import answers
 from mailfront_proto.smtp.addresses import COMMON_ADDRESS, MAX_COMMON_ADDRESS, NON_ASCII, Address
@@ -37,13 +37,13 @@ from mailfront_proto.smtp.states import COMMAND_STATES, COMMANDS, Row, State, co
 
 _IDLE_VERBS: Final = frozenset(("NOOP", "RSET", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "LHLO", "STARTTLS", "XCLIENT"))
 _CHECKED_VERBS: Final = _IDLE_VERBS | {"AUTH", "BDAT"}
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_HELO_NAME: Final = re.compile(r"\S+[ \t]*\Z")
+_CONTROL: Final = compile_later(r"[\x00-\x1f\x7f-\x9f]")
+_HELO_NAME: Final = compile_later(r"\S+[ \t]*\Z")
 
 # The lines that nearly every client sends. A parameter, whatever it is, is for the general way. (Case is ignored where
 # it matters only: addresses would be gone through more slowly.)
-_SENDER_LINE: Final = re.compile(b"(?i:MAIL) ((?i:FROM):<(" + COMMON_ADDRESS + b"|)>)\r\n").match
-_RECIPIENT_OR_DATA_LINE: Final = re.compile(b"(?:(?i:RCPT) ((?i:TO):<(" + COMMON_ADDRESS + b")>)|(?i:DATA))\r\n").match
+_SENDER_LINE: Final = compile_later(b"(?i:MAIL) ((?i:FROM):<(" + COMMON_ADDRESS + b"|)>)\r\n")
+_RECIPIENT_OR_DATA_LINE: Final = compile_later(b"(?:(?i:RCPT) ((?i:TO):<(" + COMMON_ADDRESS + b")>)|(?i:DATA))\r\n")
 _LONGEST_USUAL_LINE: Final = len("MAIL FROM:<>\r\n") + MAX_COMMON_ADDRESS
 
 # Bound once: an attribute of an Enum costs a descriptor call each time.
@@ -72,7 +72,7 @@ class ServerCommands(ServerEnvelope):
         buffer = self._buffer
         if not buffer.has_unread:
             return self._end_of_input() if self._eof else NEED_DATA
-        line = buffer.read_match(_SENDER_LINE) if self._short_way else None
+        line = buffer.read_match(_SENDER_LINE.match) if self._short_way else None
         if line is None:
             return self._next_command()
         argument, raw = line.groups()
@@ -87,7 +87,7 @@ class ServerCommands(ServerEnvelope):
         buffer = self._buffer
         if not buffer.has_unread:
             return self._end_of_input() if self._eof else NEED_DATA
-        line = buffer.read_match(_RECIPIENT_OR_DATA_LINE) if self._short_way else None
+        line = buffer.read_match(_RECIPIENT_OR_DATA_LINE.match) if self._short_way else None
         if line is None:
             return self._next_command()
         argument, raw = line.groups()

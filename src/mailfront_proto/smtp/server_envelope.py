@@ -1,8 +1,8 @@
 """The envelope: MAIL and RCPT (RFC 5321 sections 4.1.1.2 and 4.1.1.3), their addresses and parameters."""
 
-import re
 from typing import Final
 
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.smtp import answers
 from mailfront_proto.smtp.addresses import (
     NON_ASCII,
@@ -19,7 +19,7 @@ from mailfront_proto.smtp.server_message import ServerMessage
 from mailfront_proto.smtp.server_session import as_text
 from mailfront_proto.smtp.states import State
 
-CONTROL_BUT_TAB: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+CONTROL_BUT_TAB: Final = compile_later(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 # Bound once: an attribute of an Enum costs a descriptor call each time.
 _CONNECTED: Final = State.CONNECTED

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.pull import NEED_DATA, NeedData
 from mailfront_proto.smtp import answers
 from mailfront_proto.smtp.body import END_OF_DATA, ChunkDecoder, DotDecoder, LineDecoder, decode_whole
@@ -20,7 +21,7 @@ from mailfront_proto.smtp.server_session import as_text
 from mailfront_proto.smtp.states import Row, State
 
 # chunk-size [ SP "LAST" ], RFC 3030 section 2; digits that fit 63 bits
-_CHUNK: Final = re.compile(rb"([0-9]{1,18})(?:[ \t]+(.*))?\Z", re.DOTALL)
+_CHUNK: Final = compile_later(rb"([0-9]{1,18})(?:[ \t]+(.*))?\Z", re.DOTALL)
 
 
 class ServerMessage(ServerAuth):

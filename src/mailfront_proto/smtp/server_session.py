@@ -11,6 +11,7 @@ from math import inf
 from typing import ClassVar, Final
 
 from mailfront_proto.errors import LocalProtocolError
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.sasl.masking import MASK, shown_argument
 from mailfront_proto.sasl.server_machine import SASLServerMachine
 from mailfront_proto.smtp import answers
@@ -47,8 +48,8 @@ _IN_ORDER: Final = (
     "SMTPUTF8",
 )
 
-_KEYWORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*\Z", re.ASCII)  # RFC 5321 section 4.1.1.1
-_CAPABILITY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(?: [!-~]+)*\Z", re.ASCII)
+_KEYWORD: Final = compile_later(r"[A-Za-z0-9][A-Za-z0-9-]*\Z", re.ASCII)  # RFC 5321 section 4.1.1.1
+_CAPABILITY: Final = compile_later(r"[A-Za-z0-9][A-Za-z0-9-]*(?: [!-~]+)*\Z", re.ASCII)
 
 
 @lru_cache(maxsize=64)

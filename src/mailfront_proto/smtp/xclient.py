@@ -7,6 +7,7 @@ machine knows the command only while ``machine.offers_xclient`` is set.
 import re
 from typing import Final
 
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.smtp import xtext
 from mailfront_proto.smtp.addresses import is_ipv4, is_ipv6
 from mailfront_proto.smtp.events import Unavailable, Xclient
@@ -14,8 +15,8 @@ from mailfront_proto.smtp.events import Unavailable, Xclient
 XCLIENT_ATTRIBUTES: Final = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT")
 """The attributes that are understood, as the capability line names them."""
 
-_NAME: Final = re.compile(r"[!-~]{1,255}\Z")
-_PORT: Final = re.compile(r"[0-9]{1,5}\Z", re.ASCII)
+_NAME: Final = compile_later(r"[!-~]{1,255}\Z")
+_PORT: Final = compile_later(r"[0-9]{1,5}\Z", re.ASCII)
 _UNAVAILABLE: Final = {kind.value: kind for kind in Unavailable}
 
 

@@ -5,12 +5,12 @@ like for addresses in UTF-8 (RFC 6533 section 3).
 itself. What was decoded may hold any byte, so whoever decodes looks at the result: `decode_text` does.
 """
 
-import re
+from mailfront_proto.lazy_patterns import compile_later
 
-_XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*\Z")
-_ENCODED = re.compile(rb"\+([0-9A-F]{2})")
-_TO_ENCODE = re.compile(rb"[^!-*,-<>-~]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_XTEXT = compile_later(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*\Z")
+_ENCODED = compile_later(rb"\+([0-9A-F]{2})")
+_TO_ENCODE = compile_later(rb"[^!-*,-<>-~]")
+_CONTROL = compile_later(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def encode(data: bytes) -> str:
@@ -39,9 +39,9 @@ def decode_text(text: str) -> str:
 
 # RFC 6533 section 3: printable characters but "\", "+" and "=" stand for themselves, and every other one may be
 # written as \x{…}
-_UNICODE = re.compile(r"(?:[^\x00-\x20+=\\\x7f-\x9f]|\\x\{[0-9A-Fa-f]{2,6}\})+\Z")
-_EMBEDDED = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
-_TO_EMBED = re.compile(r"[^!-*,-<>-\[\]-~]")
+_UNICODE = compile_later(r"(?:[^\x00-\x20+=\\\x7f-\x9f]|\\x\{[0-9A-Fa-f]{2,6}\})+\Z")
+_EMBEDDED = compile_later(r"\\x\{([0-9A-Fa-f]{2,6})\}")
+_TO_EMBED = compile_later(r"[^!-*,-<>-\[\]-~]")
 
 
 def decode_unicode(text: str) -> str:
