@@ -129,6 +129,10 @@ class ProcessLock:
     def __exit__(self, *error: object) -> None:
         fcntl.lockf(self._file, fcntl.LOCK_UN)
 
+    def close(self) -> None:
+        """It is needed no more."""
+        self._file.close()
+
 
 class Page:
     """The cells of one process that serves `listeners`, pairs of a name and a protocol. Children share them with their

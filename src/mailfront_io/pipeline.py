@@ -366,8 +366,12 @@ class Pipeline:
             if type(answer) is Response and answer.text and answer.code < 400:
                 return [answer]
             if isinstance(answer, CoroutineType):
-                deadline = self.session.clock.monotonic() + STORE_SECONDS
-                answer = await self._caller.bounded(self.backend, answer, deadline)
+                begun = self.session.clock.monotonic()
+                try:
+                    answer = await self._caller.bounded(self.backend, answer, begun + STORE_SECONDS)
+                finally:
+                    if self.session.meter is not None:
+                        self.session.meter.backend(self.session.clock.monotonic() - begun)
             responses = answer if isinstance(answer, list) else [answer]
             for response in responses:
                 if response is not None and not isinstance(response, Response):

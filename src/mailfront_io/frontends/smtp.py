@@ -239,9 +239,17 @@ class SMTPFrontend(Conversation[SMTPServer]):
         self.session.log(f"RCPT {event.argument}")
         response = self.pipeline.ask_recipient(ForwardPath(str(event.address), event.parameters, event.options))
         if type(response) is not Response:
-            return self._reply_behind(response)
+            return self._reply_to_recipient(response)
+        if response.code >= 400:
+            self._count_refused_recipient()
         self._reply(response)
         return None
+
+    async def _reply_to_recipient(self, waits: Coroutine[Any, Any, Response]) -> None:
+        response = await waits
+        if response.code >= 400:
+            self._count_refused_recipient()
+        self._reply(response)
 
     async def _reply_behind(self, waits: Coroutine[Any, Any, Response]) -> None:
         self._reply(await waits)
@@ -302,8 +310,7 @@ class SMTPFrontend(Conversation[SMTPServer]):
     async def _message_refused(self, event: events.MessageRefused) -> None:
         await self.pipeline.reset()
         self._log_reply(event.reply)
-        if self.session.meter is not None:
-            self.session.meter.message(event.reply.code)
+        self._count_message(event.reply.code)
 
     async def _message_end(self, event: events.MessageEnd) -> None:
         responses = await self.pipeline.message_end()
@@ -333,8 +340,8 @@ class SMTPFrontend(Conversation[SMTPServer]):
             await exchange_failed(self.session, event.mechanism, event.cause)
         if event.transaction_dropped:
             await self.pipeline.reset()
-        if event.verb == "RCPT" and self.session.meter is not None:
-            self.session.meter.recipient_refused()
+        if event.verb == "RCPT":
+            self._count_refused_recipient()
         self._log_reply(event.reply)
 
     def _masked_verb(self, verb: str) -> str:
