@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks import chain, core, delivery, packages, pop3, relay, scripts, servers, targets
+from tests.benchmarks import chain, core, delivery, packages, pop3, relay, scripts, servers, targets, workers
 from tests.benchmarks.measure import (
     Failed,
     Load,
@@ -143,6 +143,9 @@ class Bench:
             kinds = chain.kinds({kind.name for kind in self.kinds})
         elif case.name in delivery.BACKENDS:
             kinds = delivery.kinds(case.name, self.scratch, {kind.name for kind in self.kinds})
+        elif case.name in workers.CASES:
+            shared = workers.Servers({kind.name for kind in self.kinds})
+            kinds = shared.kinds
         rates: dict[str, delivery.DurableLoad] = {}
         with ExitStack() as stack:
             if case.name == relay.CASE:
@@ -156,10 +159,12 @@ class Bench:
             for kind in kinds:
                 try:
                     server = stack.enter_context(servers.start(kind, self.server_core, self.scratch))
-                    load = _load(case, kind)
+                    load = shared.load(case.name, kind) if case.name in workers.CASES else _load(case, kind)
                     meters[kind.name] = Meter(server, load, self.seconds)
                     if isinstance(load, delivery.DurableLoad):
                         rates[kind.name] = load
+                    if isinstance(load, workers.SharedLoad) and not kind.name.endswith(targets.ALONE):
+                        self.report.parts.setdefault(case.name, {})[kind.name] = load.parts
                     row[kind.name] = Result()
                 except NotThere as missing:
                     self._note(str(missing))

@@ -8,7 +8,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.benchmarks import targets
-from tests.benchmarks.targets import ALONE, C_MAILFRONT, DRIVERS, MEMORY_TARGETS, POSTFIX, RATIO_TARGETS, Case, Unit
+from tests.benchmarks.targets import (
+    ALONE,
+    C_MAILFRONT,
+    DRIVERS,
+    MEMORY_TARGETS,
+    POSTFIX,
+    RATIO_TARGETS,
+    SHARE_TARGET,
+    Case,
+    Unit,
+)
 
 # From the unit of a measurement (CPU seconds of a message, a megabyte, a start; kB) to the one shown.
 SCALE = {
@@ -65,6 +75,8 @@ class Report:
     results: dict[str, dict[str, Result]] = field(default_factory=dict)
     core: list[CoreResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    parts: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """By case and server: the smallest part of the connections that one of its workers had, run by run."""
 
     def verdict(self, case: Case, server: str) -> tuple[float, float, bool] | None:
         """Of one of our drivers in one case: what counts (ratio or kB), its limit, whether it is met."""
@@ -100,6 +112,12 @@ class Report:
                 verdict = self.verdict(targets.case(name), server)
                 if verdict is not None and not verdict[2]:
                     found.append(f"{name}, {server}: {_figure(verdict[0])}, target {_figure(verdict[1])}")
+        found += [
+            f"{name}, {server}: a worker has {_figure(part)} of the connections, target {_figure(SHARE_TARGET)}"
+            for name, row in self.parts.items()
+            for server, parts in row.items()
+            if (part := statistics.median(parts)) < SHARE_TARGET
+        ]
         return found + [
             f"core, {result.title}: {_figure(result.value)}, target {_figure(result.limit)}"
             for result in self.core
@@ -116,9 +134,15 @@ class Report:
             parts.append(self._starts())
         if self.core:
             parts.append(self._core())
-        sentences = [*self.notes, *(f"Failed: {failure}" for failure in self.failures)]
+        sentences = [*self.notes, *map(self._shares, self.parts), *(f"Failed: {failure}" for failure in self.failures)]
         parts.append("".join(f"- {sentence}\n" for sentence in sentences))
         return "\n".join(part for part in parts if part)
+
+    def _shares(self, name: str) -> str:
+        medians = {server: statistics.median(parts) for server, parts in self.parts[name].items()}
+        shown = ", ".join(f"{server} {_figure(part)}" for server, part in medians.items())
+        mark = _mark(f"≥ {_figure(SHARE_TARGET)}", all(part >= SHARE_TARGET for part in medians.values()))
+        return f"{name}, the smaller part of the connections that one of two workers had: {shown}; {mark}."
 
     def _table(self, cases: Sequence[Case]) -> str:
         present = {server for case in cases for server in self.results[case.name]}
@@ -189,6 +213,7 @@ class Report:
             "machine": machine(),
             "cases": cases,
             "core": core,
+            "parts": self.parts,
             "missed": self.missed,
             "notes": self.notes,
         }

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.benchmarks import opcodes, packages, scripts
+from tests.benchmarks import opcodes, packages, scripts, workers
 from tests.benchmarks.loadgen import (
     Address,
     Outcome,
@@ -248,6 +248,22 @@ def test_the_report_judges_by_the_ratio_within_a_round() -> None:
     assert "| 200; 0.10 × C, ≤ 0.15 met |" in table
     assert "**≤ 25.0 not met**" in table
     assert "| failed |" in table
+
+
+def test_the_report_judges_how_workers_share() -> None:
+    report = Report("make bench")
+    report.results["W1"] = {"trio alone": Result([1e-4, 1e-4, 1e-4]), "trio": Result([1.1e-4, 1.2e-4, 1e-4])}
+    report.parts = {"W1": {"trio": [0.5, 0.4, 0.1]}, "W2": {"trio": [0.2, 0.2, 0.5]}}
+    assert report.missed == ["W2, trio: a worker has 0.20 of the connections, target 0.30"]
+    assert "| 110; 1.10 × alone, ≤ 1.15 met |" in report.markdown()
+    assert "one of two workers had: trio 0.20; **≥ 0.30 not met**." in report.markdown()
+
+
+def test_who_took_a_connection_is_read_from_the_log() -> None:
+    sessions = [b"mailfront[7]: 7-1 smtp-1 from 127.0.0.1\nmailfront[7]: 7-1 bytes in: 9 bytes out: 9\n"] * 3
+    log = b"".join([b"mailfront[6]: Serving 127.0.0.1:25\n", *sessions, sessions[0].replace(b"7", b"8")])
+    assert workers.smallest_part(log, 2) == 0.25
+    assert workers.smallest_part(b"".join(sessions), 2) == 0
 
 
 def test_instructions_are_counted_by_room() -> None:
