@@ -147,27 +147,43 @@ class Pipeline:
 
     async def data_start(self) -> Response | None:
         """Before the message: the backend, then the plugins. The error, or None; an error resets."""
+        answer = self.ask_data_start()
+        return answer if answer is None or type(answer) is Response else await answer
+
+    def ask_data_start(self) -> Answer:
+        """The same, without a coroutine where no hook waits and nothing is to be written."""
         if self._spool is not None:
             self._close_spool()
         self._data_error = None
         self._data_ended = False
-        session = self.session
-        session.added_lines.clear()
+        self.session.added_lines.clear()
+        if self._plan.spools or hasattr(self.backend, "data_start"):
+            return self._data_start_with_backend()
+        answer = self._caller.run(self._chains["data_start"], None)
+        if answer is None and not self.session.added_lines:
+            return None
+        return self._data_start_behind(answer)
+
+    async def _data_start_with_backend(self) -> Response | None:
         if self._plan.spools:
             directory = self._spool_directory()
             try:
                 self._spool = Spool(directory, in_file=self._plan.spools_in_file)
             except OSError as error:
-                session.log(f"Cannot create a spool file in {directory}: {error.strerror}; set $TMPDIR")
+                self.session.log(f"Cannot create a spool file in {directory}: {error.strerror}; set $TMPDIR")
                 await self.reset()
                 return INTERNAL_ERROR
         response = self._backend("data_start", self._spool)
         if response is not None and type(response) is not Response:
             response = await response
-        if response is None or not response.refuses:
-            response = self._caller.run(self._chains["data_start"], self._spool)
-            if response is not None and type(response) is not Response:
-                response = await response
+        if response is not None and response.refuses:
+            return await self._data_start_behind(response)
+        return await self._data_start_behind(self._caller.run(self._chains["data_start"], self._spool))
+
+    async def _data_start_behind(self, answer: Answer) -> Response | None:
+        """`answer`: of the hooks. What they have added goes in front of the message."""
+        session = self.session
+        response = answer if answer is None or type(answer) is Response else await answer
         if response is not None and response.refuses:
             await self.reset()
             return response
@@ -185,8 +201,11 @@ class Pipeline:
         is kept for `message_end`; what follows is dropped."""
         if self._data_error is not None:
             return None
-        if self._chains["data_block"].calls:
-            return self._block_to_plugins(data)
+        chain = self._chains["data_block"]
+        if chain.hooks:
+            answer = self._caller.run(chain, data.replace(b"\r\n", b"\n") if self._crlf else data)
+            if answer is not None and (type(answer) is not Response or answer.code >= 400):
+                return self._block_behind_plugins(data, answer)
         return self._to_backend_and_spool(data)
 
     def data_end(self) -> Waits:
@@ -323,9 +342,7 @@ class Pipeline:
 
     # -- the message's way -------------------------------------------------------------------------------
 
-    async def _block_to_plugins(self, data: bytes) -> None:
-        lines = data.replace(b"\r\n", b"\n") if self._crlf else data
-        answer = self._caller.run(self._chains["data_block"], lines)
+    async def _block_behind_plugins(self, data: bytes, answer: Answer) -> None:
         if await self._note(answer):
             waits = self._to_backend_and_spool(data)
             if waits is not None:

@@ -32,7 +32,7 @@ _FOLD = str.maketrans({letter: letter.lower() for letter in "ABCDEFGHIJKLMNOPQRS
 
 def fold(text: str) -> str:
     """`text` with its ASCII letters in lower case, and no other character changed: the Kelvin sign is no k."""
-    return text.translate(_FOLD)
+    return text.lower() if text.isascii() else text.translate(_FOLD)
 
 
 class Path:
@@ -204,10 +204,12 @@ class Session:
 
     def getenv(self, name: str) -> str | None:
         """A setting: the first assignment of this session, else the environment's; None when unset."""
-        for assigned, value in self._assignments:
-            if assigned == name:
-                return value
-        return self._facts[name] if name in self._facts else self.environment.get(name)
+        if self._assignments:
+            for assigned, value in self._assignments:
+                if assigned == name:
+                    return value
+        facts = self._facts
+        return facts[name] if name in facts else self.environment.get(name)
 
     def putenv(self, name: str, value: str) -> None:
         """Assign a setting for this session; earlier assignments of the same name still win."""

@@ -293,11 +293,21 @@ class SMTPFrontend(Conversation[SMTPServer]):
         if self.machine.esmtp:
             self.session.protocol_name = "LMTP" if self.machine.lmtp else "ESMTP"
 
-    async def _data(self, event: events.Data) -> None:
-        response = await self.pipeline.data_start()
-        if response is not None:
+    def _data(self, event: events.Data) -> Waits:
+        answer = self.pipeline.ask_data_start()
+        if answer is not None:
+            return self._data_behind_hooks(answer)
+        self._begin_message()
+        return None
+
+    async def _data_behind_hooks(self, answer: Answer) -> None:
+        response = answer if answer is None or type(answer) is Response else await answer
+        if response is None:
+            self._begin_message()
+        else:
             self._reply(response)
-            return
+
+    def _begin_message(self) -> None:
         self._message_start = self._now()
         self._message_bytes = 0
         self.machine.accept()

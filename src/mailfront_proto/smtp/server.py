@@ -62,7 +62,9 @@ _USUAL_REPLIES: Final[dict[type[Event], Reply]] = {
 }
 _AUTH_DONE: Final = Reply(235, "2.7.0 Authentication succeeded.")  # to every request of an AUTH exchange
 
-_PATHS: Final = frozenset((Mail, Recipient))
+# What is accepted with whatever words, nearly always the same
+_ACCEPTED_ALIKE: Final = frozenset((Mail, Recipient, MessageEnd))
+
 _ENVELOPE: Final = frozenset((Mail, Recipient, Data))
 
 # Whose answer is not simply sent
@@ -84,10 +86,8 @@ _CLOSED: Final = State.CLOSED
 
 
 @lru_cache(maxsize=64)
-def _path_accepted(
-    kind: type[Event | None], code: int, text: str, enhances: bool, max_line: int | None
-) -> bytes:
-    """The wire form of a positive answer to MAIL or RCPT: most servers know one or two."""
+def _wire(kind: type[Event | None], code: int, text: str, enhances: bool, max_line: int | None) -> bytes:
+    """The wire form of an answer: most servers know few that accept."""
     return encode_reply(code, text, max_line, enhanced_code(kind, code) if enhances else "")
 
 
@@ -196,9 +196,14 @@ class SMTPServer(ServerCommands):
         """
         event = self._pending
         kind = type(event)
-        if 200 <= code < 300 and kind in _PATHS:
-            wire = _path_accepted(kind, code, text, self._enhances, self._max_wire_line)  # type: ignore[arg-type]
-            self._accepted(kind, wire)
+        if kind in _ACCEPTED_ALIKE and 200 <= code < 300:
+            wire = _wire(kind, code, text, self._enhances, self._max_wire_line)  # type: ignore[arg-type]
+            if kind is MessageEnd:
+                self._pending = None
+                self._put(wire * self._transaction.recipients if self.lmtp else wire)
+                self._message_done(True)
+            else:
+                self._accepted(kind, wire)
             return
         if event is None:
             raise LocalProtocolError("no answer is owed: call next_event() and answer the event it returns")
@@ -208,7 +213,7 @@ class SMTPServer(ServerCommands):
             wire = self._encode(kind, code, text)
             self._pending = None
             self._put(wire * self._transaction.recipients if self.lmtp else wire)
-            self._message_done(code < 400)
+            self._message_done(False)
             if code == 421:
                 self._closed_by(code, text)
             return
