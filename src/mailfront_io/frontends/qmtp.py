@@ -2,7 +2,7 @@
 
 One package's way: `MessageStart` → reset and ``data_start``; `Body` slices → pipeline → backend; then the envelope:
 `Sender`, `Recipient`; `MessageEnd` → the backend's answer → `Send`. So backends and plugins meet the message before
-its sender here.
+its sender here. Nearly every package is one event, `Package`, and goes all of this way in one handler.
 """
 
 from collections.abc import Callable, Coroutine
@@ -74,6 +74,7 @@ class PackageFrontend(Conversation[PackageServer]):
         super().__init__(session, machine, self.deadlines.idle, self.deadlines.session)
         self.pipeline = pipeline
         machine.lf_bodies = pipeline.backend.lines is Lines.LF
+        machine.whole_packages = session.profile.name != "compat"
         self._one_response = not (isinstance(machine, QMTPServer) and machine.profile.response_per_recipient)
         self._package_start = inf
         self._package_bytes = 0
@@ -147,6 +148,57 @@ class PackageFrontend(Conversation[PackageServer]):
         for line in reply.lines:
             self.session.log(f"{reply.code} {line}")
 
+    async def _package(self, event: events.Package) -> None:
+        """What the handlers of its parts, below, do one behind the other: without an event, a coroutine and an answer
+        for each, which takes half the time."""
+        pipeline, machine, log = self.pipeline, self.machine, self.session.log
+        answer = pipeline.ask_reset()
+        response = answer if answer is None or type(answer) is Response else await answer
+        if response is None:
+            response = await pipeline.data_start()
+        refusal = response if response is not None and response.code >= 400 else None
+        """Of the package as a whole."""
+        if refusal is None and event.data:
+            waits = pipeline.data_block(event.data)
+            if waits is not None:
+                await waits
+            waits = pipeline.data_end()
+            if waits is not None:
+                await waits
+        address = event.sender.decode("utf-8", "surrogateescape")
+        log(f"sender <{address}>")
+        if refusal is None:
+            verdict = pipeline.ask_sender(ReversePath(address, []))
+            response = verdict if type(verdict) is Response else await verdict
+            refusal = response if response.code >= 400 else None
+        refused: dict[int, Response] = {}
+        """Single recipients, by their positions."""
+        for position, raw in enumerate(event.recipients):
+            address = raw.decode("utf-8", "surrogateescape")
+            log(f"recipient <{address}>")
+            if refusal is None:
+                verdict = pipeline.ask_recipient(ForwardPath(address, []))
+                response = verdict if type(verdict) is Response else await verdict
+                if response.code < 400:
+                    continue
+                if self._one_response:
+                    refusal = response
+                else:
+                    refused[position] = response
+                    self._log_reply(Reply(response.code, response.text))
+        if refusal is not None:
+            self._log_reply(Reply(refusal.code, refusal.text))
+            await self._drop()
+            machine.reply(refusal.code, refusal.text)
+        elif not refused:
+            self._answer_end(await self._store())
+        else:
+            accepted = len(event.recipients) - len(refused)
+            responses = await self._store() if accepted else await self._drop()
+            each = iter(responses if len(responses) == accepted else responses * accepted)
+            merged = [refused.get(position) or next(each) for position in range(len(event.recipients))]
+            self._answer_end(merged)
+
     async def _message_start(self, event: events.MessageStart) -> None:
         self._package_start = self._now()
         self._package_bytes = self._recipients = self._refusals = 0
@@ -213,31 +265,41 @@ class PackageFrontend(Conversation[PackageServer]):
         await self._drop()
 
     async def _message_end(self, event: events.MessageEnd) -> None:
-        machine = self.machine
+        self._answer_end(await self._store())
+
+    async def _store(self) -> list[Response]:
+        """What becomes of the message: one answer for all accepted recipients, or one for each. Refusals are logged."""
         responses = await self.pipeline.message_end()
-        if len(responses) == 1 or self._one_response:
-            response = fold(responses)
+        folded = fold(responses)
+        if self._one_response:
+            responses = [folded]
+        for response in responses:
             if response.code >= 400:
                 self._log_reply(Reply(response.code, response.text))
-                await self._drop()
-            machine.reply(response.code, response.text)
-            return
-        replies = [Reply(response.code, response.text) for response in responses]
-        for reply in replies:
-            if reply.code >= 400:
-                self._log_reply(reply)
-        assert isinstance(machine, QMTPServer)
-        machine.reply_each(replies)
+        if len(responses) == 1 and responses[0].code >= 400:
+            await self._drop()
+        return responses
 
-    async def _drop(self) -> None:
+    def _answer_end(self, responses: list[Response]) -> None:
+        """One answer for all recipients that are asked about, or one for each."""
+        machine = self.machine
+        if len(responses) == 1:
+            machine.reply(responses[0].code, responses[0].text)
+        else:
+            assert isinstance(machine, QMTPServer)
+            machine.reply_each([Reply(response.code, response.text) for response in responses])
+
+    async def _drop(self) -> list[Response]:
         """Leave nothing behind of a message that nobody takes: it came before its envelope did. The original does not
-        before the next package, or the end."""
+        before the next package, or the end. There are no responses to it then."""
         if self.session.profile.name != "compat":
             await self.pipeline.reset()
+        return []
 
 
 PackageFrontend._handlers = {
     events.ConnectionClosed: PackageFrontend._closed,
+    events.Package: PackageFrontend._package,
     events.MessageStart: PackageFrontend._message_start,
     events.Body: PackageFrontend._body,
     events.Sender: PackageFrontend._sender,
