@@ -28,6 +28,7 @@ _PLUGINS = {
     "relayclient": "mailfront_io.plugins.relayclient:RelayClient",
     "require-auth": "mailfront_io.plugins.require_auth:RequireAuth",
     "starttls-ucspi": "mailfront_io.plugins.starttls_ucspi:StartTLSUCSPI",
+    "strip-auth-results": "mailfront_io.plugins.strip_auth_results:StripAuthResults",
     "submission": "mailfront_io.plugins.submission:Submission",
     "validate": "mailfront_io.plugins.validate:Validate",
     "spamassassin": "mailfront_io.plugins.spamassassin:SpamAssassin",

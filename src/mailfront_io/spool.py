@@ -11,6 +11,9 @@ limit are 512 MiB, and only those that are in the middle of a message count."""
 BLOCK = 64 * 1024
 """Bytes handed on at once."""
 
+MAX_HEADER = 1024 * 1024
+"""Bytes of a header that are looked at."""
+
 
 class Spool:
     """A message, with LF line ends, to be read from its start any number of times.
@@ -58,6 +61,20 @@ class Spool:
         while block := self._file.read(BLOCK):
             yield block
         self._file.seek(0, os.SEEK_END)
+
+    def header(self) -> bytes | None:
+        """The header, or what stands in its place: all in front of the first empty line. None: it has more than
+        `MAX_HEADER` bytes."""
+        header = b""
+        for block in self.blocks():
+            header += block
+            if header.startswith(b"\n"):
+                return b""
+            if (end := header.find(b"\n\n") + 1):
+                return header[:end]
+            if len(header) > MAX_HEADER:
+                return None
+        return header
 
     def content(self) -> bytes | BinaryIO:
         """The message for who reads it in his own way: its bytes while it is in memory, else its file, at its start

@@ -104,6 +104,11 @@ class Client:
             replies.append(self.reply())
         return replies
 
+    def read(self, size: int) -> bytes:
+        """So many bytes."""
+        data: bytes = self._file.read(size)
+        return data
+
     def start_tls(self) -> None:
         """Shake hands; the certificate is not looked at."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

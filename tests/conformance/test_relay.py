@@ -106,7 +106,7 @@ def reference(case: Case, path: Path) -> tuple[bytes, list[str], list[bytes]]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_same_under_every_driver(driver: Driver, name: str, tmp_path: Path) -> None:
+def test_h63_the_same_under_every_driver(driver: Driver, name: str, tmp_path: Path) -> None:
     case = CASES[name]
     path = tmp_path / "up"
     output, log, said = reference(case, path)

@@ -7,20 +7,17 @@ from mailfront_io.ops import Thread
 from mailfront_io.plugin import Plugin
 from mailfront_io.spool import Spool
 
-MAX_HEADER = 1024 * 1024
-"""Bytes that are looked at; a message with a longer header is left as it is."""
-
-
 class Submission(Plugin):
     """Adds Date and Message-ID to messages that have none. List it before add-received, on listeners where users
-    submit mail, and nowhere else: mail from the world is not ours to change."""
+    submit mail, and nowhere else: mail from the world is not ours to change. A message whose header has more than 1 MiB
+    is left as it is."""
 
     name = "submission"
     spools = True
 
     async def message_end(self, spool: Spool) -> None:
         """The header is whole now."""
-        header = _header(spool)
+        header = spool.header()
         if header is None:
             return
         names = _field_names(header)
@@ -40,19 +37,6 @@ class Submission(Plugin):
             spool.replace(chain([lines], spool.blocks()))
         else:
             await Thread(spool.replace, chain([lines], spool.blocks()))
-
-
-def _header(spool: Spool) -> bytes | None:
-    """The header, or what stands in its place, as far as the first empty line; None: it is too long."""
-    header = b""
-    for block in spool.blocks():
-        header += block
-        end = 0 if header.startswith(b"\n") else header.find(b"\n\n")
-        if end >= 0:
-            return header[:end]
-        if len(header) > MAX_HEADER:
-            return None
-    return header
 
 
 def _field_names(header: bytes) -> set[bytes]:
