@@ -20,3 +20,10 @@ def blocks(page: str, language: str) -> list[str]:
 def pages() -> list[str]:
     """The README and every page of the manual."""
     return ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+def command_lines(block: str) -> list[str]:
+    """The commands of a console or shell block, each in one line, without prompts, output and comments."""
+    joined = re.sub(r" *\\\n *", " ", block)
+    lines = [line.removeprefix("$ ").split("  #")[0].strip() for line in joined.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]

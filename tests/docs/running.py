@@ -1,6 +1,8 @@
 """Running programs as a reader of the documentation does: pasted, on loopback, with free ports."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -80,3 +82,40 @@ class Listening:
         output, errors = self._process.communicate()
         assert self._process.returncode == 0, errors
         return output
+
+
+def start(line: str, directory: Path) -> "tuple[subprocess.Popen[str], str]":
+    """The server of a ``SETTINGS mailfront serve …`` line, listening on free ports, and the first of them."""
+    settings, _, rest = line.partition("mailfront serve")
+    rest = re.sub(r"--listen \S+", "", rest)
+    command_line = f"mailfront serve --listen 127.0.0.1:0 --port-file ports {rest}"
+    server = subprocess.Popen(
+        f"exec env {settings}{command_line}",
+        shell=True,
+        cwd=directory,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    ports = directory / "ports"
+    for _ in range(SECONDS * 50):
+        if ports.exists():
+            return server, ports.read_text().splitlines()[0].rpartition(":")[2]
+        try:
+            server.wait(0.02)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    raise AssertionError(server.communicate()[1])
+
+
+def stop(server: "subprocess.Popen[str]") -> str:
+    """End it as an administrator does; what it has printed."""
+    server.send_signal(signal.SIGTERM)
+    timer = threading.Timer(SECONDS, server.kill)
+    timer.start()
+    output, errors = server.communicate()
+    timer.cancel()
+    assert server.returncode == 0, errors
+    return output

@@ -1,14 +1,11 @@
 """The commands of the quickstart work as printed, on free ports."""
 
-import re
-import signal
 import smtplib
 import subprocess
-import threading
 from pathlib import Path
 
 from tests.docs.blocks import blocks
-from tests.docs.running import SECONDS, environment, run_python
+from tests.docs.running import SECONDS, environment, run_python, start, stop
 
 PAGE = "docs/quickstart.md"
 COMMANDS = [line.removeprefix("$ ") for block in blocks(PAGE, "console") for line in block.splitlines()]
@@ -30,7 +27,7 @@ def test_one_shot() -> None:
 
 
 def test_a_server_of_your_own(tmp_path: Path) -> None:
-    subprocess.run(command("mkdir"), shell=True, cwd=tmp_path, check=True)
+    subprocess.run(command("mkdir -p mail"), shell=True, cwd=tmp_path, check=True)
     server, port = start(command("ACCEPT_DOMAINS"), tmp_path)
     program = blocks(PAGE, "python")[0]
     run_python(program.replace("2525", port), tmp_path)
@@ -51,41 +48,3 @@ def test_the_development_server(tmp_path: Path) -> None:
         assert client.sendmail("me@example.net", ["any@localhost"], "Subject: hello\r\n\r\nHello.\r\n") == {}
     assert (tmp_path / "mailfront-data" / "demo-password").stat().st_mode & 0o777 == 0o600
     assert stop(server).startswith("mailfront is listening")
-
-
-def start(line: str, directory: Path) -> "tuple[subprocess.Popen[str], str]":
-    """The server of `line`, listening on free ports, and the first of them."""
-    assert line in COMMANDS
-    line = re.sub(r"--listen \S+", "", line)
-    line = line.replace("mailfront serve", "exec mailfront serve --listen 127.0.0.1:0 --port-file ports")
-    settings, _, command_line = line.rpartition("exec ")
-    server = subprocess.Popen(
-        f"exec env {settings}{command_line}",
-        shell=True,
-        cwd=directory,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    ports = directory / "ports"
-    for _ in range(SECONDS * 50):
-        if ports.exists():
-            return server, ports.read_text().splitlines()[0].rpartition(":")[2]
-        try:
-            server.wait(0.02)
-        except subprocess.TimeoutExpired:
-            continue
-        break
-    raise AssertionError(server.communicate()[1])
-
-
-def stop(server: "subprocess.Popen[str]") -> str:
-    """End it as an administrator does; what it has printed."""
-    server.send_signal(signal.SIGTERM)
-    timer = threading.Timer(SECONDS, server.kill)
-    timer.start()
-    output, errors = server.communicate()
-    timer.cancel()
-    assert server.returncode == 0, errors
-    return output

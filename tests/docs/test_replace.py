@@ -1,4 +1,4 @@
-"""Replacing the original: each tcpserver line of the page starts a program of ours, and greets."""
+"""Replacing the original: each tcpserver line of the manual starts a program of ours, and greets."""
 
 import re
 import shlex
@@ -9,31 +9,40 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import blocks
+from tests.docs.blocks import blocks, command_lines, pages
 from tests.docs.running import SECONDS, environment
 from tests.peers.programs import program
 from tests.ucspi import ucspi
 
 PAGE = "docs/replace.md"
-LINES = [line for block in blocks(PAGE, "sh") for line in block.split("\n") if line.startswith("tcpserver ")]
-GREETINGS = {"25": b"220 ", "587": b"220 ", "110": b"+OK ", "143": b"* OK ", "209": b"", "628": b""}
+LINES = [
+    line[line.index("tcpserver ") :]
+    for page in pages()
+    for block in blocks(page, "sh") + blocks(page, "console")
+    for line in command_lines(block)
+    if "tcpserver " in line
+]
+GREETINGS = {"25": b"220 ", "587": b"220 ", "110": b"+OK ", "1110": b"+OK ", "143": b"* OK ", "209": b"", "628": b""}
+_LINE = re.compile(r"tcpserver .*?\b(?:0|127\.0\.0\.1) (\d{2,}) ([a-z].*)")
 
 
 def test_there_are_lines_for_every_protocol() -> None:
-    assert {port for line in LINES for port in re.findall(r" 0 (\d+) ", line)} == {*GREETINGS}
+    assert {found[1] for line in LINES for found in [_LINE.fullmatch(line)] if found} == {*GREETINGS}
+    assert all(map(_LINE.fullmatch, LINES))
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize("line", LINES)
 def test_a_line_serves(line: str, tmp_path: Path) -> None:
-    _, _, rest = line.partition(" 0 ")
-    if line.startswith("tcpserver -l 0 "):
-        rest = rest.partition(" 0 ")[2]
-    port, *words = shlex.split(rest)
+    found = _LINE.fullmatch(line)
+    assert found is not None
+    port, words = found[1], shlex.split(found[2].replace("/var/", f"{tmp_path}/"))
     program("tcpserver")
     ours = Path(sys.executable).with_name(words[0])
     assert ours.exists()
     (tmp_path / "qmail" / "control").mkdir(parents=True)
+    for part in ("tmp", "new", "cur"):
+        (tmp_path / "maildirs" / "joe" / part).mkdir(parents=True)
     (tmp_path / "qmail" / "control" / "rcpthosts").write_text("example.org\n")
     settings = {
         "MAILFRONT_PROFILE": "compat",

@@ -57,11 +57,11 @@ def test_files_are_as_right_as_they_claim(name: str, place: Path) -> None:
 
 def test_the_first_example_runs(place: Path) -> None:
     (line,) = [line for block in blocks(PAGE, "console") for line in block.splitlines() if SERVER in line]
-    (place / "maildir").mkdir()
+    (place / "mail").mkdir()
     one_shot = line.removeprefix("$ ").replace("mailfront serve", "mailfront")
     said = r"EHLO me\r\nMAIL FROM:<a@spam.example>\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.org>\r\n"
     said += r"RCPT TO:<eve@example.org>\r\nRCPT TO:<eve@elsewhere.example>\r\n"
-    ran = run(f"export MAILDIR_PATH=maildir; printf '{said}' | {one_shot}", place)
+    ran = run(f"printf '{said}' | {one_shot}", place)
     assert [reply[:3] for reply in ran.stdout.splitlines()][-5:] == ["553", "250", "553", "250", "550"]
 
 
