@@ -154,6 +154,11 @@ class Page:
             for at, (name, values) in enumerate(COLUMNS):
                 yield (name, listener + values), self.cells[place + at]
 
+    def gone(self) -> None:
+        """The process is gone, and with it what it had open. Another may take its place."""
+        for place in self._places.values():
+            self.cells[place + _OPEN] = 0
+
     def close(self) -> None:
         """Give the memory back."""
         self.cells.release()

@@ -91,7 +91,6 @@ class Monitor:
         for descriptor, client in self._clients.items():
             poller.register(descriptor, select.POLLIN if client.left is None else select.POLLOUT)
 
-    @property
     def wait(self) -> float | None:
         """Seconds until a turn is due in any case; None: none is."""
         now = time.monotonic()
@@ -165,7 +164,7 @@ def in_thread(monitor: Monitor) -> Iterator[None]:
             poller = select.poll()
             poller.register(wake, select.POLLIN)
             monitor.register(poller)
-            wait = monitor.wait
+            wait = monitor.wait()
             if any(descriptor == wake for descriptor, _ in poller.poll(None if wait is None else wait * 1000 + 1)):
                 return
             monitor.turn()

@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn, cast
 
-from mailfront_io.admission import Admission, Limits, Prefixes
+from mailfront_io.admission import Admission, Limits, Prefixes, Refused
 from mailfront_io.config.checks import dangers, load
 from mailfront_io.config.reading import Config, ListenerConfig, Problem, WrongConfiguration, read_config
 from mailfront_io.drivers.listener import Address, Listener, raise_descriptor_limit, rest_never
@@ -32,12 +32,16 @@ from mailfront_io.listening import (
     named,
     open_listener,
     parse_listening_address,
+    parse_monitor_address,
 )
+from mailfront_io.metrics import Page, ProcessLock, Totals
+from mailfront_io.monitor import Monitor
 from mailfront_io.privileges import BadUser, User, find_user
 from mailfront_io.proxied import Proxies, proxied
 from mailfront_io.server import (
     Loop,
     import_driver,
+    metered,
     reporter,
     run_driver,
     session_factory,
@@ -63,10 +67,12 @@ SocketKey = tuple[str, str]
 
 
 class Worker:
-    """A child process. `ready`: the pipe on which it says that it serves; None once it has."""
+    """A child process. `ready`: the pipe on which it says that it serves; None once it has. `page`: what it counts in,
+    if anybody asks."""
 
-    def __init__(self, pid: int, ready: int, place: int) -> None:
+    def __init__(self, pid: int, ready: int, place: int, page: Page | None) -> None:
         self.pid = pid
+        self.page = page
         self.ready: int | None = ready
         self.place = place
         self.started = time.monotonic()
@@ -84,6 +90,11 @@ class Generation:
         self.user = user
         self.workers: list[Worker] = []
         self.shares = shares(config.server["workers"])
+        self.pages: list[Page] = []
+        """What each worker counts in, if anybody asks."""
+        if config.metrics["listen"] is not None:
+            names = [(listener.name, listener.words[0]) for listener in config.listeners]
+            self.pages = [Page(names) for _ in self.shares]
         self.missing: list[tuple[float, int]] = []
         """When to start which worker anew."""
 
@@ -108,6 +119,9 @@ class Supervisor:
         self._current: Generation
         self._next: Generation | None = None
         self._retired: list[Worker] = []
+        self._totals = Totals()
+        self._monitor: Monitor | None = None
+        self._said_ready = False
         self._wake, self._wake_end = os.pipe()
         for descriptor in (self._wake, self._wake_end):
             os.set_blocking(descriptor, False)
@@ -117,6 +131,7 @@ class Supervisor:
         """Serve until stopped; the exit code. Raises `WrongConfiguration` if the configuration cannot be used."""
         gc.freeze()  # workers share the pages of what lives now
         self._current = self._prepare({})
+        self._watch()
         signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, _noted)
@@ -161,6 +176,10 @@ class Supervisor:
                     sockets[key] = open_sockets.get(key) or open_listener(
                         address, mode=mode, inherited=self._inherited
                     )
+            if config.metrics["listen"] is not None:
+                key = _monitor_key(config)
+                address = parse_monitor_address(config.metrics["listen"])
+                sockets[key] = open_sockets.get(key) or open_listener(address, inherited=self._inherited)
         except BadAddress as error:
             _close_sockets(sockets, open_sockets)
             log.close()
@@ -186,15 +205,14 @@ class Supervisor:
             else:
                 reporter(self._current.log)(error)
             self._current.log("Reload: the old configuration stays")
+            self._totals.count("reloads_total", "failed")
             notify(self._environment, "READY=1")
             return
         self._start_missing(self._next)
 
     def _drop_next(self) -> None:
         assert self._next is not None
-        for worker in self._next.workers:
-            _kill(worker, signal.SIGTERM)
-            self._retire(worker)
+        self._retire_all(self._next, signal.SIGTERM)
         self._close(self._next, self._current)
         self._next = None
 
@@ -202,10 +220,10 @@ class Supervisor:
         """The new workers serve; the old ones end with their last sessions."""
         assert self._next is not None
         old, self._current, self._next = self._current, self._next, None
-        for worker in old.workers:
-            _kill(worker, RETIRE)
-            self._retire(worker)
+        self._retire_all(old, RETIRE)
+        self._watch()
         self._close(old, self._current)
+        self._totals.count("reloads_total", "ok")
         self._current.log(f"Reload: {self._file} is in force, {len(self._current.config.listeners)} listeners")
         notify(self._environment, "READY=1")
 
@@ -242,7 +260,7 @@ class Supervisor:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         os.close(ready_end)
-        return Worker(pid, ready, place)
+        return Worker(pid, ready, place, generation.pages[place] if generation.pages else None)
 
     def _be_worker(self, generation: Generation, place: int, ready: int, parent: int) -> NoReturn:
         """In the child; never returns."""
@@ -271,6 +289,10 @@ class Supervisor:
         """In the child: an address that is listened on no more must not live on in workers that do not serve it."""
         for descriptor in (self._wake, self._wake_end):
             os.close(descriptor)
+        if self._monitor is not None:
+            self._monitor.close_clients()
+        if generation.pages:
+            generation.sockets[_monitor_key(generation.config)].close()
         for other in filter(None, (self._current, self._next)):
             for worker in other.workers:
                 if worker.ready is not None:
@@ -278,6 +300,21 @@ class Supervisor:
             for key, opened in other.sockets.items():
                 if generation.sockets.get(key) is not opened:
                     opened.close()
+
+    def _retire_all(self, generation: Generation, number: int) -> None:
+        """Send the signal `number` to the workers of `generation`, which is none of ours any more."""
+        for worker in generation.workers:
+            _kill(worker, number)
+            self._retire(worker)
+        with_worker = [worker.page for worker in generation.workers]
+        for page in generation.pages:
+            if page not in with_worker:
+                self._keep(page)
+
+    def _keep(self, page: Page) -> None:
+        """Nobody counts in `page` any more."""
+        self._totals.keep(page)
+        page.close()
 
     def _retire(self, worker: Worker) -> None:
         if worker.ready is not None:
@@ -300,12 +337,16 @@ class Supervisor:
         for worker in self._retired:
             if worker.pid == pid:
                 self._retired.remove(worker)
+                if worker.page is not None:
+                    self._keep(worker.page)
                 return
         for generation in filter(None, (self._current, self._next)):
             for worker in generation.workers:
                 if worker.pid == pid:
                     generation.workers.remove(worker)
                     generation.shares[worker.place].gone()
+                    if worker.page is not None:
+                        worker.page.gone()
                     if worker.ready is not None:
                         os.close(worker.ready)
                     self._lost(generation, worker, how)
@@ -317,10 +358,41 @@ class Supervisor:
         if generation is self._next:
             self._current.log(f"Reload: a new worker {how} before it served: the old configuration stays")
             self._drop_next()
+            self._totals.count("reloads_total", "failed")
             notify(self._environment, "READY=1")
             return
+        self._totals.count("workers_restarted_total")
         generation.log(f"Worker {worker.pid} {how}: another is started")
         generation.missing.append((max(worker.started + RESTART_SECONDS, time.monotonic()), worker.place))
+
+    # -- what it tells of itself -------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Answer at the address of the configuration that is in force."""
+        listening = self._current.sockets.get(_monitor_key(self._current.config))
+        if self._monitor is not None and self._monitor.listening is not listening:
+            self._monitor.close_clients()
+            self._monitor = None
+        if self._monitor is None and listening is not None:
+            self._monitor = Monitor(listening, self._metrics, self._state)
+
+    def _metrics(self) -> str:
+        pages = [worker.page for worker in self._retired if worker.page is not None]
+        for generation in filter(None, (self._current, self._next)):
+            pages += generation.pages
+        return self._totals.text(pages, self._serving)
+
+    def _state(self) -> str:
+        if self._stopping:
+            return "stopping"
+        if not self._said_ready:
+            return "starting"
+        return "ready" if self._serving else "no worker serves"
+
+    @property
+    def _serving(self) -> int:
+        """How many workers take connections."""
+        return sum(worker.ready is None for worker in self._current.workers)
 
     # -- waiting -----------------------------------------------------------------------------------------
 
@@ -332,9 +404,9 @@ class Supervisor:
         for descriptor in (self._wake, *pipes):
             poller.register(descriptor, select.POLLIN)
         starts = [when for generation in (self._current, self._next) if generation for when, _ in generation.missing]
-        wait = max(0.0, min(starts) - time.monotonic()) * 1000 + 1 if starts else None
-        for descriptor, _ in poller.poll(wait):
-            if descriptor != self._wake and os.read(descriptor, 1):
+        wait = max(0.0, min(starts) - time.monotonic()) if starts else None
+        for descriptor, _ in self._poll(poller, wait):
+            if descriptor in pipes and os.read(descriptor, 1):
                 os.close(descriptor)
                 pipes[descriptor].ready = None
         with suppress(BlockingIOError):
@@ -347,6 +419,17 @@ class Supervisor:
                 self._start_missing(generation)
         if self._next is not None and self._next.ready:
             self._take_next()
+
+    def _poll(self, poller: select.poll, seconds: float | None) -> list[tuple[int, int]]:
+        """What `poller` has within so many seconds; whoever asks how we are is answered, too."""
+        monitor = self._monitor
+        if monitor is not None:
+            monitor.register(poller)
+            seconds = min((each for each in (seconds, monitor.wait()) if each is not None), default=None)
+        found = poller.poll(None if seconds is None else seconds * 1000 + 1)
+        if monitor is not None:
+            monitor.turn()
+        return found
 
     def _handle(self, number: int) -> None:
         if number == signal.SIGCHLD:
@@ -372,7 +455,11 @@ class Supervisor:
             for address in map(parse_listening_address, listener.options["listen"])
         ]
         self._current.log(f"Serving {', '.join(names)}")
+        self._said_ready = True
         if self._port_file is not None:
+            if self._monitor is not None:
+                address = parse_monitor_address(self._current.config.metrics["listen"])
+                names.append(bound_name(self._monitor.listening, address))
             write_port_file(self._port_file, names)
         notify(self._environment, "READY=1")
 
@@ -396,7 +483,7 @@ class Supervisor:
                     return 0
                 poller = select.poll()
                 poller.register(self._wake, select.POLLIN)
-                poller.poll(left * 1000)
+                self._poll(poller, left)
                 with suppress(BlockingIOError):
                     again = any(number in (signal.SIGTERM, signal.SIGINT) for number in os.read(self._wake, 512))
         return 1
@@ -417,26 +504,30 @@ def serve_generation(generation: Generation, place: int, ready: Callable[[], obj
     local_host = server["hostname"] or socket.gethostname()
     prefixes = Prefixes(server["client_prefix_ipv6"], server["network_prefix_ipv4"], server["network_prefix_ipv6"])
     share = generation.shares[place]
+    page = generation.pages[place] if generation.pages else None
+    if page is not None and server["driver"] == "fork":
+        page.lock = ProcessLock()
     everything = Admission(generation.log, _limits(server), prefixes, tell=share.set)
     listeners = []
     for each in loaded:
         protocol, proxies = each.service.protocol, Proxies(each.config.options["proxies"])
-        begin = session_factory(each.service, local_host, each.config.name, generation.log)
+        meter = page.meter(each.config.name, protocol) if page is not None else None
+        refused = meter.refused if meter is not None else None
+        begin = session_factory(each.service, local_host, each.config.name, generation.log, meter)
         limits, admission = _limits(each.config.options), everything
         if limits != Limits():
             admission = Admission(generation.log, limits, prefixes, within=everything, name=each.config.name)
-        admit_client = partial(admission.admit_client, protocol=protocol)
+        admit_client = partial(admission.admit_client, protocol=protocol, refused=refused)
         session = proxied(proxies, begin, admit_client, admission.release_client, generation.log)
         for text in each.config.options["listen"]:
-            listeners.append(
-                Listener(
-                    generation.sockets[_socket_key(each.config, parse_listening_address(text))],
-                    session if each.config.options["proxies"] else begin,
-                    partial(_admit, admission, proxies, protocol),
-                    partial(_release, admission, proxies),
-                    share.rest if len(generation.shares) > 1 else rest_never,
-                )
+            listener = Listener(
+                generation.sockets[_socket_key(each.config, parse_listening_address(text))],
+                session if each.config.options["proxies"] else begin,
+                partial(_admit, admission, proxies, protocol, refused),
+                partial(_release, admission, proxies),
+                share.rest if len(generation.shares) > 1 else rest_never,
             )
+            listeners.append(metered(listener, meter))
 
     def started(stop: Callable[..., None]) -> None:
         signal.signal(RETIRE, lambda number, frame: stop(gently=True))
@@ -457,9 +548,11 @@ def _limits(table: Mapping[str, Any]) -> Limits:
     return Limits(table["max_connections"], table["max_per_client"], table["max_per_network"])
 
 
-def _admit(admission: Admission, proxies: Proxies, protocol: str, remote: Address | None) -> bytes | None:
+def _admit(
+    admission: Admission, proxies: Proxies, protocol: str, refused: Refused | None, remote: Address | None
+) -> bytes | None:
     """A proxy is no client: it is counted among all, and then those that it speaks for."""
-    return admission.admit(None if remote in proxies else remote, protocol)
+    return admission.admit(None if remote in proxies else remote, protocol, refused)
 
 
 def _release(admission: Admission, proxies: Proxies, remote: Address | None) -> None:
@@ -479,6 +572,12 @@ def _close_sockets(sockets: Mapping[SocketKey, socket.socket], kept: Mapping[Soc
 
 def _socket_key(listener: ListenerConfig, address: ListeningAddress) -> SocketKey:
     return named(address), listener.name if address.kind == "tcp" and address.port == 0 else ""
+
+
+def _monitor_key(config: Config) -> SocketKey:
+    """Where the address of the monitor is among the sockets, if there is one."""
+    text = config.metrics["listen"]
+    return (named(parse_monitor_address(text)) if text is not None else "", "/metrics")
 
 
 def bound_name(bound: socket.socket, address: ListeningAddress) -> str:

@@ -131,11 +131,11 @@ def test_who_is_slow_loses_the_place(served: Served, monkeypatch: pytest.MonkeyP
     now += SECONDS - 1
     client.sendall(b"X: y\r\n")  # bytes gain nothing
     served.turns()
-    assert served.places() == 1 and served.monitor.wait == pytest.approx(1.0)
+    assert served.places() == 1 and served.monitor.wait() == pytest.approx(1.0)
     now += 1
-    assert served.monitor.wait == 0
+    assert served.monitor.wait() == 0
     served.monitor.turn()
-    assert served.places() == 0 and served.monitor.wait is None
+    assert served.places() == 0 and served.monitor.wait() is None
     assert whole(client) == b""
 
 
@@ -184,7 +184,7 @@ def test_without_descriptors_it_rests_for_a_second(served: Served, monkeypatch: 
 
     served.monitor.listening = Full()  # type: ignore[assignment]
     served.monitor.turn()
-    assert 0 < (served.monitor.wait or 0) <= 1
+    assert 0 < (served.monitor.wait() or 0) <= 1
     poller = select.poll()
     served.monitor.register(poller)
     served.connect()

@@ -98,6 +98,7 @@ class PackageFrontend(Conversation[PackageServer]):
                 self._say_last(Reply(refusal.code, refusal.text))
             await self._converse()
         finally:
+            self._count_end()
             await self.pipeline.disconnect()
             session.log(f"bytes in: {session.bytes_in} bytes out: {session.bytes_out}")
         return self._exit_code
@@ -181,6 +182,7 @@ class PackageFrontend(Conversation[PackageServer]):
                 response = verdict if type(verdict) is Response else await verdict
                 if response.code < 400:
                     continue
+                self._count_refused_recipient()
                 if self._one_response:
                     refusal = response
                 else:
@@ -188,12 +190,15 @@ class PackageFrontend(Conversation[PackageServer]):
                     self._log_reply(Reply(response.code, response.text))
         if refusal is not None:
             self._log_reply(Reply(refusal.code, refusal.text))
+            self._count_message(refusal.code)
             await self._drop()
             machine.reply(refusal.code, refusal.text)
         elif not refused:
             self._answer_end(await self._store())
         else:
             accepted = len(event.recipients) - len(refused)
+            if not accepted:
+                self._count_message(refused[0].code)
             responses = await self._store() if accepted else await self._drop()
             each = iter(responses if len(responses) == accepted else responses * accepted)
             merged = [refused.get(position) or next(each) for position in range(len(event.recipients))]
@@ -254,6 +259,7 @@ class PackageFrontend(Conversation[PackageServer]):
                 self.machine.reply(response.code, response.text)
                 if response.code < 400:
                     return
+                self._count_refused_recipient()
                 refusal = Reply(response.code, response.text)
             if not self._refused and not self._one_response:
                 self._refusals += 1
@@ -262,6 +268,7 @@ class PackageFrontend(Conversation[PackageServer]):
     async def _message_refused(self, event: events.MessageRefused) -> None:
         if not self._refusals:
             self._log_reply(event.reply)
+        self._count_message(event.reply.code)
         await self._drop()
 
     async def _message_end(self, event: events.MessageEnd) -> None:
@@ -271,6 +278,7 @@ class PackageFrontend(Conversation[PackageServer]):
         """What becomes of the message: one answer for all accepted recipients, or one for each. Refusals are logged."""
         responses = await self.pipeline.message_end()
         folded = fold(responses)
+        self._count_message(folded.code)
         if self._one_response:
             responses = [folded]
         for response in responses:
