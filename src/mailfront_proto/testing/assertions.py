@@ -139,6 +139,7 @@ def count_steps(call: Callable[[], object]) -> int:
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # CPython 3.12 and 3.13 trace no instruction before some frame asks for it
     sys.settrace(trace)
     try:
         call()
