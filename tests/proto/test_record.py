@@ -86,6 +86,39 @@ def test_a_default_that_cannot_be_hashed() -> None:
     assert bindings.default == options.channel_bindings
 
 
+def test_the_first_values_are_made_as_all_others() -> None:
+    """`__init__` is compiled behind a few of them."""
+
+    @record(frozen=True)
+    class New:
+        a: int
+        b: int = 2
+
+    values = [New(1, b=3), New(1), New(b=4, a=1), New(1, 5), New(1, 6)]
+    assert [(value.a, value.b) for value in values] == [(1, 3), (1, 2), (1, 4), (1, 5), (1, 6)]
+
+    wrong: list[tuple[list[int], dict[str, int]]] = [([], {}), ([1, 2, 3], {}), ([1], {"a": 2}), ([1], {"c": 2})]
+    for given, named in wrong:
+
+        @record
+        class Another:
+            a: int
+            b: int = 2
+
+        with pytest.raises(TypeError, match=r"__init__\(\)"):
+            Another(*given, **named)
+
+    @record
+    class Base:
+        a: int = 1
+
+    @record
+    class Derived(Base):
+        b: int = 2
+
+    assert (Derived(b=5).a, Derived(3, 4).a, Derived().b, Base().a, Derived(7).a) == (1, 3, 2, 1, 7)
+
+
 def test_replace_without_dataclasses() -> None:
     assert replace(Fixed("a"), size=7) == Fixed("a", 7)
     assert replace(Named(1, name="p"), x=2) == Named(2, name="p")
