@@ -89,8 +89,9 @@ def one_shot(words: list[str]) -> int:
     """One session on descriptors 0 and 1, its log on 2."""
     gc.set_threshold(_COLLECTED)
     from mailfront_io.log import line_log
+    from mailfront_io.settings import inherited_environment
 
-    environment = dict(os.environ)
+    environment = inherited_environment()
     compat = environment.get("MAILFRONT_PROFILE") == "compat"
     log = line_log("mailfront", compat)
     if len(words) < 2:

@@ -14,7 +14,7 @@ from mailfront_io.frontends.imap import IMAPFrontend
 from mailfront_io.login_service import LoginService
 from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.plugin import Kind, Setting
-from mailfront_io.session import Session, parse_number
+from mailfront_io.session import Session, parse_number, parse_number_as_in_c
 from mailfront_io.settings import ConfigurationError, is_compat, open_store
 from mailfront_proto.imap.profile import COMPAT, DEFAULT, Profile
 from mailfront_proto.imap.server import IMAPServer
@@ -99,8 +99,8 @@ def cvm_store(environment: Mapping[str, str]) -> "CredentialStore | None":
 
 def profile_from(environment: Mapping[str, str]) -> Profile:
     """The profile that ``$MAILFRONT_PROFILE`` names, with the limit that a variable changes."""
-    profile = COMPAT if is_compat(environment) else DEFAULT
-    failures = parse_number(environment.get("MAXAUTHFAIL")) or profile.limits.auth_failures
+    profile, parse = (COMPAT, parse_number_as_in_c) if is_compat(environment) else (DEFAULT, parse_number)
+    failures = parse(environment.get("MAXAUTHFAIL")) or profile.limits.auth_failures
     if failures == profile.limits.auth_failures:
         return profile
     return replace(profile, limits=replace(profile.limits, auth_failures=failures))

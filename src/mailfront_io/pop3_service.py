@@ -13,7 +13,7 @@ from mailfront_io.login_service import LoginService
 from mailfront_io.mailboxes.location import Location
 from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.plugin import Kind, Setting
-from mailfront_io.session import Session, parse_number
+from mailfront_io.session import Session, parse_number, parse_number_as_in_c
 from mailfront_io.settings import ConfigurationError, is_compat, open_store
 from mailfront_proto.pop3.profile import COMPAT, DEFAULT, Profile
 from mailfront_proto.pop3.server import POP3Server
@@ -96,9 +96,9 @@ def pop3_service_from_line(
 
 def profile_from(environment: Mapping[str, str]) -> Profile:
     """The profile that ``$MAILFRONT_PROFILE`` names, with the limits that variables change."""
-    profile = COMPAT if is_compat(environment) else DEFAULT
-    users = parse_number(environment.get("MAXUSERCMD")) or profile.limits.user_commands
-    failures = parse_number(environment.get("MAXAUTHFAIL")) or profile.limits.auth_failures
+    profile, parse = (COMPAT, parse_number_as_in_c) if is_compat(environment) else (DEFAULT, parse_number)
+    users = parse(environment.get("MAXUSERCMD")) or profile.limits.user_commands
+    failures = parse(environment.get("MAXAUTHFAIL")) or profile.limits.auth_failures
     if (users, failures) == (profile.limits.user_commands, profile.limits.auth_failures):
         return profile
     return replace(profile, limits=replace(profile.limits, user_commands=users, auth_failures=failures))

@@ -10,7 +10,7 @@ import sys
 from mailfront_io.drivers.oneshot import run_descriptors
 from mailfront_io.log import line_log
 from mailfront_io.pop3_service import POP3Service
-from mailfront_io.settings import ConfigurationError
+from mailfront_io.settings import ConfigurationError, inherited_environment
 from mailfront_proto.pop3.states import Mode
 
 EX_CONFIG = 78
@@ -18,7 +18,7 @@ EX_CONFIG = 78
 
 def main() -> int:
     """The console script. Returns the exit code."""
-    environment = dict(os.environ)
+    environment = inherited_environment()
     log = line_log("pop3front-maildir", environment.get("MAILFRONT_PROFILE") == "compat")
     mailbox = environment.get("MAILBOX") or next(iter(sys.argv[1:]), None)
     try:

@@ -11,7 +11,7 @@ from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.pipeline import Pipeline
 from mailfront_io.plugin import Backend, Hooks, Kind, Plugin, Setting
 from mailfront_io.registry import CannotLoad, load_backend, load_plugin, parse_plugin_list
-from mailfront_io.session import Session, parse_number
+from mailfront_io.session import Session, parse_number, parse_number_as_in_c
 from mailfront_io.settings import ConfigurationError, check_settings, is_compat, load_tls, open_store
 from mailfront_proto.record import replace
 from mailfront_proto.smtp.profile import COMPAT, DEFAULT, LineEnds, Profile
@@ -215,9 +215,9 @@ def service_from_line(
 
 def profile_from(environment: Mapping[str, str]) -> Profile:
     """The profile that ``$MAILFRONT_PROFILE`` names, with the limits that variables change."""
-    profile = COMPAT if is_compat(environment) else DEFAULT
+    profile, parse = (COMPAT, parse_number_as_in_c) if is_compat(environment) else (DEFAULT, parse_number)
     limits = profile.limits
-    number = {variable: parse_number(environment.get(variable)) or 0 for variable in _LIMIT_VARIABLES}
+    number = {variable: parse(environment.get(variable)) or 0 for variable in _LIMIT_VARIABLES}
     line_ends = environment.get("BARE_LINE_ENDS")
     discarded = environment.get("EHLO_DISCARD")
     if not line_ends and not discarded and not any(number.values()):

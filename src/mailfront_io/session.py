@@ -27,6 +27,23 @@ def parse_number(text: str | None) -> int | None:
     return int(text) if text is not None and _DIGITS.match(text) else None
 
 
+LARGEST_NUMBER = (1 << 64) - 1
+_AS_IN_C = re.compile(r"[ \t-\r]*([+-]?)([0-9]+)", re.ASCII)
+
+
+def parse_number_as_in_c(text: str | None, *, whole: bool = False) -> int | None:
+    """What C's ``strtoul`` makes of `text`, for the compat profile: blanks and a sign may stand in front, and anything
+    behind, unless the number is to be the `whole`. None where there are no digits. Nothing wraps around: a number that
+    is too large, or negative, is `LARGEST_NUMBER`."""
+    match = _AS_IN_C.match(text or "")
+    if match is None or (whole and match.end() != len(text or "")):
+        return None
+    digits = match[2].lstrip("0")
+    if not digits:
+        return 0
+    return LARGEST_NUMBER if match[1] == "-" or len(digits) > 20 else min(int(digits), LARGEST_NUMBER)
+
+
 _FOLD = str.maketrans({letter: letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"})
 
 
@@ -216,6 +233,16 @@ class Session:
         self._assignments.append((name, value))
         self.settings_changed += 1
 
+    def setenv(self, name: str, value: str, *, overwrite: bool) -> None:
+        """Assign a setting in place of this session's first assignment of it; with one and without `overwrite` do
+        nothing."""
+        first = next((at for at, (assigned, _) in enumerate(self._assignments) if assigned == name), None)
+        if first is not None:
+            if not overwrite:
+                return
+            del self._assignments[first]
+        self.putenv(name, value)
+
     def remove_settings(self, names: Collection[str]) -> None:
         """Forget settings for the rest of the session: children do not get them, either."""
         self._settings = {name: value for name, value in self._settings.items() if name not in names}
@@ -248,13 +275,25 @@ class Session:
 
     def smallest_number(self, name: str) -> int:
         """The smallest number over every assignment that is not zero; 0 when there is none."""
-        if not self._assignments:
-            return parse_number(self.environment.get(name)) or 0
-        return min(filter(None, map(parse_number, self._values(name))), default=0)
+        return min(filter(None, self._numbers(name)), default=0)
 
     def first_number(self, name: str) -> int | None:
         """The first assignment that is a number; None when there is none."""
-        return next((n for n in map(parse_number, self._values(name)) if n is not None), None)
+        return next(self._numbers(name), None)
+
+    def _numbers(self, name: str) -> Iterator[int]:
+        compat = self.profile.name == "compat"
+        for text in self._values(name):
+            number = parse_number_as_in_c(text, whole=True) if compat else parse_number(text)
+            if number is not None:
+                yield number
+
+    def number(self, name: str) -> int:
+        """The setting as a number; 0 where it is none."""
+        text = self.getenv(name)
+        if text is None:
+            return 0
+        return (parse_number_as_in_c(text) if self.profile.name == "compat" else parse_number(text)) or 0
 
     # -- what plugins do with it -------------------------------------------------------------------------
 

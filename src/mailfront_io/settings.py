@@ -1,5 +1,7 @@
 """What every service makes of its settings, and how it says that one cannot be used."""
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,26 @@ class ConfigurationError(Exception):
 
 class NoImmediateTLS(ConfigurationError):
     """TLS is to come first and cannot be had, in the compat profile; told in the log already."""
+
+
+_COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
+
+
+def inherited_environment() -> dict[str, str]:
+    """The environment that this program was started with. Where the locale is C, Python sets ``LC_CTYPE`` in its own
+    (PEP 538), which a program that takes its place is not to find."""
+    environment = dict(os.environ)
+    if environment.get("LC_CTYPE") in _COERCED:
+        ours = environment.pop("LC_CTYPE")
+        try:
+            with open("/proc/self/environ", "rb") as file:
+                given = file.read().split(b"\0")
+        except OSError:
+            given = [] if sys.flags.utf8_mode else [b"LC_CTYPE=" + ours.encode()]
+        for assignment in given:
+            if assignment.startswith(b"LC_CTYPE="):
+                environment["LC_CTYPE"] = os.fsdecode(assignment[9:])
+    return environment
 
 
 def is_compat(environment: Mapping[str, str]) -> bool:

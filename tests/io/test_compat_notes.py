@@ -11,7 +11,7 @@ from mailfront_io.service import Service, service_from_line
 from mailfront_io.session import Path as EnvelopePath
 from mailfront_io.settings import ConfigurationError
 from mailfront_io.spool import Spool
-from mailfront_io.testing import EOF, PeerTLS, WaitFor, run_script
+from mailfront_io.testing import EOF, Advance, PeerTLS, WaitFor, run_script
 from tests.certificates import client_context, write_pem
 
 
@@ -59,6 +59,24 @@ def test_numbers_that_are_none() -> None:
     assert b"250-SIZE 0\r\n" in run_script(compat.session, [b"EHLO x\r\nQUIT\r\n", EOF]).output
     with pytest.raises(ConfigurationError, match=r"\$DATABYTES is '5x'"):
         service("smtp echo counters accept", {"DATABYTES": "5x"}, log)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds", "output", "exit_code"),
+    [
+        (b"", 1200, b"", 0),
+        (b"1", 1200, b"", 0),
+        (b"3:\nx", 1200, b"23:ZEOF while reading body,", 111),
+        (b"3:\nx\n,1:a,", 1200, b"33:ZEOF while reading recipient list,", 111),
+    ],
+)
+def test_a_time_out_in_a_package(said: bytes, seconds: int, output: bytes, exit_code: int) -> None:
+    compat = service("qmtp echo accept", {"MAILFRONT_PROFILE": "compat"}, [])
+    played = run_script(compat.session, [said, Advance(4000)] if said else [Advance(4000)])
+    assert (played.output, played.elapsed, played.result) == (output, seconds, exit_code)
+    drips = service("qmtp echo accept", {"MAILFRONT_PROFILE": "compat"}, [])
+    played = run_script(drips.session, [b"9999:\n", *[Advance(900), b"x\n"] * 9], all_read=False)
+    assert (played.output, played.elapsed, played.result) == (b"", 3600, 0)  # an hour in all
 
 
 @pytest.mark.parametrize("profile", ["default", "compat"])

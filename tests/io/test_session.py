@@ -3,7 +3,7 @@
 import pytest
 
 from mailfront_io.ops import Connection
-from mailfront_io.session import Path, Session, fold, parse_number
+from mailfront_io.session import LARGEST_NUMBER, Path, Session, fold, parse_number, parse_number_as_in_c
 from mailfront_io.testing import VirtualClock
 
 
@@ -91,3 +91,29 @@ def test_folding_is_for_ascii_only() -> None:
 )
 def test_a_number_is_digits(text: str | None, number: int | None) -> None:
     assert parse_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "whole"),
+    [
+        *(("0", 0, 0), ("007", 7, 7), ("+5", 5, 5), (" \t\v5", 5, 5), ("-0", 0, 0)),
+        *(("5 ", 5, None), ("5x", 5, None), ("1_0", 1, None), ("0x10", 0, None), ("1e3", 1, None)),
+        *((text, None, None) for text in ("", "x", "+", "+-5", "- 1", "\u0665", "\xa05", None)),
+        *((text, LARGEST_NUMBER, LARGEST_NUMBER) for text in ("-1", "9" * 20, "9" * 5000, str(1 << 64))),
+        (str((1 << 64) - 2), (1 << 64) - 2, (1 << 64) - 2), ("0" * 5000 + "7", 7, 7),
+    ],
+)  # fmt: skip
+def test_a_number_as_in_c(text: str | None, number: int | None, whole: int | None) -> None:
+    assert parse_number_as_in_c(text) == number
+    assert parse_number_as_in_c(text, whole=True) == whole
+
+
+def test_a_setting_in_place_of_the_first_assignment() -> None:
+    known = session(X="9")
+    known.setenv("X", "1", overwrite=False)
+    assert known.getenv("X") == "1"
+    known.putenv("X", "2")
+    known.setenv("X", "3", overwrite=False)
+    assert (known.getenv("X"), known.exported_env()["X"]) == ("1", "2")
+    known.setenv("X", "4", overwrite=True)
+    assert (known.getenv("X"), known.exported_env()["X"]) == ("2", "4")

@@ -71,7 +71,7 @@ def compare(
     theirs = _run(None, arguments, env, said, files)
     ours = _run(one_shot, arguments, env, said, files)
     if arguments[0] in ("qmtp", "qmqp"):
-        theirs = replace(theirs, files={name: _ended(content) for name, content in theirs.files.items()})
+        theirs = replace(theirs, files=_ended(theirs.files))
     if "echo" in arguments and (arguments[0] == "qmtp" or theirs.stdout.count(b"\r\n354 ") > 1):
         theirs = replace(theirs, stderr=_without_leftovers(theirs.stderr, ours.stderr))
     assert ours == theirs
@@ -104,11 +104,13 @@ def set_up(directory: Path, env: Mapping[str, str], files: Mapping[str, bytes]) 
     return {**fixed, **CONNECTION, **filled}
 
 
-def _ended(queued: bytes) -> bytes:
-    """A file of the original's queuedir, with the NUL that ends the recipients: it is not there when the message came
+def _ended(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Those of the original's queuedir with the NUL that ends the recipients: it is not there when the message came
     before them (a fault that is not copied)."""
-    envelope, _, message = queued.rpartition(b"\0")
-    return envelope + b"\0\0" + message
+    return {
+        name: b"\0\0".join(content.rsplit(b"\0", 1)) if name.startswith("q/new/") else content
+        for name, content in files.items()
+    }
 
 
 def _without_leftovers(theirs: tuple[bytes, ...], ours: tuple[bytes, ...]) -> tuple[bytes, ...]:

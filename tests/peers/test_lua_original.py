@@ -38,6 +38,7 @@ SCRIPTS = {
             setnum('n', 2.7) msg(getnum('n', 0)) setnum('n', 'x') msg(getnum('n', 0))
         end
     """,
+    "default of a number": "function sender() msg(getnum('m', 4.6)) end",
     "error": "function sender() return nosuch.field end",
     "error without position": "function sender() getnum('a') end",
     "call of nothing": "function sender() error('x') end",

@@ -9,10 +9,15 @@ import os
 import sys
 from typing import Any
 
-from mailfront_io import cli
+from mailfront_io import cli, pop3front_maildir
 from mailfront_io.compat import imapfront_auth, pop3front_auth
 
-PROGRAMS = {"mailfront": cli.main, "imapfront-auth": imapfront_auth.main, "pop3front-auth": pop3front_auth.main}
+PROGRAMS = {
+    "mailfront": cli.main,
+    "imapfront-auth": imapfront_auth.main,
+    "pop3front-auth": pop3front_auth.main,
+    "pop3front-maildir": pop3front_maildir.main,
+}
 
 
 def run(request: dict[str, Any]) -> int:

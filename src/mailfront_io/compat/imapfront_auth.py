@@ -11,14 +11,14 @@ import sys
 from mailfront_io.drivers.oneshot import run_descriptors
 from mailfront_io.imap_service import IMAPService
 from mailfront_io.log import line_log
-from mailfront_io.settings import ConfigurationError, NoImmediateTLS
+from mailfront_io.settings import ConfigurationError, NoImmediateTLS, inherited_environment
 
 EX_CONFIG = 78
 
 
 def main() -> int:
     """The console script. Returns the exit code, unless PROGRAM takes over."""
-    environment = dict(os.environ)
+    environment = inherited_environment()
     log = line_log("imapfront-auth", environment.get("MAILFRONT_PROFILE") == "compat")
     program = sys.argv[1:]
     turned_away = ""

@@ -17,7 +17,7 @@ from mailfront_io.log import line_log
 from mailfront_io.ops import Send
 from mailfront_io.pop3_service import POP3Service
 from mailfront_io.session import Session
-from mailfront_io.settings import ConfigurationError, NoImmediateTLS
+from mailfront_io.settings import ConfigurationError, NoImmediateTLS, inherited_environment
 from mailfront_proto.pop3.replies import Reply
 from mailfront_proto.pop3.states import Mode
 from mailfront_proto.secret import Secret
@@ -53,7 +53,7 @@ class PasswordModules(CVMStore):
 
 def main() -> int:
     """The console script. Returns the exit code, unless PROGRAM takes over."""
-    environment = dict(os.environ)
+    environment = inherited_environment()
     if len(sys.argv) < 3:
         sys.stderr.write(USAGE)
         return 0

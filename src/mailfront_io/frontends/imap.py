@@ -11,7 +11,7 @@ from mailfront_io.frontends.authentication import Verdict, answer, exchange_fail
 from mailfront_io.frontends.conversation import Conversation
 from mailfront_io.frontends.handshake import handshake, read_ahead
 from mailfront_io.ops import ConnectionLost, DeadlineExceeded, RecvLine, TLSFailed
-from mailfront_io.session import Session, parse_number
+from mailfront_io.session import Session
 from mailfront_proto.imap import events
 from mailfront_proto.imap.replies import Reply
 from mailfront_proto.imap.server import IMAPServer
@@ -43,7 +43,7 @@ class Deadlines:
         """From ``$AUTH_TIMEOUT`` and ``$AUTH_SESSION_TIMEOUT``, else ``$TIMEOUT`` and ``$SESSION_TIMEOUT``."""
 
         def seconds(name: str) -> int:
-            return parse_number(session.getenv(f"AUTH_{name}")) or parse_number(session.getenv(name)) or 0
+            return session.number(f"AUTH_{name}") or session.number(name)
 
         idle = seconds("TIMEOUT") or (1200 if compat else 600)
         return cls(idle, seconds("SESSION_TIMEOUT") or (None if compat else 600), compat)
@@ -192,11 +192,11 @@ def program_capabilities(session: Session) -> list[str]:
     words = (getenv("IMAP_CAPABILITY") or getenv("CAPABILITY") or "").split()
     if words and words[0].upper() == "IMAP4REV1":
         del words[0]
-    if parse_number(getenv("IMAP_ACL")):
+    if session.number("IMAP_ACL"):
         words += ["ACL", "ACL2=UNION"]
     if outbox := getenv("OUTBOX"):
         words.append(f"XCOURIEROUTBOX=INBOX{outbox}")
-    if parse_number(getenv("IMAP_MOVE_EXPUNGE_TO_TRASH")):
+    if session.number("IMAP_MOVE_EXPUNGE_TO_TRASH"):
         words.append("XMAGICTRASH")
     return words
 

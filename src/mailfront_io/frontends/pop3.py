@@ -22,7 +22,7 @@ from mailfront_io.frontends.handshake import handshake, read_ahead
 from mailfront_io.mailboxes.location import Location, user_location
 from mailfront_io.mailboxes.maildir import CannotOpen, MaildirMailbox
 from mailfront_io.ops import DeadlineExceeded, Recv, RecvLine, Thread
-from mailfront_io.session import Session, parse_number
+from mailfront_io.session import Session
 from mailfront_proto.pop3 import answers, events
 from mailfront_proto.pop3.replies import Reply
 from mailfront_proto.pop3.server import POP3Server
@@ -64,10 +64,7 @@ class Deadlines:
     def from_session(cls, session: Session, compat: bool) -> "Deadlines":
         """From ``$TIMEOUT`` and ``$SESSION_TIMEOUT``, for the login ``$AUTH_TIMEOUT`` and ``$AUTH_SESSION_TIMEOUT``
         first."""
-
-        def seconds(name: str) -> int:
-            return parse_number(session.getenv(name)) or 0
-
+        seconds = session.number
         idle = seconds("TIMEOUT") or (1200 if compat else 600)
         whole = seconds("SESSION_TIMEOUT") or (None if compat else 86400)
         login = seconds("AUTH_SESSION_TIMEOUT") or (whole if compat else 600)
@@ -279,18 +276,18 @@ class POP3Frontend(Conversation[POP3Server]):
         self._idle = self.deadlines.idle
 
     def _make_mailbox(self) -> MaildirMailbox | None:
-        getenv = self.session.getenv
+        session = self.session
         location = self._mailbox_location
         if self.machine.mode is not Mode.MAILBOX:
-            identity = self.session.identity
-            location = user_location(getenv("MAILDIR_ROOT"), identity.username, identity.mailbox) if identity else None
+            identity, root = session.identity, session.getenv("MAILDIR_ROOT")
+            location = user_location(root, identity.username, identity.mailbox) if identity else None
         if location is None:
             return None
         return MaildirMailbox(
             location,
-            max_messages=parse_number(getenv("MAX_MESSAGES")) or 0,
-            max_cur=parse_number(getenv("MAX_CUR_MESSAGES")) or 0,
-            max_new=parse_number(getenv("MAX_NEW_MESSAGES")) or 0,
+            max_messages=session.number("MAX_MESSAGES"),
+            max_cur=session.number("MAX_CUR_MESSAGES"),
+            max_new=session.number("MAX_NEW_MESSAGES"),
             compat=self.compat,
         )
 

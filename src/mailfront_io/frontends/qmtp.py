@@ -14,7 +14,7 @@ from mailfront_io.frontends.handshake import handshake
 from mailfront_io.ops import Operation
 from mailfront_io.pipeline import Pipeline, fold
 from mailfront_io.plugin import Lines, Response
-from mailfront_io.session import ForwardPath, ReversePath, Session, parse_number
+from mailfront_io.session import ForwardPath, ReversePath, Session
 from mailfront_proto.qmqp.server import QMQPServer
 from mailfront_proto.qmtp import events
 from mailfront_proto.qmtp.package import PackageServer, State
@@ -45,12 +45,12 @@ class Deadlines:
 
     @classmethod
     def from_session(cls, session: Session) -> "Deadlines":
-        """From ``$TIMEOUT`` and ``$SESSION_TIMEOUT``. The original has an hour in all, and nothing else."""
+        """From ``$TIMEOUT`` and ``$SESSION_TIMEOUT``. In the original the time starts again with every byte, and a
+        session has an hour, whatever is set."""
+        idle = session.number("TIMEOUT")
         if session.profile.name == "compat":
-            return cls(inf, inf, inf)
-        idle = parse_number(session.getenv("TIMEOUT")) or 300.0
-        whole = parse_number(session.getenv("SESSION_TIMEOUT")) or 3600.0
-        return cls(idle, min(idle, 180.0), session=whole)
+            return cls(idle or 1200.0, idle or 1200.0, inf)
+        return cls(idle or 300.0, min(idle or 180.0, 180.0), session=session.number("SESSION_TIMEOUT") or 3600.0)
 
 
 class PackageFrontend(Conversation[PackageServer]):
@@ -125,8 +125,11 @@ class PackageFrontend(Conversation[PackageServer]):
         self.machine.receive_eof()
 
     async def _timed_out(self) -> None:
-        if self.machine.state in _BETWEEN or self.session.profile.name == "compat":
+        compat = self.session.profile.name == "compat"
+        if self.machine.state in _BETWEEN or (compat and self._now() >= self._session_end):
             self.machine.abort()
+        elif compat:
+            self.machine.receive_eof()  # the original does not tell the one from the other
         else:
             self._exit_code = PROTOCOL_ERROR
             self._say_last(TIMED_OUT)

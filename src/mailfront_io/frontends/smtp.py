@@ -55,8 +55,7 @@ class Deadlines:
     @classmethod
     def from_session(cls, session: Session) -> "Deadlines":
         """From ``$TIMEOUT`` and ``$SESSION_TIMEOUT``."""
-        idle = parse_number(session.getenv("TIMEOUT")) or 0
-        whole = parse_number(session.getenv("SESSION_TIMEOUT")) or 0
+        idle, whole = session.number("TIMEOUT"), session.number("SESSION_TIMEOUT")
         if session.profile.name == "compat":
             # In the original a session limit that is not set is none, despite its manual.
             return cls(idle or 1200.0, idle or 1200.0, whole or None, restarts=True, message=inf)

@@ -201,19 +201,18 @@ def _functions(session: Session) -> dict[str, Callable[..., Iterable[Value]]]:
         for assignment in assignments:
             name, equals, value = (to_bytes(assignment) or b"").partition(b"=")
             if equals:
-                _assign(session, name, value)
+                session.putenv(*_setting(name, value))
         return ()
 
     def setenv(*arguments: Value) -> tuple[()]:
         name, value, overwrite = _counted("setenv", 3, arguments)
-        if overwrite is True or to_number(overwrite) or session.getenv(_name(name)) is None:
-            _assign(session, _bytes(name), _bytes(value))
+        session.setenv(*_setting(_bytes(name), _bytes(value)), overwrite=overwrite is True or to_number(overwrite) != 0)
         return ()
 
     def getnum(*arguments: Value) -> list[Value]:
         name, default = _counted("getnum", 2, arguments)
         number = session.numbers.get(_name(name))
-        return [to_number(default) if number is None else number]
+        return [int(to_number(default)) if number is None else number]
 
     def setnum(*arguments: Value) -> tuple[()]:
         name, value = _counted("setnum", 2, arguments)
@@ -251,10 +250,10 @@ def _functions(session: Session) -> dict[str, Callable[..., Iterable[Value]]]:
     )}  # fmt: skip
 
 
-def _assign(session: Session, name: bytes, value: bytes) -> None:
+def _setting(name: bytes, value: bytes) -> tuple[str, str]:
     if not name or b"=" in name or b"\0" in name + value:
         raise ScriptError("a setting has a name without =, and no NUL in its value")
-    session.putenv(_decode(name), _decode(value))
+    return _decode(name), _decode(value)
 
 
 def _counted(function: str, count: int, arguments: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -12,7 +12,7 @@ from mailfront_io.control_files import Cache, Sources, cause
 from mailfront_io.ops import Thread
 from mailfront_io.plugin import Kind, Plugin, Response, Setting
 from mailfront_io.rules.glob import to_regex
-from mailfront_io.session import Session, parse_number
+from mailfront_io.session import Session
 from mailfront_io.spool import Spool
 from mailfront_proto.record import record
 
@@ -94,7 +94,7 @@ class Patterns(Plugin):
         self._rest = b""
         self._in_header = True
         self._behind_blank = False
-        limit = parse_number(self.session.getenv("PATTERNS_LINEMAX")) or LINE_MAX
+        limit = self.session.first_number("PATTERNS_LINEMAX") or LINE_MAX
         self._line_max = min(limit, LARGEST_LINE_MAX)
         self._too_long = re.compile(rb"(\n[^\n]{%d})[^\n]+" % self._line_max)
         self._patterns = PATTERNS.current(path)
