@@ -1,41 +1,118 @@
-"""The rows of hostile input that concern SMTP: each has a test named by its id (``test_h01_…``), or stands here
-with the reason why not yet. `test_rows.py` checks that none is left out.
+"""The kinds of hostile input, by number: what a peer may send or do, and what must happen.
 
-H01-H07  end of data and smuggling                     test_end_of_data.py
-H08-H12  BDAT, and earlier rows where a message comes in chunks; H70 XCLIENT  test_extensions.py
-H13-H15  what follows it                               test_end_of_data.py
-H16-H19  long lines, big messages                      test_size.py
-H20-H24  slow, silent, many, broken peers              test_size.py
-H25-H30  order and verdicts                            test_state.py
-H31-H34  STARTTLS                                      test_state.py
-H38      whole sessions under every split              test_state.py
-H39-H46  authentication; H47-H51 names, secrets, CVM   test_auth.py
-H87, H88 SCRAM, CRAM-MD5                               test_auth.py
-H52-H59  addresses, parameters, what is done with them test_addresses.py
-H57-H60, H66, H81, H83, H90  deliveries, programs and servers that die  test_delivery.py
-H60-H62  what leaves: replies, logs                    test_output.py
-H64      the client role's arguments                   test_output.py
-H63, H64 what an upstream server does to us            test_upstream.py
-H67      plugins that hang or raise                    test_plugin_faults.py
-H82, H90 disks that fail, modes of files               test_files.py
-H84, H85 TLS settings, the client role                 test_system.py
-H93      the time that globs, patterns, addresses take; H57, H59 for rules and lists  test_rules.py
-H86, H89, H91, H92, H94                                test_system.py
-H37, H63, H75, H76, H80  POP3, and others' rows in it  test_pop3.py
-H76-H80  maildirs                                      test_maildir.py
-H72      netstrings; others' rows in QMTP and QMQP     test_netstrings.py
-H68      answers of the DNS; H50 by any datagram         test_names.py
-H65, H66 the answers of clamd and spamd; H60 in them   test_scanners.py
-H73, H74 IMAP's literals and words; others' rows in it test_imap.py
-H69      the PROXY protocol; H23 behind it             test_proxy.py
+Each has tests that are named by it: functions (``test_h01_…``), and sessions of the conformance suite with a line
+``rows: H01``. `test_rows.py` checks that none is left out, and that those in which a connection has a part run under
+every driver. ``docs/security-rows.md`` is printed from them.
 """
 
-_TESTED = """
-H01 H02 H03 H04 H05 H06 H07 H08 H09 H10 H11 H12 H13 H14 H15 H16 H17 H18 H19 H20 H21 H22 H23 H24 H25 H26 H27 H28 H29
-H30 H31 H32 H33 H70
-H34 H35 H36 H38 H39 H40 H41 H42 H43 H44 H45 H46 H47 H48 H49 H50 H51 H52 H53 H54 H55 H56 H57 H58 H59 H60 H61 H62 H64 H67
-H68 H81 H82 H83 H84 H85 H86 H87 H88 H89 H90 H91 H92 H93 H94
-H37 H63 H65 H66 H69 H72 H73 H74 H75 H76 H77 H78 H79 H80
-"""
+ROWS = {
+    "H01": "LF . LF in a message does not end it",
+    "H02": "LF . CRLF in a message does not end it",
+    "H03": "CRLF . LF in a message does not end it",
+    "H04": "nor do dots between CR, NUL and other combinations; where bare line ends are accepted no byte is lost",
+    "H05": "a dot-stuffed line is the same however TCP cuts it",
+    "H06": "a bare CR or LF of a message reaches nobody who speaks a line protocol",
+    "H07": "what is relayed was parsed and is written anew",
+    "H08": "no dot is unstuffed in a BDAT chunk",
+    "H09": "a refused BDAT chunk is thrown away and never run as commands",
+    "H10": "BDAT mixed with DATA, RSET, MAIL and errors never mixes messages",
+    "H11": "millions of chunks of one octet cost constant memory",
+    "H12": "a BDAT size that is no number, or a huge one: 501",
+    "H13": "a command in the segment of the end of a message is handled once, in order",
+    "H14": "what follows a refused DATA is commands, and errors that count",
+    "H15": "input behind QUIT, LOGOUT or 421 is dropped",
+    "H16": "a message line of 200 MiB costs constant memory",
+    "H17": "a command line of 64 MiB is one error, and the session stays in step or ends",
+    "H18": "messages over the limit are refused at SIZE=, or read and thrown away",
+    "H19": "recipients, parameters, headers and Received fields are capped",
+    "H20": "one byte a minute ends at a deadline in every state, a loop of idle commands at a budget",
+    "H21": "a peer that never reads cannot make memory grow",
+    "H22": "a thousand idle and a hundred hostile connections stay within bounds",
+    "H23": "connections of a client are counted by IPv4 address or IPv6 /64",
+    "H24": "a reset or an end in the middle of anything is an event",
+    "H25": "DATA again behind a message: 503",
+    "H26": "EHLO or HELO in a transaction resets it",
+    "H27": "a verdict never outlives its transaction",
+    "H28": "AUTH before EHLO, twice, in a transaction, empty: as the table of all states and commands says",
+    "H29": "VRFY, EXPN, NOOP and HELP change nothing",
+    "H30": "talk before the greeting is told to plugins and can be refused",
+    "H31": "plain text behind STARTTLS or STLS is refused and never read inside TLS",
+    "H32": "all that was known of the client is forgotten when TLS starts",
+    "H33": "STARTTLS takes no argument, and comes once",
+    "H34": "a stalled handshake meets its deadline",
+    "H35": "TLS session tickets are bound to one service",
+    "H36": "a flood of host names in handshakes fills no cache",
+    "H37": "as a client: bytes behind the answer to STARTTLS are fatal, capabilities from before TLS forgotten",
+    "H38": "a whole session is the same however it is cut",
+    "H39": "no mechanism that exposes a password without TLS, unless configured",
+    "H40": "another authorization identity is refused unless allowed, and plugins see both",
+    "H41": "control bytes in names and passwords are refused before anybody sees them",
+    "H42": "bad, huge, empty and cancelling SASL responses fail properly, and the session goes on",
+    "H43": "failed logins are counted, delayed and ended",
+    "H44": "digests are compared in constant time, iteration counts capped, nonces from a secure source",
+    "H45": "EXTERNAL takes the name from the certificate only",
+    "H46": "no verdict of a login is kept for the next",
+    "H47": "invalid UTF-8 in a name is a failure, and no crash",
+    "H48": "no password is in any log, trace, repr or exception",
+    "H49": "a value too long for a CVM packet is refused, never wrapped; an empty password is not left out",
+    "H50": "a CVM answer by UDP counts only from its server and with the right random bytes",
+    "H51": "a login that maps to the superuser is refused in every profile",
+    "H52": "control bytes in addresses, names and parameters are refused in every protocol",
+    "H53": "quoted local parts stay quoted where they are sent on",
+    "H54": "odd addresses get a reply, and the parser never fails",
+    "H55": "8-bit addresses without SMTPUTF8 are refused; keywords fold in ASCII only",
+    "H56": "unknown parameters: 555; malformed and repeated ones: 501",
+    "H57": "shell and template characters are data",
+    "H58": "programs get a chosen environment without secrets, and descriptors 0 to 2",
+    "H59": "lookups take names as data, and none leaves its directory",
+    "H60": "text of plugins, backends, exceptions and other servers adds no reply line",
+    "H61": "replies over 512 octets are wrapped",
+    "H62": "nothing a peer sends reaches a log or terminal unescaped; floods are capped",
+    "H63": "answers of a broken server are bounded errors",
+    "H64": "a line end in an argument of a client command is misuse",
+    "H65": "hostile answers of clamd, spamd and CVM inject no header and no verdict",
+    "H66": "a filter or queue program that dies in the middle: 451, and never half a message",
+    "H67": "a plugin that hangs or raises costs a 451, not the session",
+    "H68": "answers of the DNS are capped and validated",
+    "H69": "PROXY counts only from listed peers, as the first bytes, once",
+    "H70": "XCLIENT counts only from listed peers, and resets the session",
+    "H71": "Authentication-Results fields that claim to be ours are stripped",
+    "H72": "netstrings that are none, or end too early, deliver nothing",
+    "H73": "odd IMAP literals are refused before they are asked for; what does not wait is never run",
+    "H74": "odd IMAP tags, a hundred arguments, nested parentheses, NUL: BAD, and the session goes on",
+    "H75": "POP3 numbers never wrap",
+    "H76": "no file's name forges a line of a POP3 listing",
+    "H77": "links, FIFOs, directories and devices in a maildir are not opened",
+    "H78": "no user's or mailbox's name leaves its root",
+    "H79": "names of files are generated, never taken from a message",
+    "H80": "RETR and TOP send exactly what is there",
+    "H81": "what was acknowledged survives SIGKILL; what was not is whole or absent",
+    "H82": "a full disk, a read-only directory, a failed fsync: 451, and no file stays",
+    "H83": "a server that stops finishes or drops every message whole",
+    "H84": "TLS 1.2 at least, no renegotiation or compression, no foreign ALPN",
+    "H85": "as a client: names and chains are verified, no credentials in clear, a missing STARTTLS is an error",
+    "H86": "an HTTP request closes the connection at once",
+    "H87": "SCRAM takes no downgrade and tells nobody who exists",
+    "H88": "CRAM-MD5 challenges tell nothing of the process",
+    "H89": "LMTP is refused on port 25",
+    "H90": "files, directories and sockets are private",
+    "H91": "out of descriptors: back off, say so, go on",
+    "H92": "only ASCII digits are numbers, and only LF ends a line",
+    "H93": "globs, patterns and address parsing take linear time",
+    "H94": "facts that the peer has a part in are looked at like addresses",
+}
 
-TESTED = frozenset(_TESTED.split())
+NOT_OF_DRIVERS = {
+    "H07": "an encoder; what the next server got is compared under every driver with H63",
+    "H35": "the TLS context",
+    "H36": "the TLS context",
+    "H37": "the client's machines; through sockets in tests/io/test_client.py",
+    "H44": "arithmetic",
+    "H45": "the machine: no server of ours takes certificates of clients",
+    "H64": "arguments of calls, checked before any byte",
+    "H81": "a program is killed at each step here; tests/long/test_delivery_kill.py kills servers under every driver",
+    "H84": "the TLS context",
+    "H89": "the configuration",
+    "H93": "computation alone",
+}
+"""Rows in which no connection has a part that a driver could change, and why."""

@@ -1,17 +1,24 @@
-"""No row is left out, and no test stands for a row that there is not."""
+"""No row is left out, no test is for a row that there is not, and where a connection has a part every driver runs."""
 
-import ast
 import re
-from pathlib import Path
 
-from tests.hostile.rows import TESTED
+from docs.generate_security_rows import NOT_RUN, PAGE, by_row, without_driver
+from tests.hostile.rows import NOT_OF_DRIVERS, ROWS
 
 
 def test_every_row_has_a_test_named_by_its_id() -> None:
-    named: set[str] = set()
-    for path in Path(__file__).parent.glob("test_*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            match = re.match(r"test_(h\d\d)_", node.name) if isinstance(node, ast.FunctionDef) else None
-            if match:
-                named.add(match[1].upper())
-    assert named == TESTED
+    found = by_row()
+    assert list(found) == list(ROWS), "a test or session is named by a row that there is not"
+    assert [row for row, tests in found.items() if not tests] == []
+
+
+def test_where_a_connection_has_a_part_every_driver_is_tested() -> None:
+    assert without_driver(by_row()) == []
+    assert set(NOT_OF_DRIVERS) <= set(ROWS)
+
+
+def test_no_result_on_the_page_is_bad_or_missing() -> None:
+    page = PAGE.read_text("utf-8")
+    assert f"| {NOT_RUN} |" not in page and not re.search("[0-9] failed", page), (
+        "tests of a row have changed, or fail: run python docs/generate_security_rows.py --run"
+    )

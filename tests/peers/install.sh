@@ -3,7 +3,7 @@
 # the tests start what they need on ports of their own.
 set -eu
 
-PACKAGES='mailfront cvm ucspi-tcp postfix swaks libnet-ssleay-perl curl msmtp openssl strace spamd clamav-daemon rbldnsd getmail6 mpop fetchmail dovecot-submissiond dovecot-imapd dovecot-lmtpd ipsvd daemontools shellcheck mandoc systemd'
+PACKAGES='mailfront cvm ucspi-tcp postfix swaks libnet-ssleay-perl curl msmtp openssl strace spamd clamav-daemon rbldnsd getmail6 mpop fetchmail dovecot-submissiond dovecot-imapd dovecot-lmtpd ipsvd openbsd-inetd daemontools shellcheck mandoc systemd'
 
 if ! command -v apt-get >/dev/null; then
     echo 'make peers: this system has no apt-get; install these by hand:' "$PACKAGES" >&2
