@@ -1,11 +1,12 @@
 """Dovecot's imap behind our login: in clear, with STARTTLS and in TLS, by ``mailfront serve imap`` under every driver
-and by ``imapfront-auth`` under tcpserver and tcpsvd. Clients are imaplib (SCRAM by scramp), curl, fetchmail, and bytes
-sent in one segment."""
+and by ``imapfront-auth`` under tcpserver and tcpsvd. Clients are imaplib (SCRAM by scramp), curl, fetchmail, getmail,
+and bytes sent in one segment."""
 
 import base64
 import imaplib
 import os
 import poplib
+import re
 import smtplib
 import socket
 import ssl
@@ -207,6 +208,34 @@ def test_fetchmail(server: Server, tls: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, (done.stdout, done.stderr)
     assert (tmp_path / "message").read_bytes() == MESSAGE.replace(b"\r\n", b"\n")
+    assert server.left() == []
+
+
+@pytest.mark.parametrize("tls", ["clear", "tls"])  # it has no STARTTLS
+def test_getmail(server: Server, tls: str, tmp_path: Path) -> None:
+    server.fill()
+    deliver = tmp_path / "deliver"
+    deliver.write_text(f"#!/bin/sh\nexec cat >{tmp_path}/message\n")
+    deliver.chmod(0o700)
+    config = tmp_path / "getmailrc"
+    kind, port = ("IMAPSSL", server.tls_port) if tls == "tls" else ("IMAP", server.port)
+    trust = f"ca_certs = {server.certificate}\n" if tls == "tls" else ""
+    config.write_text(
+        f"[retriever]\ntype = Simple{kind}Retriever\nserver = localhost\nport = {port}\nusername = joe\n"
+        f"password = {PASSWORD}\nmailboxes = ('INBOX',)\n{trust}[destination]\ntype = MDA_external\n"
+        f"path = {deliver}\nallow_root_commands = true\n"
+        "[options]\ndelete = true\ndelivered_to = false\nreceived = false\n"
+    )
+    config.chmod(0o600)
+    done = subprocess.run(
+        [program("getmail"), "--getmaildir", tmp_path, "--rcfile", config, "--quiet"],
+        capture_output=True,
+        env=environment(HOME=tmp_path),
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    added = rb"Return-Path: <unknown>\n|X-getmail-retrieved-from-mailbox: INBOX\n"
+    assert re.sub(added, b"", (tmp_path / "message").read_bytes()) == MESSAGE.replace(b"\r\n", b"\n")
     assert server.left() == []
 
 
