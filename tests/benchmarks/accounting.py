@@ -47,6 +47,11 @@ def _stat(pid: int) -> list[str]:
     return text.rpartition(")")[2].split()
 
 
+def sleeps(pid: int) -> bool:
+    """Whether the process waits for something."""
+    return _stat(pid)[0] == "S"
+
+
 def tree(root: int) -> set[int]:
     """The process and all its living descendants."""
     children: dict[int, list[int]] = {}

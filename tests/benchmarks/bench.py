@@ -26,15 +26,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks import chain, core, delivery, packages, pop3, relay, scripts, servers, targets, workers
+from tests.benchmarks import chain, core, delivery, packages, pop3, relay, scripts, servers, starts, targets, workers
 from tests.benchmarks.measure import (
     Failed,
     Load,
     Meter,
     ScriptedLoad,
     SmtpSourceLoad,
-    StartTimes,
-    bare_python,
     certificate,
     idle_memory_kb,
 )
@@ -213,14 +211,15 @@ class Bench:
                 progress(f"  round {number + 1} of {self.rounds}: {kind.name} {_shown(case, value)}")
 
     def _starts(self, row: dict[str, Result]) -> None:
-        times = {targets.BARE_PYTHON: StartTimes(bare_python(), until_greeting=False)}
-        if any(kind.ours for kind in self.kinds):
-            if (missing := servers.ours_missing()) is None:
-                times[targets.ONE_SHOT] = StartTimes(servers.one_shot_ours(), until_greeting=True)
-            else:
-                self._note(missing)
-        if any(kind.name == C_MAILFRONT and kind.missing() is None for kind in self.kinds):
-            times[C_MAILFRONT] = StartTimes(servers.one_shot_c(), until_greeting=True)
+        try:
+            times = starts.programs(
+                self.scratch,
+                ours=any(kind.ours for kind in self.kinds),
+                original=any(kind.name == C_MAILFRONT and kind.missing() is None for kind in self.kinds),
+            )
+        except NotThere as missing:
+            self._note(str(missing))
+            return
         for start in list(times):
             try:
                 for _ in range(2):

@@ -9,22 +9,18 @@ same precision.
 
 import contextlib
 import math
-import os
 import resource
 import socket
 import ssl
-import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from tests.benchmarks import accounting, scripts
 from tests.benchmarks.loadgen import SILENCE, Address, Outcome, Refused, Script, rehearse, run, split_replies
-from tests.benchmarks.servers import Server, c_program, pinned
+from tests.benchmarks.servers import Server, c_program
 
 # One run never makes more connections than this, however cheap they are: the
 # machine has some 28,000 local ports, and they rest for a minute after use.
@@ -201,55 +197,6 @@ def _expect(sock: socket.socket, send: bytes, code: bytes) -> None:
         data += piece
     if data[:3] != code:
         raise Failed(f"{send!r} was answered {data!r}")
-
-
-@dataclass(slots=True)
-class StartTimes:
-    """CPU seconds of several starts of one command."""
-
-    command: list[str]
-    until_greeting: bool
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
-
-    def once(self, core: int) -> None:
-        """Start it once more; raises Failed.
-
-        A program that greets is read while it waits for the first command; one
-        that does not is read when it has ended.
-        """
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "PROTO": "TCP", "TCPREMOTEIP": "127.0.0.1"}
-        pipe = subprocess.PIPE
-        with pinned(core):
-            process = subprocess.Popen(
-                self.command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment
-            )
-        assert process.stdin is not None and process.stdout is not None
-        with process.stdin, process.stdout:
-            if not self.until_greeting:
-                _, _, usage = os.wait4(process.pid, 0)
-                process.returncode = 0
-                self.seconds.append(usage.ru_utime + usage.ru_stime)
-                return
-            greeting = process.stdout.readline()
-            # It may still be on its way from the write to the read in which it waits.
-            time.sleep(0.005)
-            used = accounting.cpu_clock_ns(process.pid) / 1e9
-            process.stdin.write(b"QUIT\r\n")
-            process.stdin.close()
-            rest = process.stdout.read()
-        code = process.wait(SILENCE)
-        if not greeting.startswith(b"220 ") or not rest.startswith(b"221") or code:
-            raise Failed(f"greeted with {greeting!r}, answered QUIT with {rest!r} and exit code {code}")
-        self.seconds.append(used)
-
-
-def bare_python() -> list[str]:
-    """The least that a Python program can cost."""
-    return [sys.executable, "-c", "pass"]
 
 
 def certificate(directory: Path) -> Path:

@@ -85,7 +85,8 @@ class Report:
         if result is None or not result.values:
             return None
         if case.unit is Unit.START:
-            value = result.ratio(row.get(targets.BARE_PYTHON)) if server == targets.ONE_SHOT else None
+            others = (targets.BARE_PYTHON, C_MAILFRONT)
+            value = None if server in others else result.ratio(row.get(targets.BARE_PYTHON))
             limit: float | None = targets.START_TARGET
         elif case.unit is Unit.CONNECTION:
             value, limit = result.median, MEMORY_TARGETS[case.name].get(server)

@@ -134,11 +134,6 @@ def _aiosmtpd_missing() -> str | None:
     return None if find_spec("aiosmtpd") else "aiosmtpd is left out: it is not installed in this environment."
 
 
-def one_shot_ours() -> list[str]:
-    """Our program on descriptors 0 and 1."""
-    return [str(_program()), "smtp", "echo", "accept"]
-
-
 def _program() -> Path:
     return Path(sys.executable).with_name("mailfront")
 

@@ -60,10 +60,8 @@ CASES: tuple[Case, ...] = (
 )
 
 # Our drivers, in the order of the columns. "asyncio" is the standard library's
-# loop, "uvloop" the same driver on uvloop; "one-shot" is the program on
-# descriptors 0 and 1, which only S5 starts.
+# loop, "uvloop" the same driver on uvloop.
 DRIVERS: tuple[str, ...] = ("uvloop", "asyncio", "trio", "blocking")
-ONE_SHOT = "one-shot"
 
 C_MAILFRONT = "C mailfront"
 POSTFIX = "Postfix"
