@@ -5,15 +5,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-_BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^( *)```(\S[^\n]*)?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(page: str, language: str) -> list[str]:
     """The blocks in `language` on `page` (a path from the root of the project)."""
+    return [code for tag, code in fenced(page) if tag == language]
+
+
+def fenced(page: str) -> list[tuple[str, str]]:
+    """Every block on `page`: what stands behind the fence, and what is in it."""
     found = []
     for indent, tag, code in _BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
-        if tag == language:
-            found.append(re.sub(f"^{indent}", "", code, flags=re.MULTILINE))
+        found.append((tag, re.sub(f"^{indent}", "", code, flags=re.MULTILINE)))
     return found
 
 

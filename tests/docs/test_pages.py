@@ -33,7 +33,7 @@ def test_python_blocks_run_in_their_order(page: str, tmp_path: Path) -> None:
     run_python("\n".join(program), tmp_path)
 
 
-def _test_names() -> set[str]:
+def existing_tests() -> set[str]:
     files = (ROOT / "tests").rglob("test_*.py")
     return {name for file in files for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)}
 
@@ -41,7 +41,7 @@ def _test_names() -> set[str]:
 @pytest.mark.parametrize("page", pages())
 def test_tests_that_are_named_exist(page: str) -> None:
     """``test_name`` in full; ``test_h01_…`` as the beginning of a name; ``test_name[case]`` without the case."""
-    existing = _test_names()
+    existing = existing_tests()
     for name, tail in re.findall(r"`(?:[\w/.]+::)?(test_\w+)(…|`|\[)", (ROOT / page).read_text(encoding="utf-8")):
         if tail == "…":
             row = name.removeprefix("test_").rstrip("_").upper()
