@@ -168,12 +168,15 @@ class Page:
 class Meter:
     """Counts what happens at one listener. Its methods may be called in any thread."""
 
-    __slots__ = ("_cells", "_lock", "_place")
+    __slots__ = ("_accepted", "_cells", "_deferred", "_lock", "_place", "_refused")
 
     def __init__(self, page: Page, place: int) -> None:
         self._cells = page.cells
         self._lock = page.lock
         self._place = place
+        self._accepted = place + _AT["messages_total", ("accepted",)]
+        self._refused = place + _AT["messages_total", ("refused",)]
+        self._deferred = place + _AT["messages_total", ("deferred",)]
 
     def _add(self, at: int, number: int = 1) -> None:
         with self._lock:
@@ -204,9 +207,8 @@ class Meter:
 
     def message(self, code: int) -> None:
         """A message has come to its end, and is answered with `code`."""
-        at = _ACCEPTED if code < 400 else _REFUSED if code >= 500 else _DEFERRED
-        with self._lock:
-            self._cells[self._place + at] += 1
+        with self._lock:  # what each message costs, so it is written out
+            self._cells[self._accepted if code < 400 else self._refused if code >= 500 else self._deferred] += 1
 
     def recipient_refused(self) -> None:
         """A recipient is refused."""
@@ -233,7 +235,6 @@ class Meter:
 
 _OPEN, _CONNECTED = _AT["connections", ()], _AT["connections_total", ()]
 _RECEIVED, _SENT = _AT["received_bytes_total", ()], _AT["sent_bytes_total", ()]
-_ACCEPTED, _REFUSED, _DEFERRED = (_AT["messages_total", (result,)] for result in ("accepted", "refused", "deferred"))
 _RECIPIENTS = _AT["recipients_refused_total", ()]
 
 

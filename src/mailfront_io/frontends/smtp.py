@@ -323,19 +323,21 @@ class SMTPFrontend(Conversation[SMTPServer]):
 
     async def _message_end(self, event: events.MessageEnd) -> None:
         responses = await self.pipeline.message_end()
-        if self.session.meter is not None:
-            self.session.meter.message(fold(responses).code)
+        folded = fold(responses)
+        meter = self.session.meter
+        if meter is not None:
+            meter.message(folded.code)
         if self.machine.lmtp:
             # In compat the machine remembers the recipients of the message before, as the original does.
             recipients = self.machine.recipients
             if len(responses) != recipients:
-                responses = [fold(responses)] * recipients
+                responses = [folded] * recipients
             for response in responses:
                 if response.refuses:
                     self._log_refusal(response)
             self.machine.reply_each([Reply(response.code, response.text) for response in responses])
         else:
-            self._reply(fold(responses))
+            self._reply(folded)
 
     # -- what the machine refused by itself --------------------------------------------------------------
 
