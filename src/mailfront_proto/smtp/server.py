@@ -202,8 +202,14 @@ class SMTPServer(ServerCommands):
                 self._pending = None
                 self._put(wire * self._transaction.recipients if self.lmtp else wire)
                 self._message_done(True)
-            else:
-                self._accepted(kind, wire)
+                return
+            # `_accepted`, in place: nearly all commands come this way.
+            self._pending = None
+            self._output.append(wire)
+            self._output_size += len(wire)
+            self._state = self._next_state
+            if kind is Recipient:
+                self._transaction.recipients += 1
             return
         if event is None:
             raise LocalProtocolError("no answer is owed: call next_event() and answer the event it returns")
