@@ -26,6 +26,7 @@ help:
 venv: $(STAMP)
 
 $(STAMP): pyproject.toml
+	@echo 'Installing what mailfront needs into $(VENV); that may take a minute.'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	@$(PY) -m pip install --quiet --group dev --editable '.[all]'
