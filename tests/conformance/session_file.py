@@ -147,8 +147,10 @@ class Session:
 
     @property
     def starts_programs(self) -> bool:
-        """Whether it starts others: CVM modules, or qmail-queue."""
-        return self.starts_cvm or self.words[1:2] == ("qmail",) or any(name.endswith("*") for name in self.make)
+        """Whether it starts others: CVM modules, qmail-queue, or who takes over behind a login; or connects to them."""
+        second_stage = self.words[0] == "imap" and "/" in self.words[1]
+        connects = "cvm-local:" in self.settings.get("AUTH_STORE", "")
+        return self.starts_cvm or self.words[1:2] == ("qmail",) or second_stage or connects
 
     @property
     def starts_cvm(self) -> bool:
