@@ -9,7 +9,8 @@ _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 class AddReceived(Plugin):
-    """Adds a fixup line, ``$HEADER_ADD`` and the Received line, in that order."""
+    """Adds a fixup line, ``$HEADER_ADD`` and the Received line, in that order. In a server, but not in the compat
+    profile, the latter has the id of the session, as the log does."""
 
     name = "add-received"
     settings = (
