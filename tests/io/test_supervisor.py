@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -40,9 +41,9 @@ def until(condition: Callable[[], object]) -> None:
 
 
 class Peer:
-    """An SMTP client that says one line at a time."""
+    """An SMTP client that says one line at a time. `before`: what it says before the greeting."""
 
-    def __init__(self, address: tuple[str, int] | str) -> None:
+    def __init__(self, address: tuple[str, int] | str, before: bytes = b"") -> None:
         if isinstance(address, str):
             self._socket = socket.socket(socket.AF_UNIX)
             self._socket.settimeout(SECONDS)
@@ -50,6 +51,7 @@ class Peer:
         else:
             self._socket = socket.create_connection(address, SECONDS)
         self._file = self._socket.makefile("rb")
+        self._socket.sendall(before)
         self.greeting = self.reply()
 
     def reply(self) -> bytes:
@@ -380,8 +382,10 @@ def test_a_worker_that_dies_is_replaced(driver: str, tmp_path: Path) -> None:
 
 def carried(worker: int) -> int:
     """Sockets that a worker has open, and processes that it has started."""
-    descriptors = Path(f"/proc/{worker}/fd")
-    sockets = sum(os.readlink(each).startswith("socket:") for each in descriptors.iterdir())
+    sockets = 0
+    for descriptor in Path(f"/proc/{worker}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            sockets += os.readlink(descriptor).startswith("socket:")
     return sockets + len(children(worker))
 
 
