@@ -33,7 +33,10 @@ ANY: tuple[str, ...] = ()
 RUN = {
     "test_a_line_serves": (ANY, r"(.* )?(mailfront serve (?!-).*|mailfront serve --listen .*|tcpserver .*)"),
     "test_commands_of_the_configuration_file": (ANY, r"mailfront config (init|check|show)\b.*"),
-    "test_the_path": ((README, SERVE), r"mailfront serve -c mailfront.toml|make run|make test"),
+    "test_the_path": (
+        (README, QUICKSTART, SERVE),
+        "mailfront serve -c mailfront.toml|mailfront user add ann|make run|make test|curl .* pop3://.*",
+    ),
     "test_the_development_server": ((README, QUICKSTART), "mailfront serve"),
     "test_every_command_prints_what_the_page_says": ((RULES, STORES), ".*(mailfront|python-pure-cdbmake) .*"),
     "test_the_queue_of_the_page_on_backends": ((BACKENDS,), "mailfront queue .*"),
@@ -171,7 +174,7 @@ def test_commands_of_the_configuration_file(tmp_path: Path) -> None:
                 )
                 assert done.returncode == 0 or (" check" in line and done.returncode == 78), (page, line, done.stderr)
                 if " check" in line:
-                    assert re.search(r"mailfront\.toml:\d+: listener mx: certificate: .* does not exist", done.stderr)
+                    assert re.search(r"\.toml:\d+: listener \w+: (certificate|store): .* does not exist", done.stderr)
                 seen += 1
     assert seen >= 7
 
