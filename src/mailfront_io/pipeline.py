@@ -157,31 +157,36 @@ class Pipeline:
         self._data_error = None
         self._data_ended = False
         self.session.added_lines.clear()
-        if self._plan.spools or hasattr(self.backend, "data_start"):
-            return self._data_start_with_backend()
+        if self._plan.spools:
+            return self._data_start_with_spool()
+        own = self._backend("data_start", None)
+        if own is not None and (type(own) is not Response or own.code >= 400):
+            return self._data_start_behind_backend(own)
         answer = self._caller.run(self._chains["data_start"], None)
         if answer is None and not self.session.added_lines:
             return None
-        return self._data_start_behind(answer)
+        return self._data_start_behind_plugins(answer)
 
-    async def _data_start_with_backend(self) -> Response | None:
-        if self._plan.spools:
-            directory = self._spool_directory()
-            try:
-                self._spool = Spool(directory, in_file=self._plan.spools_in_file)
-            except OSError as error:
+    async def _data_start_with_spool(self) -> Response | None:
+        directory = self._spool_directory()
+        try:
+            self._spool = Spool(directory, in_file=self._plan.spools_in_file)
+        except OSError as error:
+            if self.session.profile.name != "compat":
                 self.session.log(f"Cannot create a spool file in {directory}: {error.strerror}; set $TMPDIR")
-                await self.reset()
-                return INTERNAL_ERROR
-        response = self._backend("data_start", self._spool)
-        if response is not None and type(response) is not Response:
-            response = await response
-        if response is not None and response.refuses:
-            return await self._data_start_behind(response)
-        return await self._data_start_behind(self._caller.run(self._chains["data_start"], self._spool))
+            await self.reset()
+            return INTERNAL_ERROR
+        return await self._data_start_behind_backend(self._backend("data_start", self._spool))
 
-    async def _data_start_behind(self, answer: Answer) -> Response | None:
-        """`answer`: of the hooks. What they have added goes in front of the message."""
+    async def _data_start_behind_backend(self, own: Answer) -> Response | None:
+        response = own if own is None or type(own) is Response else await own
+        if response is not None and response.refuses:
+            await self.reset()
+            return response
+        return await self._data_start_behind_plugins(self._caller.run(self._chains["data_start"], self._spool))
+
+    async def _data_start_behind_plugins(self, answer: Answer) -> Response | None:
+        """What hooks have added goes in front of the message, unless one refuses it."""
         session = self.session
         response = answer if answer is None or type(answer) is Response else await answer
         if response is not None and response.refuses:
@@ -359,7 +364,8 @@ class Pipeline:
                 self._spool.write(data)
             except OSError as error:
                 directory = self._spool_directory()
-                self.session.log(f"Cannot write a spool file in {directory}: {error.strerror}; set $TMPDIR")
+                if self.session.profile.name != "compat":
+                    self.session.log(f"Cannot write a spool file in {directory}: {error.strerror}; set $TMPDIR")
                 await self._fail_data(INTERNAL_ERROR)
 
     async def _note(self, answer: Answer) -> bool:

@@ -15,7 +15,6 @@ from mailfront_io.session import Session
 from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.record import record
 
-_CODES = frozenset((*range(200, 300), *range(400, 600)))
 _KEYWORD = compile_later(r"[A-Za-z0-9][A-Za-z0-9-]*\Z", re.ASCII)
 _BAD_TEXT = compile_later("[\x00-\x08\x0b-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 
@@ -32,7 +31,7 @@ class Response:
     __slots__ = ("code", "final", "text")
 
     def __init__(self, code: int, text: str = "", final: bool = False) -> None:
-        if code not in _CODES:
+        if not (200 <= code <= 299 or 400 <= code <= 599):
             raise ValueError(f"a response code is 200 to 299 or 400 to 599, not {code}")
         self.code = code
         self.text = text if text.isprintable() else _BAD_TEXT.sub("?", text)
