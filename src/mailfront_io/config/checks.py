@@ -64,9 +64,11 @@ def dangers(config: Config) -> list[Problem]:
     """What can be done, and should not."""
     found = [problem for listener in config.listeners for problem in _dangers(listener)]
     monitored = config.metrics["listen"]
-    if monitored is not None and not is_local(named(parse_monitor_address(monitored))):
-        text = f"{monitored}: others than this host can read what goes on here: name an address of loopback"
-        found.append(Problem(config.origins["metrics.listen"], "metrics.listen", text, True))
+    if monitored is not None:
+        address = parse_monitor_address(monitored)
+        if address.kind == "tcp" and not is_local(named(address)):
+            text = f"{monitored}: others than this host can read what goes on here: name an address of loopback"
+            found.append(Problem(config.origins["metrics.listen"], "metrics.listen", text, True))
     if os.geteuid() == 0 and not config.server["user"]:
         found.append(Problem(0, "server.user", "the workers run as root: name a user who owns the mail", True))
     return found
