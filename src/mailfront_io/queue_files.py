@@ -68,7 +68,7 @@ def _read(descriptor: int, offset: int) -> bytes:
 def files_of(directory: str) -> list[str]:
     """The paths of the queue's files, the oldest first. `directory`: a queue, whose files are in its ``new`` (or
     ``$QUEUEDIR_DEST``), or that directory itself. Raises `OSError`."""
-    inner = os.path.join(directory, os.environ.get("QUEUEDIR_DEST") or "new")
+    inner = os.path.join(directory, os.environ.get("QUEUEDIR_DEST", "new"))
     place = inner if os.path.isdir(inner) else directory
     with os.scandir(place) as entries:
         found = [entry.name for entry in entries if entry.name[0] != "." and entry.is_file(follow_symlinks=False)]

@@ -147,7 +147,7 @@ def parse_plugin_list(arguments: list[str], variable: str | None) -> list[str]:
             if word == "-*":
                 elements.clear()
                 continue
-            element = word.lstrip("+-") if word[0] in "+-" else word
+            element = word[1:] if word[0] in "+-" else word
             name = element.partition(",")[0]
             elements = [other for other in elements if other.partition(",")[0] != name]
             if word[0] == "+":

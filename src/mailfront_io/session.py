@@ -153,7 +153,9 @@ class Session:
         self.tls_key_type = "RSA"
         """The kind of our certificate's key, ``RSA`` or ``ECDSA``, for the log."""
         self.credentials: CredentialStore | None = None
-        """Where AUTH looks users up."""
+        """Where users are looked up: recipients, and who logs in unless `modules` are there."""
+        self.modules: CredentialStore | None = None
+        """Who is asked for logins in place of `credentials`: what cvm-authenticate has made of its settings."""
         self.identity: Identity | None = None
         """Who has logged in."""
         self.protocol_name = "SMTP"
@@ -169,8 +171,9 @@ class Session:
 
     @property
     def link(self) -> str:
-        """What carries the connection: ``$PROTO``, default ``TCP``."""
-        return self.getenv("PROTO") or "TCP"
+        """What carries the connection: ``$PROTO``, default ``TCP``. (An empty one is none, but in compat.)"""
+        link = self.getenv("PROTO")
+        return "TCP" if link is None or (not link and self.profile.name != "compat") else link
 
     @property
     def local_ip(self) -> str | None:
@@ -301,6 +304,11 @@ class Session:
     def authenticated(self) -> bool:
         """Whether the client has authenticated."""
         return bool(self.numbers.get("authenticated"))
+
+    @property
+    def login_store(self) -> "CredentialStore | None":
+        """Who is asked for logins."""
+        return self.credentials if self.modules is None else self.modules
 
     def log_in(self, identity: "Identity") -> None:
         """The client is `identity`: its facts become the strings ``auth_…``, numbers, and settings."""

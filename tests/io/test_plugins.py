@@ -434,7 +434,7 @@ def test_what_cannot_be_loaded_is_named(name: str) -> None:
         (["a", "my.module:Class", "b"], None, ["a", "my.module:Class", "b"]),
         (["a:my.module:Class:b"], None, ["a", "my.module:Class", "b"]),
         (["+my.module:Class"], "a", ["my.module:Class", "a"]), (["my:Class", "-my:Class"], None, []),
-        ([], None, []), ([], "a:+b", ["b", "a"]),
+        ([], None, []), ([], "a:+b", ["b", "a"]), (["a", "+-a", "-+a"], None, ["-a", "a"]),
         (["a,deadline=5:b"], "-a", ["b"]), (["a:b"], "a,failure=pass", ["b", "a,failure=pass"]),
         (["+m:C,deadline=5,failure=pass", "b"], None, ["m:C,deadline=5,failure=pass", "b"]),
     ],

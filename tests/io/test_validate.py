@@ -233,6 +233,15 @@ def test_a_store_that_cannot_look_up_is_trouble() -> None:
     assert front.faults[0].endswith(": plugin validate: Passwords cannot look users up")
 
 
+@pytest.mark.parametrize("plugins", [("cvm-authenticate", "validate"), ("validate", "cvm-authenticate")])
+def test_modules_for_logins_are_not_asked_for_recipients(plugins: tuple[str, ...]) -> None:
+    env = {"CVM_SASL_PLAIN": "cvm-pwfile", "AUTH_REQUIRES_TLS": "0"}
+    front = Front(*plugins, "accept", credentials=Everything(), env=env)
+    output = front.say(b"EHLO c\r\nMAIL FROM:<a@b.example>\r\n", b"RCPT TO:<ann@example.org>\r\n")
+    assert b"AUTH LOGIN PLAIN\r\n" in output
+    assert codes(output)[-1] == 250
+
+
 def test_without_a_store_it_defers() -> None:
     front = Front("validate", "accept")
     assert answers(front, ANN) == [UNAVAILABLE]

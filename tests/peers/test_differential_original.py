@@ -345,6 +345,28 @@ PINNED = {
         {"DATABYTES": "5"},
         b"MAIL FROM:<a@b.example> SIZE SIZE=10\r\nMAIL FROM:<a@b.example> SIZE= SIZE=10\r\n",
     ),
+    "added-lines-of-a-spooled-message": (
+        "smtp echo force-file add-received accept",
+        {"HEADER_ADD": "X: 1"},
+        _ENVELOPE + b"DATA\r\none\r\ntwo\r\nthree\r\n.\r\n",
+    ),
+    "nul-in-message": ("smtp echo accept", {}, _ENVELOPE + b"DATA\r\none\r\ntw\0o\r\n.\r\n"),
+    "no-place-for-a-spool": (
+        "smtp echo force-file accept",
+        {"TMPDIR": "$DIR/none"},
+        _ENVELOPE + b"DATA\r\nx\r\n.\r\n" + _ENVELOPE + b"DATA\r\n.\r\n",
+    ),
+    "queuedir-without-a-directory-for-readers": (
+        "smtp queuedir accept",
+        {"QUEUEDIR_DEST": ""},
+        _ENVELOPE + b"DATA\r\nx\r\n.\r\n",
+    ),
+    "queuedir-tmp-is-below": ("smtp queuedir accept", {"QUEUEDIR_TMP": "$DIR/q/tmp"}, _ENVELOPE),
+    "empty-proto": (
+        "smtp queuedir add-received accept",
+        {"PROTO": "", "LOCALHOST": "here", "REMOTEIP": "192.0.2.7"},
+        b"EHLO c\r\n" + _ENVELOPE + b"DATA\r\nx\r\n.\r\n",
+    ),
     "empty-header-to-add": (
         "smtp queuedir add-received accept",
         {"HEADER_ADD": ""},

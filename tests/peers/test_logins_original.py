@@ -3,7 +3,7 @@ sessions, the same bytes, log lines, exit codes and environment of the program b
 
 What is left out, because no profile copies it: input behind a login, which the original loses; NUL bytes; lengths of
 literals that wrap; literals that do not wait; empty names and passwords in SASL, which are malformed here. Secrets are
-in the original's log, so they are masked there. An empty fact of a module is not told as an empty variable.
+in the original's log, so they are masked there. A user id that is none or 0 is refused here.
 """
 
 import base64
@@ -184,3 +184,30 @@ def test_imap(
 ) -> None:
     env = {"CVM_SASL_PLAIN": module.replace("$", str(place)), "SETUP_ENV": setup, **limits, **capabilities}
     compare(one_shot, place, "imapfront-auth", SECOND_STAGE, env, wire(commands))
+
+
+# -- what modules tell ----------------------------------------------------------------------------------------
+
+FACTS = {1: b"usr", 2: b"65534", 3: b"65533", 4: b"Name", 5: b"/", 6: b"/bin/sh", 7: b"grp", 14: b"dom", 15: b"/mb"}
+
+
+def module(path: Path, facts: dict[int, bytes]) -> Path:
+    """A module that tells `facts` of anybody."""
+    told = b"".join(bytes([fact, len(value)]) + value for fact, value in facts.items())
+    path.with_suffix(".packet").write_bytes(b"\0\0" + told + b"\0")
+    path.write_text(f"#!/bin/sh\ncat >/dev/null\ncat {path.with_suffix('.packet')}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_facts_that_are_missing_or_empty(one_shot: OneShot, place: Path, fact: int) -> None:
+    missing = {known: value for known, value in FACTS.items() if known != fact}
+    for facts in (FACTS, missing, FACTS | {fact: b""}):
+        if facts.get(fact) == b"" and fact in (1, 2, 3):
+            continue  # no user name, and no ids: refused here
+        teller = str(module(place / "teller", facts))
+        env = {"CVM_SASL_PLAIN": teller}
+        compare(one_shot, place, "pop3front-auth", [teller, *SECOND_STAGE], env, b"USER u\r\nPASS p\r\n")
+        compare(one_shot, place, "pop3front-auth", [teller, *SECOND_STAGE], env, b"AUTH PLAIN AHUAcA==\r\n")
+        compare(one_shot, place, "imapfront-auth", SECOND_STAGE, env, b"1 LOGIN u p\r\n")

@@ -133,6 +133,10 @@ class CVMStore(CredentialStore):
         response = await ask_modules(modules, request, asker)
         if response is None or response.verdict is not Verdict.ACCEPTED:
             return None
+        if asker.environment.get("MAILFRONT_PROFILE") == "compat":
+            missing = [fact for fact in _NEEDED_BY_ORIGINAL if response.text(fact) is None]
+            if missing:
+                raise StoreUnavailable(f"the module does not tell fact {missing[0]}")
         try:
             return identity_of(response, request)
         except RemoteProtocolError as error:
@@ -169,7 +173,20 @@ def identity_of(response: CVMResponse, request: CVMRequest) -> Identity:
         text(Fact.GROUP_NAME),
         tuple(response.numbers(Fact.SUPPLEMENTARY_GROUP_ID)),
         text(Fact.SYSTEM_USERNAME),
+        frozenset(name for fact, names in _VARIABLES.items() if response.text(fact) == "" for name in names),
     )
+
+
+_NEEDED_BY_ORIGINAL: Final = (Fact.USERNAME, Fact.USER_ID, Fact.GROUP_ID, Fact.DIRECTORY)
+
+_VARIABLES: Final = {
+    Fact.REAL_NAME: ("NAME",),
+    Fact.DIRECTORY: ("HOME",),
+    Fact.SHELL: ("SHELL",),
+    Fact.GROUP_NAME: ("GROUP",),
+    Fact.DOMAIN: ("DOMAIN",),
+    Fact.MAILBOX: ("MAIL", "MAILBOX", "MAILDIR"),
+}
 
 
 # -- one module ------------------------------------------------------------------------------------------------

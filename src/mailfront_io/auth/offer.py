@@ -34,7 +34,7 @@ def server_options(session: Session, names: Iterable[str]) -> ServerOptions:
         return NOTHING_OFFERED
     if names == ("LOGIN", "PLAIN"):  # what most offer: a one-shot program has no time to lose
         return ServerOptions(names)
-    store = session.credentials
+    store = session.login_store
     hostname = session.local_host or "unknown"
     return ServerOptions(
         names,
@@ -50,13 +50,13 @@ def server_options(session: Session, names: Iterable[str]) -> ServerOptions:
 def may_expose_passwords(session: Session) -> bool:
     """Whether passwords may travel as they are: inside TLS, or where ``$AUTH_REQUIRES_TLS`` allows it. There must be a
     store that verifies passwords. This decides on POP3's USER and IMAP's LOGIN, too."""
-    store = session.credentials
+    store = session.login_store
     return store is not None and store.takes_passwords and _is_private(session)
 
 
 def offered_mechanisms(session: Session) -> list[str]:
     """The names, in the store's order; a ``-PLUS`` in front of its mechanism where the channel can be bound."""
-    store = session.credentials
+    store = session.login_store
     if store is None:
         return []
     private = _is_private(session)

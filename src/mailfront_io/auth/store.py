@@ -20,7 +20,8 @@ class Identity:
     """Who has logged in, or is looked up: what the store knows of the user; None or empty where it knows nothing.
 
     `mailbox`: where the user's mail is; `directory`: the home directory; `groups`: supplementary group ids;
-    `system_username`: the account that the user's programs run as, where it has another name.
+    `system_username`: the account that the user's programs run as, where it has another name; `empty`: variables of
+    `environment` that the store knows to be empty.
     """
 
     username: str
@@ -34,6 +35,7 @@ class Identity:
     group_name: str = ""
     groups: tuple[int, ...] = ()
     system_username: str = ""
+    empty: frozenset[str] = frozenset()
 
     def environment(self) -> dict[str, str]:
         """What programs that serve the user find in their environment, under the original's names; what is not known
@@ -52,7 +54,7 @@ class Identity:
             "MAILDIR": self.mailbox,
             "GIDS": ",".join(map(str, self.groups)),
         }
-        return {name: value for name, value in given.items() if value}
+        return {name: value for name, value in given.items() if value or name in self.empty}
 
 
 @record(frozen=True)

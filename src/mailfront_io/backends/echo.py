@@ -19,6 +19,8 @@ class Echo(Backend):
     _first: bytes | None = b""
     """Beginning of the first block, until that is logged."""
 
+    _spooled = False
+
     def reset(self) -> None:
         """The count starts again, and the next block is a first one."""
         self._bytes = 0
@@ -32,10 +34,14 @@ class Echo(Backend):
         """``Recipient='ADDR'.`` and each parameter in brackets."""
         return Response(250, f"Recipient='{path.address}'.{_brackets(path)}")
 
+    def data_start(self, spool: Spool | None) -> None:
+        """With a spool, added lines are none of the first block: they are logged at the end."""
+        self._spooled = spool is not None
+
     def data_block(self, data: bytes) -> None:
         """Counts. Added lines are the first block, when there are any."""
         self._bytes += len(data)
-        if self._first is None:
+        if self._first is None or (self._spooled and self.session.added_lines):
             return
         if self.session.added_lines:
             self._log_lines(data[:_FIRST_BLOCK])
@@ -60,7 +66,10 @@ class Echo(Backend):
         return Response(250, f"Received {self._bytes if spool is None else spool.size} bytes.")
 
     def _log_lines(self, block: bytes) -> None:
-        """The first two lines, joined without a separator; an unended second line is left out."""
+        """The first two lines, joined without a separator; an unended second line is left out. For the original a NUL
+        is the end of all."""
+        if self.session.profile.name == "compat":
+            block = block.partition(b"\0")[0]
         lines = block.split(b"\n", 2)
         shown = lines[0] + (lines[1] if len(lines) > 2 else b"")
         if block:

@@ -45,8 +45,9 @@ class QueueDir(Backend):
         root = self._setting("QUEUEDIR")
         if not root:
             return MISSING
-        self._building = os.path.join(root, self._setting("QUEUEDIR_TMP") or "tmp")
-        self._final = os.path.join(root, self._setting("QUEUEDIR_DEST") or "new")
+        building, final = self._setting("QUEUEDIR_TMP"), self._setting("QUEUEDIR_DEST")
+        self._building = f"{root}/{'tmp' if building is None else building}"
+        self._final = f"{root}/{'new' if final is None else final}"
         if self._building in _checked:
             return None
         try:

@@ -129,7 +129,7 @@ async def failure_delay(session: Session) -> None:
 
 
 async def _ask(machine: TakesKeys, event: Request, session: Session) -> Identity | None:
-    store = session.credentials
+    store = session.login_store
     if store is None:
         raise StoreUnavailable("none is configured")
     default_domain = (session.local_host or "unknown") if is_command(event) else ""

@@ -44,6 +44,8 @@ async def hand_off(
         ids = Ids(identity.uid, identity.gid, identity.groups)
     if (ids is None and os.geteuid() == 0) or identity.uid == 0:
         raise CannotHandOff(f"{identity.username} has no user id to run a program as", "ids")
+    if "HOME" in identity.empty:
+        raise CannotHandOff(f"the directory of {identity.username} is empty", "ids")
     try:
         return await HandOff(
             arguments,

@@ -7,7 +7,7 @@ from mailfront_io.session import Session
 
 
 class CVMAuthenticate(Plugin):
-    """Makes the modules that the settings name the session's credential store, and offers AUTH."""
+    """Offers AUTH, and has the modules that the settings name asked. Recipients are looked up elsewhere."""
 
     name = "cvm-authenticate"
     settings = (
@@ -25,7 +25,7 @@ class CVMAuthenticate(Plugin):
         passwords, logins = session.getenv("CVM_SASL_PLAIN"), session.getenv("CVM_SASL_LOGIN")
         responses = session.getenv("CVM_SASL_CRAM_MD5") or ""
         if passwords or logins or responses:
-            session.credentials = CVMStore(passwords or logins or "", responses, login_only=not passwords)
+            session.modules = CVMStore(passwords or logins or "", responses, login_only=not passwords)
 
     def mechanisms(self) -> list[str]:
         """Those that modules are there for."""
