@@ -3,9 +3,14 @@ machine."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from mailfront_io.auth.static import StaticStore
+from mailfront_io.pop3_service import POP3Service
+from mailfront_io.session import Session
+from mailfront_io.testing import EOF, run_script
 from mailfront_proto.errors import LocalProtocolError, RemoteProtocolError
 from mailfront_proto.pop3 import (
     COMPAT,
@@ -24,6 +29,7 @@ from mailfront_proto.pop3 import (
 )
 from mailfront_proto.sasl import PlainClient, ServerOptions
 from mailfront_proto.testing import Outcome, Player, assert_chunk_invariant, few_splits
+from tests.certificates import write_pem
 from tests.proto.pop3_script import Application, player
 
 BOTH = pytest.mark.parametrize("profile", [DEFAULT, COMPAT], ids=["default", "compat"])
@@ -225,6 +231,22 @@ def test_h31_plain_text_behind_stls_is_refused(behind: bytes) -> None:
     playing = player(new_server()).play([[b"STLS\r\n" + behind]])
     assert playing.outcome.output == b"+OK \r\n-ERR Unexpected pipelined commands following STLS\r\n"
     assert not any(isinstance(event, StartTLS) for event in playing.outcome.events)
+
+
+async def nobody(session: Session, trailing: bytes) -> int:
+    raise AssertionError("somebody has logged in")
+
+
+@pytest.mark.parametrize("behind", [b"USER joe\r\nPASS x\r\n", b"x", b"\x16\x03\x01"])
+def test_h31_by_a_login_program_which_reads_line_by_line(behind: bytes, tmp_path: Path) -> None:
+    """What is behind the line is still in the socket when STLS is answered: it is looked for there."""
+    log: list[str] = []
+    settings = {"TLS_CERTFILE": str(write_pem(tmp_path)), "AUTH_REQUIRES_TLS": "0"}
+    store = StaticStore({"joe": Secret(b"x")})
+    service = POP3Service(settings, log.append, mode=Mode.LOGIN, hand_off=nobody, credentials=store)
+    played = run_script(service.session, [b"STLS\r\n" + behind, EOF], all_read=False)
+    assert played.output == b"+OK \r\n-ERR Unexpected pipelined commands following STLS\r\n"
+    assert "Starting TLS handshake" not in log
 
 
 def test_h32_all_state_is_forgotten_at_tls_start() -> None:
