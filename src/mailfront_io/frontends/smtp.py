@@ -238,17 +238,18 @@ class SMTPFrontend(Conversation[SMTPServer]):
         self.session.log(f"RCPT {event.argument}")
         response = self.pipeline.ask_recipient(ForwardPath(str(event.address), event.parameters, event.options))
         if type(response) is not Response:
-            return self._reply_to_recipient(response)
-        if response.code >= 400:
-            self._count_refused_recipient()
-        self._reply(response)
+            return self._reply_to_recipient_behind(response)
+        self._reply_to_recipient(response)
         return None
 
-    async def _reply_to_recipient(self, waits: Coroutine[Any, Any, Response]) -> None:
-        response = await waits
+    def _reply_to_recipient(self, response: Response) -> None:
         if response.code >= 400:
             self._count_refused_recipient()
-        self._reply(response)
+            self._log_refusal(response)
+        self.machine.reply(response.code, response.text)
+
+    async def _reply_to_recipient_behind(self, waits: Coroutine[Any, Any, Response]) -> None:
+        self._reply_to_recipient(await waits)
 
     async def _reply_behind(self, waits: Coroutine[Any, Any, Response]) -> None:
         self._reply(await waits)
