@@ -16,93 +16,32 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
-from typing import Any, NoReturn, cast
+from typing import NoReturn
 
-from mailfront_io.admission import Admission, Limits, Prefixes, Refused
-from mailfront_io.config.checks import dangers, load
-from mailfront_io.config.reading import Config, ListenerConfig, Problem, WrongConfiguration, read_config
-from mailfront_io.drivers.listener import Address, Listener, raise_descriptor_limit, rest_never
-from mailfront_io.listening import (
-    BadAddress,
-    ListeningAddress,
-    inherited_sockets,
-    named,
-    open_listener,
-    parse_listening_address,
-    parse_monitor_address,
+from mailfront_io.config.reading import WrongConfiguration
+from mailfront_io.generation import (
+    RESTART_SECONDS,
+    Generation,
+    SocketKey,
+    Worker,
+    bound_name,
+    monitor_key,
+    prepare,
+    socket_key,
 )
-from mailfront_io.metrics import Page, ProcessLock, Totals
+from mailfront_io.listening import inherited_sockets, parse_listening_address, parse_monitor_address
+from mailfront_io.metrics import Page, Totals
 from mailfront_io.monitor import Monitor
-from mailfront_io.privileges import BadUser, User, find_user
-from mailfront_io.proxied import Proxies, proxied
-from mailfront_io.server import (
-    Loop,
-    import_driver,
-    metered,
-    reporter,
-    run_driver,
-    session_factory,
-    write_port_file,
-)
-from mailfront_io.server_log import ServerLog, open_log
+from mailfront_io.server import reporter, write_port_file
 from mailfront_io.settings import ConfigurationError
-from mailfront_io.sharing import shares
+from mailfront_io.worker import RETIRE, end_with_parent, serve_generation
 
 EX_CONFIG = 78
 
-RESTART_SECONDS = 1.0
-"""How long after its start a worker that has crashed is started anew at the earliest."""
-
-RETIRE = signal.SIGUSR2
-"""Tells a worker to accept no more and to end with its last session."""
-
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
 """In the order in which those that came at the same time are handled; several of one kind are one."""
-
-SocketKey = tuple[str, str]
-"""The address of a socket; and, where the system chooses the port, the name of its listener."""
-
-
-class Worker:
-    """A child process. `ready`: the pipe on which it says that it serves; None once it has. `page`: what it counts in,
-    if anybody asks."""
-
-    def __init__(self, pid: int, ready: int, place: int, page: Page | None) -> None:
-        self.pid = pid
-        self.page = page
-        self.ready: int | None = ready
-        self.place = place
-        self.started = time.monotonic()
-
-
-class Generation:
-    """The workers of one reading of the configuration, and what they have."""
-
-    def __init__(
-        self, config: Config, sockets: dict[SocketKey, socket.socket], log: ServerLog, user: User | None
-    ) -> None:
-        self.config = config
-        self.sockets = sockets
-        self.log = log
-        self.user = user
-        self.workers: list[Worker] = []
-        self.shares = shares(config.server["workers"])
-        self.pages: list[Page] = []
-        """What each worker counts in, if anybody asks."""
-        if config.metrics["listen"] is not None:
-            names = [(listener.name, listener.words[0]) for listener in config.listeners]
-            self.pages = [Page(names) for _ in self.shares]
-        self.missing: list[tuple[float, int]] = []
-        """When to start which worker anew."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether all of its workers serve."""
-        return not self.missing and all(worker.ready is None for worker in self.workers)
-
 
 class Supervisor:
     """`file`: the configuration. `overrides`: keys of its table ``server`` that the command line has. `port_file` gets
@@ -146,50 +85,7 @@ class Supervisor:
     # -- the configuration -------------------------------------------------------------------------------
 
     def _prepare(self, open_sockets: Mapping[SocketKey, socket.socket]) -> Generation:
-        """Read the configuration, check it, open what of its addresses is not open yet."""
-        config = read_config(self._file, self._environment)
-        config.server.update(self._overrides)
-        problems: list[Problem] = []
-        try:
-            user = find_user(config.server["user"], config.server["group"])
-            log = open_log(config.log["format"], config.log["file"])
-        except OSError as error:
-            text = f"{error.filename}: {error.strerror}: name a file that can be written"
-            raise self._wrong("log.file", text) from None
-        except BadUser as error:
-            raise self._wrong("server.user", str(error)) from None
-        _, problems = load(config.listeners, log)
-        if problems:
-            log.close()
-            raise WrongConfiguration(self._file, problems)
-        for warning in dangers(config):
-            log(f"{self._file}: {warning}")
-        sockets: dict[SocketKey, socket.socket] = {}
-        try:
-            for listener in config.listeners:
-                mode = int(listener.options["socket_mode"], 8)
-                for text in listener.options["listen"]:
-                    address = parse_listening_address(text)
-                    key = _socket_key(listener, address)
-                    if key in sockets:
-                        raise BadAddress(f"{text} is there twice")
-                    sockets[key] = open_sockets.get(key) or open_listener(
-                        address, mode=mode, inherited=self._inherited
-                    )
-            if config.metrics["listen"] is not None:
-                key = _monitor_key(config)
-                address = parse_monitor_address(config.metrics["listen"])
-                sockets[key] = open_sockets.get(key) or open_listener(address, inherited=self._inherited)
-        except BadAddress as error:
-            _close_sockets(sockets, open_sockets)
-            log.close()
-            raise self._wrong("listen", f"{error}: name another address, or stop who has it") from None
-        generation = Generation(config, sockets, log, user)
-        generation.missing = [(0.0, place) for place in range(len(generation.shares))]
-        return generation
-
-    def _wrong(self, key: str, text: str) -> WrongConfiguration:
-        return WrongConfiguration(self._file, [Problem(0, key, text)])
+        return prepare(self._file, self._environment, self._overrides, self._inherited, open_sockets)
 
     def _reload(self) -> None:
         if self._next is not None:
@@ -213,7 +109,7 @@ class Supervisor:
     def _drop_next(self) -> None:
         assert self._next is not None
         self._retire_all(self._next, signal.SIGTERM)
-        self._close(self._next, self._current)
+        self._next.close(self._current)
         self._next = None
 
     def _take_next(self) -> None:
@@ -222,16 +118,11 @@ class Supervisor:
         old, self._current, self._next = self._current, self._next, None
         self._retire_all(old, RETIRE)
         self._watch()
-        self._close(old, self._current)
+        old.close(self._current)
+        self._current.set_modes()
         self._totals.count("reloads_total", "ok")
         self._current.log(f"Reload: {self._file} is in force, {len(self._current.config.listeners)} listeners")
         notify(self._environment, "READY=1")
-
-    @staticmethod
-    def _close(old: Generation, kept: Generation | None = None) -> None:
-        """Close what `old` has, and `kept` has not."""
-        old.log.close()
-        _close_sockets(old.sockets, kept.sockets if kept is not None else {})
 
     # -- workers -----------------------------------------------------------------------------------------
 
@@ -292,7 +183,7 @@ class Supervisor:
         if self._monitor is not None:
             self._monitor.close_clients()
         if generation.pages:
-            generation.sockets[_monitor_key(generation.config)].close()
+            generation.sockets[monitor_key(generation.config)].close()
         for other in filter(None, (self._current, self._next)):
             for worker in other.workers:
                 if worker.ready is not None:
@@ -362,14 +253,17 @@ class Supervisor:
             notify(self._environment, "READY=1")
             return
         self._totals.count("workers_restarted_total")
-        generation.log(f"Worker {worker.pid} {how}: another is started")
-        generation.missing.append((max(worker.started + RESTART_SECONDS, time.monotonic()), worker.place))
+        when = generation.restart_after(worker)
+        pause = when - time.monotonic()
+        soon = f" in {pause:.0f} s" if pause > RESTART_SECONDS else ""
+        generation.log(f"Worker {worker.pid} {how}: another is started{soon}")
+        generation.missing.append((when, worker.place))
 
     # -- what it tells of itself -------------------------------------------------------------------------
 
     def _watch(self) -> None:
         """Answer at the address of the configuration that is in force."""
-        listening = self._current.sockets.get(_monitor_key(self._current.config))
+        listening = self._current.sockets.get(monitor_key(self._current.config))
         if self._monitor is not None and self._monitor.listening is not listening:
             self._monitor.close_clients()
             self._monitor = None
@@ -450,7 +344,7 @@ class Supervisor:
 
     def _say_ready(self) -> None:
         names = [
-            bound_name(self._current.sockets[_socket_key(listener, address)], address)
+            bound_name(self._current.sockets[socket_key(listener, address)], address)
             for listener in self._current.config.listeners
             for address in map(parse_listening_address, listener.options["listen"])
         ]
@@ -479,7 +373,7 @@ class Supervisor:
                 self._reap()
                 if not self._retired and not any(generation.workers for generation in generations):
                     for generation in reversed(generations):
-                        self._close(generation, self._current if generation is self._next else None)
+                        generation.close(self._current if generation is self._next else None)
                     return 0
                 poller = select.poll()
                 poller.register(self._wake, select.POLLIN)
@@ -489,105 +383,6 @@ class Supervisor:
         return 1
 
 
-def serve_generation(generation: Generation, place: int, ready: Callable[[], object], parent: int) -> None:
-    """What the worker at `place` does: serve until it is told to stop, or until the process `parent` is gone. `ready`
-    is called once connections are accepted."""
-    server = generation.config.server
-    loaded, problems = load(generation.config.listeners, generation.log)
-    if problems:
-        raise WrongConfiguration(generation.config.file, problems)
-    import_driver(server["driver"])  # while its files can be read for certain, and limits raised
-    raise_descriptor_limit()
-    if generation.user is not None:
-        generation.user.become()
-        end_with_parent(parent)  # once more: with another user the system forgets it
-    local_host = server["hostname"] or socket.gethostname()
-    prefixes = Prefixes(server["client_prefix_ipv6"], server["network_prefix_ipv4"], server["network_prefix_ipv6"])
-    share = generation.shares[place]
-    page = generation.pages[place] if generation.pages else None
-    if page is not None and server["driver"] == "fork":
-        page.lock = ProcessLock()
-    everything = Admission(generation.log, _limits(server), prefixes, tell=share.set)
-    listeners = []
-    for each in loaded:
-        protocol, proxies = each.service.protocol, Proxies(each.config.options["proxies"])
-        meter = page.meter(each.config.name, protocol) if page is not None else None
-        refused = meter.refused if meter is not None else None
-        begin = session_factory(each.service, local_host, each.config.name, generation.log, meter)
-        limits, admission = _limits(each.config.options), everything
-        if limits != Limits():
-            admission = Admission(generation.log, limits, prefixes, within=everything, name=each.config.name)
-        admit_client = partial(admission.admit_client, protocol=protocol, refused=refused)
-        session = proxied(proxies, begin, admit_client, admission.release_client, generation.log)
-        for text in each.config.options["listen"]:
-            listener = Listener(
-                generation.sockets[_socket_key(each.config, parse_listening_address(text))],
-                session if each.config.options["proxies"] else begin,
-                partial(_admit, admission, proxies, protocol, refused),
-                partial(_release, admission, proxies),
-                share.rest if len(generation.shares) > 1 else rest_never,
-            )
-            listeners.append(metered(listener, meter))
-
-    def started(stop: Callable[..., None]) -> None:
-        signal.signal(RETIRE, lambda number, frame: stop(gently=True))
-        share.set(0)
-        ready()
-
-    run_driver(
-        server["driver"],
-        cast("Loop", server["loop"]),
-        listeners,
-        float(server["grace"]),
-        started,
-        reporter(generation.log),
-    )
-
-
-def _limits(table: Mapping[str, Any]) -> Limits:
-    return Limits(table["max_connections"], table["max_per_client"], table["max_per_network"])
-
-
-def _admit(
-    admission: Admission, proxies: Proxies, protocol: str, refused: Refused | None, remote: Address | None
-) -> bytes | None:
-    """A proxy is no client: it is counted among all, and then those that it speaks for."""
-    return admission.admit(None if remote in proxies else remote, protocol, refused)
-
-
-def _release(admission: Admission, proxies: Proxies, remote: Address | None) -> None:
-    admission.release(None if remote in proxies else remote)
-
-
-def _close_sockets(sockets: Mapping[SocketKey, socket.socket], kept: Mapping[SocketKey, socket.socket]) -> None:
-    """Close those of `sockets` that are not `kept`; the files of unix sockets go with them."""
-    for key, opened in sockets.items():
-        if kept.get(key) is not opened:
-            opened.close()
-            path = key[0].removeprefix("unix:")
-            if path != key[0]:
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
-
-
-def _socket_key(listener: ListenerConfig, address: ListeningAddress) -> SocketKey:
-    return named(address), listener.name if address.kind == "tcp" and address.port == 0 else ""
-
-
-def _monitor_key(config: Config) -> SocketKey:
-    """Where the address of the monitor is among the sockets, if there is one."""
-    text = config.metrics["listen"]
-    return (named(parse_monitor_address(text)) if text is not None else "", "/metrics")
-
-
-def bound_name(bound: socket.socket, address: ListeningAddress) -> str:
-    """Where the socket listens: a port that the system has chosen is told."""
-    if address.kind != "tcp":
-        return named(address)
-    host, port = bound.getsockname()[:2]
-    return named(ListeningAddress("tcp", host, port))
-
-
 def _noted(number: int, frame: object) -> None:
     """The handler of our signals: the wake-up descriptor has them."""
 
@@ -595,17 +390,6 @@ def _noted(number: int, frame: object) -> None:
 def _kill(worker: Worker, number: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(worker.pid, number)
-
-
-def end_with_parent(parent: int) -> None:
-    """Let SIGTERM come when the parent process is gone, where the system can do that."""
-    if sys.platform == "linux":
-        import ctypes
-
-        set_death_signal = 1
-        ctypes.CDLL(None, use_errno=True).prctl(set_death_signal, signal.SIGTERM)
-    if os.getppid() != parent:  # it was gone before that
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def notify(environment: Mapping[str, str], state: str) -> None:

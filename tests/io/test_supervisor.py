@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from mailfront_io.generation import Worker as Process
+from mailfront_io.generation import prepare
 from mailfront_io.listening import BadAddress, inherited_sockets, open_listener, parse_listening_address
 from mailfront_io.sharing import REST_SECONDS, shares
 from tests.certificates import authority
@@ -217,6 +220,18 @@ def test_addresses_come_and_go(tmp_path: Path) -> None:
         running.reload(text)
         assert not path.exists()
         assert greeting(first) == b"220 one ESMTP\r\n"
+
+
+def test_a_new_mode_of_a_unix_socket_is_set_at_a_reload(tmp_path: Path) -> None:
+    path = tmp_path / "smtp"
+    text = configuration(queue_directory(tmp_path)).replace('"127.0.0.1:0"', f'"127.0.0.1:0", "unix:{path}"')
+    with Running(tmp_path, text) as running:
+        peer, before = Peer(str(path)), path.stat()
+        running.reload(text.replace("[listener.settings]", 'socket_mode = "0660"\n[listener.settings]'))
+        assert path.stat().st_mode & 0o777 == 0o660
+        assert path.stat().st_ino == before.st_ino
+        assert greeting(str(path)) == peer.say(b"QUIT\r\n").replace(b"221 2.0.0 Good bye.", b"220 one ESMTP")
+        peer.close()
 
 
 def test_an_address_that_is_gone_refuses_connections(tmp_path: Path) -> None:
@@ -441,6 +456,45 @@ def test_who_is_ahead_rests() -> None:
     three.gone()
     two.gone()
     assert one.rest() == 0
+
+
+def test_when_a_worker_is_started_again_is_said(tmp_path: Path) -> None:
+    """Unless that is soon: the pauses grow until even a slow machine says it."""
+    with Running(tmp_path, configuration(queue_directory(tmp_path))) as running:
+        for kills in range(1, 6):
+            until(running.workers)
+            os.kill(running.workers()[0], signal.SIGKILL)
+            until(lambda kills=kills: running.log().count("died of signal 9: another is started") == kills)  # type: ignore[misc]
+            if re.search(r"another is started in \d+ s$", running.log(), re.MULTILINE):
+                break
+        else:
+            pytest.fail(running.log())
+
+
+def test_a_worker_that_crashes_again_and_again_is_started_ever_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    (tmp_path / "mailfront.toml").write_text(configuration(queue_directory(tmp_path)))
+    generation = prepare(str(tmp_path / "mailfront.toml"), {}, {"workers": 2}, {}, {})
+    try:
+        pauses = []
+        for _ in range(9):
+            worker = Process(1, 0, 0, None)
+            now += 0.5
+            when = generation.restart_after(worker)
+            pauses.append(when - worker.started)
+            now = when
+        assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+        assert generation.restart_after(Process(2, 0, 1, None)) == now + 1  # the other has a count of its own
+        worker = Process(3, 0, 0, None)
+        now += 61
+        assert generation.restart_after(worker) == now
+        worker = Process(4, 0, 0, None)
+        assert generation.restart_after(worker) == now + 1
+    finally:
+        generation.close()
 
 
 @pytest.mark.parametrize("user", ["", pytest.param('user = "nobody"', marks=AS_ROOT)])

@@ -69,6 +69,16 @@ def dangers(config: Config) -> list[Problem]:
         if address.kind == "tcp" and not is_local(named(address)):
             text = f"{monitored}: others than this host can read what goes on here: name an address of loopback"
             found.append(Problem(config.origins["metrics.listen"], "metrics.listen", text, True))
+    if config.server["driver"] == "fork":
+        text = (
+            "driver fork cannot count the clients that proxies name, so max_per_client and max_per_network do not hold "
+            "for them: use another driver"
+        )
+        found += [
+            Problem(listener.line, f"listener {listener.name}.proxies", text, True)
+            for listener in config.listeners
+            if listener.options["proxies"]
+        ]
     if os.geteuid() == 0 and not config.server["user"]:
         found.append(Problem(0, "server.user", "the workers run as root: name a user who owns the mail", True))
     return found
