@@ -111,7 +111,7 @@ class Monitor:
                 done = True
             if done or client.end <= now:
                 self._close(client)
-        while True:
+        for _ in range(MAX_CLIENTS):  # who gives the turns has other things to do
             try:
                 connection, _ = self.listening.accept()
             except BlockingIOError:

@@ -165,6 +165,14 @@ def test_many_who_say_nothing_keep_nobody_out(served: Served) -> None:
     assert whole(client).endswith(b"ready\n")
 
 
+def test_a_turn_takes_so_many_and_no_more(served: Served) -> None:
+    requests = [served.connect(b"GET /readyz HTTP/1.1\r\n\r\n") for _ in range(MAX_CLIENTS + 1)]
+    served.monitor.turn()
+    assert served.places() == MAX_CLIENTS
+    served.turns()
+    assert all(whole(client).endswith(b"ready\n") for client in requests)
+
+
 def test_who_is_gone_is_no_fault(served: Served) -> None:
     for request in (b"", b"GET /metrics HTTP/1.1\r\n\r\n"):
         client = served.connect(request)
