@@ -1,11 +1,12 @@
 """A maildir as the mailbox of a session: what is in it, in which order, and what the end of a session does to it."""
 
 import os
+import re
 import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailfront_io.mailboxes import maildir_names as names
@@ -98,6 +99,27 @@ def test_order_is_by_the_leading_integer(found: list[str]) -> None:
     others = [name for name in found if not name[:1].isdigit()]
     mixed = sorted(found, key=names.order)
     assert [name for name in mixed if name in others] == sorted(others)
+
+
+fragments = st.sampled_from(
+    ["1700000001", "17000000012", "0700000001", "5", ".a", "\n", ":2,S", ":2,", ":2,FS", ":", "S", ",S=5"]
+)
+
+
+@given(st.lists(st.lists(fragments, min_size=1, max_size=5).map("".join), max_size=8))
+@example(["a:2,:2,S", "a:2,S:2,S"])
+@example(["1700000001.a:2,S"] * 7)
+def test_names_looked_at_together_are_what_each_is(found: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(names, "_BLOCK", 3)
+        assert names.are_usual(found) == all(re.match("[1-9][0-9]{9}(?![0-9])", name) for name in found)
+        assert names.read_numbers(found) == [
+            number for number, name in enumerate(found, 1) if re.match("[^:]*:2,[^S]*S", name)
+        ]
+    uids = names.UniqueIds(found, cut=False)
+    assert uids[:] == [names.split(name)[0].encode() for name in found] == list(uids)
+    cut = names.UniqueIds(["a" * 80 + name for name in found], cut=True)
+    assert cut[1:] == [b"a" * 70 for _ in found[1:]]
 
 
 # -- what is in it -----------------------------------------------------------------------------------------

@@ -156,7 +156,7 @@ class MaildirMailbox:
         if self._compat or not names_.are_usual(names):
             order.sort(key=lambda i: names_.order(names[i]))
         self._names = list(map(names.__getitem__, order))
-        self._in_new = bytearray(map(in_new.__getitem__, order))
+        self._in_new = bytearray(map(in_new.__getitem__, order)) if 1 in in_new and 0 in in_new else in_new
         self.sizes = array("Q", map(sizes.__getitem__, order))
         self.uids = names_.UniqueIds(self._names, cut=self._compat)
         self.read = array("L", names_.read_numbers(self._names))

@@ -6,21 +6,30 @@ marks that some deliveries append, here the size on disk and with CRLF line ends
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import overload
 
 LONGEST_UID = 70
 """Octets of a unique-id (RFC 1939 section 7)."""
 
+_BLOCK = 500
+"""Names that are looked at in one go, as one text: where they are alike, that takes a fraction of a look at each."""
+
+_all_usual = re.compile(r"(?:[1-9][0-9]{9}(?![0-9])[^/]*+/)*+\Z").match
 _digits = re.compile(r"0*([0-9]+)").match
 _usual = re.compile(r"[1-9][0-9]{9}(?![0-9])").match
 _seen = re.compile(r"[^:]*:2,[^S]*S").match
 _number = re.compile(r"[0-9]{1,18}(?![0-9])").match  # what fits 63 bits
 
 
-def are_usual(names: Iterable[str]) -> bool:
+def _as_text(names: Sequence[str]) -> str:
+    """The names, each with a slash behind it, which no name has."""
+    return "/".join(names) + "/"
+
+
+def are_usual(names: Sequence[str]) -> bool:
     """Whether all begin with a time of today, ten digits: such names are in order when they are sorted as text."""
-    return all(map(_usual, names))
+    return all(_all_usual(_as_text(names[at : at + _BLOCK])) for at in range(0, len(names), _BLOCK))
 
 
 def order(name: str) -> str:
@@ -54,10 +63,17 @@ def size(name: str) -> int:
     return octets
 
 
-def read_numbers(names: Iterable[str]) -> list[int]:
+def read_numbers(names: Sequence[str]) -> list[int]:
     """The numbers, from 1, of the names that have the flag S, for seen."""
-    # Most have this flag alone: half the time of a match.
-    return [number for number, name in enumerate(names, 1) if name.partition(":")[2] == "2,S" or _seen(name)]
+    found: list[int] = []
+    for at in range(0, len(names), _BLOCK):
+        block = names[at : at + _BLOCK]
+        text = _as_text(block)
+        if text.count(":2,S/") == len(block) == text.count(":"):  # this flag alone, in each of them
+            found += range(at + 1, at + len(block) + 1)
+        elif "S" in text:
+            found += [number for number, name in enumerate(block, at + 1) if _seen(name)]
+    return found
 
 
 def with_seen(name: str) -> str:
@@ -90,9 +106,10 @@ class UniqueIds(Sequence[bytes]):
     def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
         if isinstance(index, slice):
             names = self._names[index]
-            if self._cut or "," in (bases := "/".join([name.partition(":")[0] for name in names])):
+            bases = _as_text(names).replace(":2,S/", "/").replace(":2,/", "/")  # the flags that most have
+            if self._cut or ":" in bases or "," in bases:
                 return [self._uid(name) for name in names]
-            return os.fsencode(bases).split(b"/") if names else []
+            return os.fsencode(bases[:-1]).split(b"/") if names else []
         return self._uid(self._names[index])
 
     def _uid(self, name: str) -> bytes:
