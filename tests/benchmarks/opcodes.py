@@ -23,7 +23,7 @@ from mailfront_io.admission import Admission
 from mailfront_io.drivers.listener import Listener
 from mailfront_io.server import listen, session_factory
 from mailfront_io.service import service_from_line
-from tests.benchmarks import packages, scripts
+from tests.benchmarks import chain, packages, scripts
 from tests.benchmarks.loadgen import Address, Script, rehearse
 
 # Repeated until the count of one more is known: the first has caches to fill.
@@ -32,6 +32,7 @@ _WARM_UP, _COUNTED = 3, 5
 CASES: dict[str, Callable[[], Script]] = {
     "S1": lambda: scripts.one_message(scripts.SMALL),
     "S2": scripts.many_lock_step,
+    chain.CASE: scripts.many_lock_step,
     "S2Q": scripts.many_envelope_pipelined,
     "S2P": scripts.many_all_pipelined,
     **{case: partial(packages.script, case) for case in packages.PROTOCOLS},
@@ -101,7 +102,8 @@ def _serve(driver: str, listener: Listener, on_started: Callable[[Callable[[], N
 def count(driver: str, case: str) -> Counter[tuple[str, str]]:
     """Instructions of `_COUNTED` connections of `case` under `driver`."""
     protocol = packages.PROTOCOLS.get(case, "smtp")
-    service = service_from_line([protocol, "echo", "accept"], {}, lambda text: None)
+    plugins, environment = (chain.PLUGINS, chain.ENVIRONMENT) if case == chain.CASE else (("accept",), {})
+    service = service_from_line([protocol, "echo", *plugins], environment, lambda text: None)
     admission = Admission(service.log)
     socket = listen("127.0.0.1", 0)
     address: Address = socket.getsockname()
