@@ -388,9 +388,9 @@ class SMTPFrontend(Conversation[SMTPServer]):
         elif response.refuses or session.numbers.get("auth_uid") == 0:  # the superuser logs in nowhere
             session.log_out()
             session.log(f"SASL AUTH {event.sent_mechanism} failed")
-            count(session, event.mechanism, "failed" if response.code >= 500 else "unavailable")
-            await failure_delay(session)
             verdict = Verdict.REFUSED if response.code >= 500 or not response.refuses else Verdict.UNAVAILABLE
+            count(session, event.mechanism, "failed" if verdict is Verdict.REFUSED else "unavailable")
+            await failure_delay(session)
         else:
             log_in(event, session, _told_by_plugins(event, session))
             verdict = Verdict.ACCEPTED
