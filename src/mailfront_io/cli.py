@@ -27,7 +27,7 @@ usage: mailfront PROTOCOL BACKEND [PLUGINS...]     one session on standard input
        mailfront queue list|show|deliver [OPTIONS]     what the backend queuedir has written
 
 PROTOCOL  smtp, lmtp, qmtp or qmqp
-BACKEND   where mail goes: maildir, qmail, queuedir, echo, discard, or module:Class
+BACKEND   where mail goes: maildir, qmail, queuedir, smtp, lmtp, echo, discard, or module:Class
 PLUGINS   what decides, in order, each a name or a colon-separated list: +name puts one in front,
           -name takes one out, -* all; without one that accepts, everything is refused
 
