@@ -130,9 +130,9 @@ class IMAPFrontend(Conversation[IMAPServer]):
         self.session.log(f"ID {known}"[:200])
 
     async def _start_tls(self, event: events.StartTLS) -> None:
-        self.machine.accept()
         if behind := await read_ahead(self.session):
             self.machine.receive_data(behind)
+        self.machine.accept()
         await self._flush()
         if self.machine.state is not State.TLS:  # plain text had come already: refused
             return

@@ -200,10 +200,10 @@ class POP3Frontend(Conversation[POP3Server]):
             machine.offers_user = may_expose_passwords(self.session)
             machine.sasl = offer(self.session)
 
-        if self.machine.mode is Mode.LOGIN and (behind := await read_ahead(self.session)):
-            self.machine.receive_data(behind)
     async def _start_tls(self, event: events.StartTLS) -> None:
         self.session.log(self.machine.last_line)
+        if self.machine.mode is Mode.LOGIN and (behind := await read_ahead(self.session)):
+            self.machine.receive_data(behind)
         self.machine.accept()
         await self._flush()
         if self.machine.state is not State.TLS:  # plain text had come already: refused
