@@ -2,7 +2,7 @@
 
 import re
 
-from docs.generate_security_rows import NOT_RUN, PAGE, by_row, without_driver
+from docs.generate_security_rows import PAGE, by_row, without_driver
 from tests.hostile.rows import NOT_OF_DRIVERS, ROWS
 
 
@@ -17,8 +17,8 @@ def test_where_a_connection_has_a_part_every_driver_is_tested() -> None:
     assert set(NOT_OF_DRIVERS) <= set(ROWS)
 
 
-def test_no_result_on_the_page_is_bad_or_missing() -> None:
-    page = PAGE.read_text("utf-8")
-    assert f"| {NOT_RUN} |" not in page and not re.search("[0-9] failed", page), (
-        "tests of a row have changed, or fail: run python docs/generate_security_rows.py --run"
+def test_no_result_on_the_page_is_bad() -> None:
+    """(What has changed since is "not run" there, but is run here.)"""
+    assert re.search("[0-9] failed", PAGE.read_text("utf-8")) is None, (
+        "mend what fails, and run python docs/generate_security_rows.py --run"
     )
