@@ -55,8 +55,7 @@ class QMQPServer(PackageServer):
         end = envelope.end()
         if end - 1 - head.end(1) - 1 != int(head[1]):  # what stands between the first colon and the last comma
             return None
-        length, sender, recipients = envelope.groups()
-        return self._whole(data, at, size, end, (length, sender), recipients)
+        return self._whole(bytes(data[at : at + size]), end - start, *envelope.groups())
 
     def _next_of_message(self) -> Result:
         length = self._reader.read_length()

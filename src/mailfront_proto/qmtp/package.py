@@ -29,7 +29,7 @@ from mailfront_proto.qmtp.events import (
 from mailfront_proto.qmtp.line_ends import LineEndDecoder, convert
 from mailfront_proto.qmtp.profile import Profile
 from mailfront_proto.qmtp.responses import encode_response
-from mailfront_proto.qmtp.whole import usual_recipients, usual_sender
+from mailfront_proto.qmtp.whole import usual_recipients
 from mailfront_proto.smtp.addresses import SYNTAX_ERROR, Address
 from mailfront_proto.smtp.answers import TOO_BIG, TOO_MANY_RECIPIENTS
 from mailfront_proto.smtp.replies import Reply
@@ -209,24 +209,21 @@ class PackageServer(ServerMachine[Event], ABC):
             self._pending = event
         return event
 
-    def _whole(
-        self, data: bytes | bytearray, at: int, size: int, end: int, sender: tuple[bytes, bytes], recipients: bytes
-    ) -> Package | None:
-        """The package whose message stands in `data` from `at` on, `size` bytes of it, and that ends at `end`; `sender`
-        with its length, and `recipients`, as `mailfront_proto.qmtp.whole` has found them. None for one that is to be
-        read in parts."""
-        profile, limit = self.profile, self.message_size
-        if (limit is not None and size > limit) or not usual_sender(*sender, profile.limits):
+    def _whole(self, message: bytes, used: int, length: bytes, sender: bytes, recipients: bytes) -> Package | None:
+        """The package of this `message`, which takes `used` bytes; `length`, that of the sender, and all behind it are
+        as `mailfront_proto.qmtp.whole` has found them. None for one that is to be read in parts."""
+        profile, most, size = self.profile, self.message_size, len(message)
+        limits = profile.limits
+        if (most is not None and size > most) or not len(sender) == int(length) <= limits.address:
             return None
-        addresses = usual_recipients(recipients, profile.limits)
+        addresses = usual_recipients(recipients, limits)
         if addresses is None:
             return None
-        message = data[at : at + size]
-        self._buffer.skip(end - self._buffer.view()[1])
-        converted = convert(bytes(message), profile.repairs_line_ends, self.lf_bodies)
+        self._buffer.skip(used)
         self._refusal = None
         self._state = State.END
-        self._pending = package = Package(size, converted, sender[1], addresses)
+        data = convert(message, profile.repairs_line_ends, self.lf_bodies)
+        self._pending = package = Package(size, data, sender, addresses)
         return package
 
     # -- answers -----------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ class QMTPServer(PackageServer):
         length, sender, list_length, recipients = envelope.groups()
         if len(recipients) != int(list_length) or len(recipients) > profile.limits.recipient_list:
             return None
-        return self._whole(data, at, size, envelope.end(), (length, sender), recipients)
+        return self._whole(bytes(data[at : at + size]), envelope.end() - start, length, sender, recipients)
 
     def _next_of_line_ends(self) -> Result:
         first = self._reader.read_slice(1)

@@ -28,16 +28,14 @@ QMTP_ENVELOPE: Final = compile_later(_SENDER + rb"([1-9][0-9]{0,9}+):" + _RECIPI
 QMQP_ENVELOPE: Final = compile_later(_SENDER + _RECIPIENTS + rb",")
 
 
-def usual_sender(length: bytes, sender: bytes, limits: Limits) -> bool:
-    """Whether `sender` is as long as `length` says, and may be."""
-    return len(sender) == int(length) <= limits.address
-
-
 def usual_recipients(netstrings: bytes, limits: Limits) -> list[bytes] | None:
     """The recipients in `netstrings`, as the patterns above have found them; None where one of them is not as long as
     is written there, or longer than it may be, or there are too many."""
-    recipients = []
     longest = limits.address
+    length, _, rest = netstrings.partition(b":")
+    if len(rest) - 1 == int(length) <= longest and limits.recipients != 0:
+        return [rest[:-1]]  # one, as nearly always
+    recipients = []
     for netstring in netstrings[:-1].split(b","):
         length, _, recipient = netstring.partition(b":")
         if len(recipient) != int(length) or len(recipient) > longest:
