@@ -548,6 +548,61 @@ def test_an_address_in_use_is_said(tmp_path: Path) -> None:
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use: name another address" in running.log()
 
 
+def test_an_address_in_use_at_a_reload_leaves_all_as_it_was(tmp_path: Path) -> None:
+    text = configuration(queue_directory(tmp_path))
+    with Running(tmp_path, text) as running, socket.create_server(("127.0.0.1", 0)) as taken:
+        before = running.workers()
+        port = taken.getsockname()[1]
+        running.file.write_text(text.replace('"127.0.0.1:0"', f'"127.0.0.1:0", "127.0.0.1:{port}"'))
+        running.process.send_signal(signal.SIGHUP)
+        until(lambda: "the old configuration stays" in running.log())
+        assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in running.log()
+        assert greeting(running.addresses[0]) == b"220 one ESMTP\r\n"
+        assert running.workers() == before
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this system has no IPv6")
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_an_address_without_a_host_is_both_ipv4_and_ipv6(driver: str, tmp_path: Path) -> None:
+    """A client is the same one whichever socket it came by: IPv4 addresses are logged as such."""
+    text = configuration(queue_directory(tmp_path)).replace('"127.0.0.1:0"', '":0"')
+    with Running(tmp_path, text, "--driver", driver) as running:
+        [(host, port)] = running.addresses
+        assert host == "[::]"
+        assert greeting(("127.0.0.1", port)) == b"220 one ESMTP\r\n"
+        assert greeting(("::1", port)) == b"220 one ESMTP\r\n"
+        until(lambda: "smtp-1 from 127.0.0.1\n" in running.log() and "smtp-1 from ::1\n" in running.log())
+
+
+def test_a_log_that_was_moved_is_opened_anew_at_a_reload(tmp_path: Path) -> None:
+    log = tmp_path / "mail.log"
+    text = f'[log]\nfile = "{log}"\n' + configuration(queue_directory(tmp_path))
+    with Running(tmp_path, text) as running:
+        old = Peer(running.addresses[0])
+        log.rename(tmp_path / "mail.log.1")
+        running.process.send_signal(signal.SIGHUP)
+        until(lambda: log.exists() and "is in force" in log.read_text())
+        old.say(b"MAIL FROM:<late@b.example>\r\n")  # its worker has the old file
+        assert old.say(b"QUIT\r\n")[:3] == b"221"
+        old.close()
+        until(lambda: "bytes in: " in (tmp_path / "mail.log.1").read_text())
+        assert log.stat().st_mode & 0o777 == 0o600
+        # An old worker may still take a first one.
+        until(lambda: greeting(running.addresses[0]) and "smtp-1 from 127.0.0.1" in log.read_text())
+
+
+def test_the_grace_period_ends_what_does_not_end(tmp_path: Path) -> None:
+    queue = queue_directory(tmp_path)
+    text = configuration(queue).replace("[server]", "[server]\ngrace = 0.2")
+    with Running(tmp_path, text) as running:
+        in_message = Peer(running.addresses[0])
+        in_message.begin_message()
+        running.process.terminate()
+        assert running.process.wait(SECONDS) == 0
+        in_message.close()
+        assert queued(queue) == []
+
+
 @pytest.fixture
 def notifications(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
