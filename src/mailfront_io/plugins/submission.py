@@ -7,6 +7,7 @@ from mailfront_io.ops import Thread
 from mailfront_io.plugin import Plugin
 from mailfront_io.spool import Spool
 
+
 class Submission(Plugin):
     """Adds Date and Message-ID to messages that have none. List it before add-received, on listeners where users
     submit mail, and nowhere else: mail from the world is not ours to change. A message whose header has more than 1 MiB
