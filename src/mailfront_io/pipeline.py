@@ -173,7 +173,6 @@ class Pipeline:
             self._spool = Spool(directory, in_file=self._plan.spools_in_file)
         except OSError as error:
             if self.session.profile.name != "compat":
-                if self.session.profile.name != "compat":
                 self.session.log(f"Cannot create a spool file in {directory}: {error.strerror}; set $TMPDIR")
             await self.reset()
             return INTERNAL_ERROR
@@ -366,7 +365,6 @@ class Pipeline:
             except OSError as error:
                 directory = self._spool_directory()
                 if self.session.profile.name != "compat":
-                    if self.session.profile.name != "compat":
                     self.session.log(f"Cannot write a spool file in {directory}: {error.strerror}; set $TMPDIR")
                 await self._fail_data(INTERNAL_ERROR)
 
