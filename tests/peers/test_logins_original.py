@@ -211,3 +211,26 @@ def test_facts_that_are_missing_or_empty(one_shot: OneShot, place: Path, fact: i
         compare(one_shot, place, "pop3front-auth", [teller, *SECOND_STAGE], env, b"USER u\r\nPASS p\r\n")
         compare(one_shot, place, "pop3front-auth", [teller, *SECOND_STAGE], env, b"AUTH PLAIN AHUAcA==\r\n")
         compare(one_shot, place, "imapfront-auth", SECOND_STAGE, env, b"1 LOGIN u p\r\n")
+
+
+SASL_LINES = (
+    *(b"PLAIN ", b"PLAIN   ", b"PLAIN AHUAdw==x", b"PLAIN AHUAdw== ", b"PLAIN  AHUAdw== x", b"PLAIN AHUAdw="),
+    *(b"PLAIN =", b"PLAIN AHUAdw", b"PLAIN AHUAdw==\t", b"PLAIN\tAHUAdw==", b"LOGIN ", b"LOGIN  dQ== ", b"LOGIN dQ="),
+    *(b"FOO ", b"FOO !"),
+)
+
+
+def test_sasl_lines(one_shot: OneShot, place: Path) -> None:
+    """Blanks, padding, and what stands behind it, in the command and in the answer to a challenge."""
+    env = {"PATH": "/usr/bin:/bin", "CVM_PWFILE_PATH": f"{place}/pw", "MAILFRONT_PROFILE": "compat", **CONNECTION}
+    env |= {"CVM_SASL_PLAIN": "cvm-pwfile"}
+    arguments = ["smtp", "echo", "cvm-authenticate", "accept"]
+    for line in SASL_LINES:
+        mechanism, _, answer = line.partition(b" ")
+        said = b"AUTH " + line + b"\r\n*\r\nAUTH " + mechanism + b"\r\n" + answer + b"\r\n*\r\nNOOP\r\n"
+        theirs = run_program([program("mailfront"), *arguments], env, place, said)
+        ours = one_shot.run(["mailfront", *arguments], env, place, said)
+        assert (ours.stdout, ours.exit) == (theirs.stdout, theirs.exit), line
+        said = said.replace(b"AUTH", b"1 AUTHENTICATE")
+        if b"\t" not in line and b" x" not in line:  # IMAP's own words
+            compare(one_shot, place, "imapfront-auth", SECOND_STAGE, {"CVM_SASL_PLAIN": "cvm-pwfile"}, said)

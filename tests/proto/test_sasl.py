@@ -175,9 +175,9 @@ def test_cancelling(line: bytes) -> None:
 
 def test_an_empty_initial_response_is_an_equals_sign() -> None:
     for compat in (False, True):
-        anonymous = ServerExchange(ServerOptions(["ANONYMOUS"]), decodes_first=compat)
+        anonymous = ServerExchange(ServerOptions(["ANONYMOUS"]), as_original=compat)
         assert isinstance(anonymous.start(b"ANONYMOUS", b"="), Request)
-    unknown = ServerExchange(ServerOptions(["ANONYMOUS"]), decodes_first=True)
+    unknown = ServerExchange(ServerOptions(["ANONYMOUS"]), as_original=True)
     assert unknown.start(b"FOO", b"=") == Failed(Cause.BAD_INITIAL_RESPONSE)
     # In these nothing is to be said with it, and it is refused as the original does.
     assert ServerExchange(BOTH).start(b"PLAIN", b"=") == Failed(Cause.BAD_INITIAL_RESPONSE)
@@ -241,6 +241,16 @@ def test_what_is_no_base64(data: bytes) -> None:
     assert decode_base64(data) is None
     assert begun().respond(data) == Failed(Cause.BAD_RESPONSE)
     assert ServerExchange(BOTH).start(b"PLAIN", data) == Failed(Cause.BAD_INITIAL_RESPONSE)
+
+
+@pytest.mark.parametrize("behind", [b"==", b"=", b"==x", b"== ", b"== x", b"==\t", b"====", b"=b=", b"==AHUAcA=="])
+def test_base64_as_the_original_reads_it(behind: bytes) -> None:
+    original = ServerExchange(BOTH, as_original=True)
+    assert isinstance(original.start(b"PLAIN", b"AHUAdw" + behind), VerifyPassword)
+    if behind != b"==":
+        assert ServerExchange(BOTH).start(b"PLAIN", b"AHUAdw" + behind) == Failed(Cause.BAD_INITIAL_RESPONSE)
+    for nothing in (b"=", b"A=", b"AHUAd=", b"AHUAdw", b"AHUA dw=="):
+        assert ServerExchange(BOTH, as_original=True).start(b"PLAIN", nothing) == Failed(Cause.BAD_INITIAL_RESPONSE)
 
 
 def test_spare_bits_pass() -> None:

@@ -38,14 +38,15 @@ class ServerExchange:
     """One exchange; see above how a machine drives it.
 
     `options`: what is offered. `ignores_authorization_identity`: in PLAIN any bytes pass for it, and none is handed on
-    (compat). `decodes_first`: an initial response that is no base64 comes before a mechanism that is unknown (compat).
+    (compat). `as_original`: an initial response that is no base64 comes before a mechanism that is unknown, and base64
+    ends with its first ``=``, whatever stands behind (compat).
     """
 
     def __init__(
-        self, options: ServerOptions, *, ignores_authorization_identity: bool = False, decodes_first: bool = False
+        self, options: ServerOptions, *, ignores_authorization_identity: bool = False, as_original: bool = False
     ) -> None:
         self._options = options
-        self._decodes_first = decodes_first
+        self._as_original = as_original
         self._ignores_authorization_identity = ignores_authorization_identity
         self._mechanism: ServerMechanism | None = None
         self._refused = False
@@ -62,13 +63,13 @@ class ServerExchange:
         self.mechanism = shown_mechanism(self._sent_name)
         upper = name.upper().decode("ascii", "replace")
         if upper not in self._options.mechanisms:
-            bad = self._decodes_first and initial_response is not None and decode_base64(initial_response) is None
+            bad = self._as_original and initial_response is not None and self._decode(initial_response) is None
             return Failed(Cause.BAD_INITIAL_RESPONSE if bad else Cause.NO_SUCH_MECHANISM)
         self._mechanism = _new_mechanism(upper, self._options, self._ignores_authorization_identity)
         if initial_response is None:
             return self._checked(self._mechanism.start(None))
         empty = initial_response == b"=" and self._mechanism.takes_empty
-        decoded = b"" if empty else decode_base64(initial_response)
+        decoded = b"" if empty else self._decode(initial_response)
         return Failed(Cause.BAD_INITIAL_RESPONSE) if decoded is None else self._checked(self._mechanism.start(decoded))
 
     def respond(self, line: bytes) -> Step:
@@ -79,8 +80,14 @@ class ServerExchange:
         assert self._mechanism is not None
         if line.startswith(b"*") or (not line and not self._mechanism.takes_empty):
             return Failed(Cause.ABORTED)
-        decoded = decode_base64(line)
+        decoded = self._decode(line)
         return Failed(Cause.BAD_RESPONSE) if decoded is None else self._checked(self._mechanism.respond(decoded))
+
+    def _decode(self, data: bytes) -> bytes | None:
+        padding = data.find(b"=") if self._as_original else -1
+        if padding % 4 > 1 and padding > 0:
+            data = data[:padding] + b"=" * (4 - padding % 4)
+        return decode_base64(data)
 
     def oversized(self) -> Failed:
         """In place of `respond`, for a line that was too long and is thrown away."""

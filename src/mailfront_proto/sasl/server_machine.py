@@ -78,7 +78,7 @@ class SASLServerMachine(ServerMachine[Event], ABC, Generic[R]):
         exchange = self._exchange = ServerExchange(
             self.sasl,
             ignores_authorization_identity=self._free_authorization_identity,
-            decodes_first=self._as_original,
+            as_original=self._as_original,
         )
         return self._take_step(exchange.start(name, initial_response))
 

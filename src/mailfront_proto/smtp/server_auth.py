@@ -40,7 +40,9 @@ class ServerAuth(ServerSession):
             return self._refuse(verb, "", self._wrong_parameter(needed=True))
         if self.authenticated:
             return self._refuse(verb, self._shown(verb, argument), answers.ALREADY_AUTHENTICATED)
-        name, _, response = argument.partition(b" ")
+        name, blank, response = argument.partition(b" ")
+        if self._as_original:  # one that is empty is one
+            return self._begin_exchange(name, response.lstrip(b" ") if blank else None, self._state)
         return self._begin_exchange(name, response.strip(b" ") or None, self._state)
 
     def _exchange_failed(self, mechanism: str, cause: "Cause") -> Event | None:
