@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mailfront_io.ops import Connection, StartParentTLS, TLSFacts
+from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.smtp.parameters import NO_MAIL_OPTIONS, NO_RECIPIENT_OPTIONS, MailOptions, RecipientOptions
 from mailfront_proto.smtp.profile import DEFAULT, Profile
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from mailfront_io.auth.store import CredentialStore, Identity
     from mailfront_io.metrics import Meter
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_DIGITS = re.compile(r"[0-9]{1,19}\Z", re.ASCII)  # what fits 63 bits: int() alone takes far too much
+_CONTROL = compile_later(r"[\x00-\x1f\x7f-\x9f]")
+_DIGITS = compile_later(r"[0-9]{1,19}\Z", re.ASCII)  # what fits 63 bits: int() alone takes far too much
 
 
 def parse_number(text: str | None) -> int | None:
@@ -28,7 +29,7 @@ def parse_number(text: str | None) -> int | None:
 
 
 LARGEST_NUMBER = (1 << 64) - 1
-_AS_IN_C = re.compile(r"[ \t-\r]*([+-]?)([0-9]+)", re.ASCII)
+_AS_IN_C = compile_later(r"[ \t-\r]*([+-]?)([0-9]+)", re.ASCII)
 
 
 def parse_number_as_in_c(text: str | None, *, whole: bool = False) -> int | None:

@@ -1,13 +1,12 @@
 """validate: recipients that the credential store does not know are refused. For sites without CVM."""
 
-import re
-
 from mailfront_io.auth.asking import asker_for
 from mailfront_io.auth.store import Asker, CredentialStore, StoreUnavailable
 from mailfront_io.calling import Bounded
 from mailfront_io.ops import DeadlineExceeded
 from mailfront_io.plugin import CheckFailed, Kind, Plugin, Response, Setting
 from mailfront_io.session import Path, Session, fold
+from mailfront_proto.lazy_patterns import compile_later
 
 UNKNOWN = Response(553, "5.1.1 Sorry, that recipient does not exist.")
 UNAVAILABLE = Response(451, "4.1.0 Sorry, I could not verify that recipient (internal temporary error).")
@@ -15,7 +14,7 @@ UNAVAILABLE = Response(451, "4.1.0 Sorry, I could not verify that recipient (int
 LOOKUP_SECONDS = 60.0
 """How long the store may take for one recipient. A client waits for 300 seconds."""
 
-_NO_NAME = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_NO_NAME = compile_later("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Validate(Plugin):
