@@ -160,8 +160,7 @@ class PackageFrontend(Conversation[PackageServer]):
         response = answer if answer is None or type(answer) is Response else await answer
         if response is None:
             response = await pipeline.data_start()
-        refusal = response if response is not None and response.code >= 400 else None
-        """Of the package as a whole."""
+        refusal = response if response is not None and response.code >= 400 else None  # of the package as a whole
         if refusal is None and event.data:
             waits = pipeline.data_block(event.data)
             if waits is not None:
@@ -175,8 +174,7 @@ class PackageFrontend(Conversation[PackageServer]):
             verdict = pipeline.ask_sender(ReversePath(address, []))
             response = verdict if type(verdict) is Response else await verdict
             refusal = response if response.code >= 400 else None
-        refused: dict[int, Response] = {}
-        """Single recipients, by their positions."""
+        refused: dict[int, Response] = {}  # single recipients, by their positions
         for position, raw in enumerate(event.recipients):
             address = raw.decode("utf-8", "surrogateescape")
             log(f"recipient <{address}>")
