@@ -11,7 +11,7 @@ from mailfront_io.service import Service, service_from_line
 from mailfront_io.session import Path as EnvelopePath
 from mailfront_io.settings import ConfigurationError
 from mailfront_io.spool import Spool
-from mailfront_io.testing import EOF, Advance, PeerTLS, WaitFor, run_script
+from mailfront_io.testing import EOF, Action, Advance, PeerTLS, WaitFor, run_script
 from tests.certificates import client_context, write_pem
 
 
@@ -75,7 +75,8 @@ def test_a_time_out_in_a_package(said: bytes, seconds: int, output: bytes, exit_
     played = run_script(compat.session, [said, Advance(4000)] if said else [Advance(4000)])
     assert (played.output, played.elapsed, played.result) == (output, seconds, exit_code)
     drips = service("qmtp echo accept", {"MAILFRONT_PROFILE": "compat"}, [])
-    played = run_script(drips.session, [b"9999:\n", *[Advance(900), b"x\n"] * 9], all_read=False)
+    drip: list[Action] = [Advance(900), b"x\n"]
+    played = run_script(drips.session, [b"9999:\n", *drip * 9], all_read=False)
     assert (played.output, played.elapsed, played.result) == (b"", 3600, 0)  # an hour in all
 
 
