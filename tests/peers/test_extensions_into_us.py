@@ -52,8 +52,8 @@ class Ours:
             time.sleep(0.01)  # the peer says in no other way that it has delivered
 
     def commands(self) -> list[str]:
-        """The MAIL and RCPT commands in the log."""
-        lines = (line.partition(": ")[2] for line in self._log.read_text("utf-8").splitlines())
+        """The MAIL and RCPT commands in the log, where the session's id is in front."""
+        lines = (line.partition(": ")[2].partition(" ")[2] for line in self._log.read_text("utf-8").splitlines())
         return [line for line in lines if line.startswith(("MAIL ", "RCPT "))]
 
 
