@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from mailfront_io.spool import MAX_HEADER, MEMORY_LIMIT
 from mailfront_io.testing import EOF
 from tests.front import ENVELOPE, Front, codes
+from tests.hostile.test_rules import check_linear
 
 FORGED = b"Authentication-Results: mx.example.org; spf=pass\n"
 
@@ -27,7 +28,10 @@ OURS = [
     b"\n mx.example.org; none", b"\n\tmx.example.org\n ; none", b'"mx.example.org"; none', b'"m\\x.example.org"; none',
     b"mx.example.org(x); none", b"mx.example.org 1; none", b"mx.example.org/1; none",
 ]  # fmt: skip
-NOBODYS = [b"", b";", b"(mx.example.org", b'""; none', b"(x); none"]
+NOBODYS = [
+    b"", b";", b"(mx.example.org", b'""; none', b"(x); none", b"(" * 1000 + b")" * 1000 + b"other.example; none",
+    b"x" * 1000,
+]  # fmt: skip
 OTHERS = [b"mx.example.net; none", b"x.mx.example.org; none", b"(mx.example.org) other.example; none"]
 
 
@@ -65,6 +69,12 @@ def test_h71_a_header_too_long_to_look_at_is_refused() -> None:
     wire = b"X: y\r\n" * (MAX_HEADER // 5 + 20_000) + FORGED.replace(b"\n", b"\r\n")
     output = front.say(ENVELOPE + b"DATA\r\n", wire, b".\r\n")
     assert codes(output)[-1] == 554 and front.messages == []
+
+
+@pytest.mark.parametrize("lines", [b" \n", b"a\n", b"Authentication-Results: (\n"])
+def test_h71_h93_a_header_of_many_lines_takes_linear_time(lines: bytes) -> None:
+    header = b"X: y\n" + lines * (MAX_HEADER // len(lines) - 20)
+    check_linear(lambda: stored(header + FORGED + b"\n"))
 
 
 OTHER = b"Authentication-Results: other.example; none\n"

@@ -6,9 +6,14 @@ from itertools import chain
 from mailfront_io.ops import Thread
 from mailfront_io.plugin import Kind, Plugin, Response, Setting
 from mailfront_io.spool import Spool
+from mailfront_proto.lazy_patterns import compile_later
 
 FIELD = b"authentication-results"
+MAX_IDENTITY = 1000
+"""Bytes of a field in which its name must end; nobody honest needs so many comments in front of it."""
 TOO_LONG = Response(554, "5.6.0 The header is too long")
+
+_FIELD_STARTS = compile_later(rb"(?<=\n)(?![ \t])")  # only LF ends a line; what begins with a blank goes on
 
 
 class StripAuthResults(Plugin):
@@ -16,7 +21,7 @@ class StripAuthResults(Plugin):
 
     Who filters mail behind this server believes these fields if they bear our name, so a message from the world may
     bring none. List it before the plugin or the program that adds real ones. Fields of other names stay; those without
-    a name go. A message whose header has more than 1 MiB is refused.
+    one in their first 1,000 bytes go. A message whose header has more than 1 MiB is refused.
     """
 
     name = "strip-auth-results"
@@ -34,7 +39,7 @@ class StripAuthResults(Plugin):
             return None
         listed = self.session.getenv("AUTHSERV_IDS") or self.session.local_host or ""
         ours = {_folded(name.encode("utf-8", "surrogateescape")) for name in listed.split(":") if name}
-        kept = b"".join(field for field in _fields(header) if not _claims(field, ours))
+        kept = b"".join(field for field in _FIELD_STARTS.split(header) if not _claims(field, ours))
         if len(kept) == len(header):
             return None
         message = chain([kept], _behind(spool.blocks(), len(header)))
@@ -43,17 +48,6 @@ class StripAuthResults(Plugin):
         else:
             await Thread(spool.replace, message)
         return None
-
-
-def _fields(header: bytes) -> Iterator[bytes]:
-    """The fields, each with its continuation lines. Only LF ends a line."""
-    field = b""
-    for line in header.removesuffix(b"\n").split(b"\n"):
-        if field and line[:1] not in (b" ", b"\t"):
-            yield field
-            field = b""
-        field += line + b"\n"
-    yield field
 
 
 def _claims(field: bytes, ours: set[bytes]) -> bool:
@@ -66,10 +60,12 @@ def _claims(field: bytes, ours: set[bytes]) -> bool:
 
 
 def _identity(value: bytes) -> bytes:
-    """The authserv-id: a token or a quoted string, with comments around it."""
+    """The authserv-id: a token or a quoted string, with comments around it; nothing where it is too far off."""
     found = bytearray()
     depth, quoted, at = 0, False, 0
     while at < len(value):
+        if at >= MAX_IDENTITY:
+            return b""
         byte = value[at : at + 1]
         if byte == b"\\" and (depth or quoted):
             at += 1
