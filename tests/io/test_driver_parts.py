@@ -9,7 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from mailfront_io.drivers import asyncio as asyncio_driver
 from mailfront_io.drivers import blocking as blocking_driver
 from mailfront_io.drivers import trio as trio_driver
 from mailfront_io.drivers.deadlines import NEVER, Deadlines
-from mailfront_io.drivers.listener import Backoff, Listener, Stop, accept, address
+from mailfront_io.drivers.listener import TAKEN_AT_ONCE, Backoff, Listener, Stop, accept, address
 from mailfront_io.drivers.threads import MAX_ABANDONED, MAX_THREADS, Call, ThreadPool
 from mailfront_io.ops import Connection, DeadlineExceeded, Send, Sleep, Thread
 
@@ -60,6 +63,36 @@ async def hello(connection: Connection) -> int:
     return 0
 
 
+@contextmanager
+def serving(driver: str, listener: Listener) -> Iterator[None]:
+    """Serve `listener` in a thread."""
+    stop: list[Stop] = []
+    started = threading.Event()
+
+    def on_started(function: Stop) -> None:
+        stop.append(function)
+        started.set()
+
+    def serve() -> None:
+        if driver == "asyncio":
+            asyncio.run(asyncio_driver.serve([listener], on_started=on_started))
+        elif driver == "trio":
+            trio.run(partial(trio_driver.serve, [listener], on_started=on_started))
+        else:
+            blocking_driver.serve([listener], on_started=on_started)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        assert started.wait(60)
+        yield
+    finally:
+        for function in stop:
+            function()
+        server.join(60)
+    assert not server.is_alive()
+
+
 @pytest.mark.parametrize("driver", ["asyncio", "trio", "blocking"])
 def test_a_connection_may_be_left_to_others(driver: str) -> None:
     """The first is taken by somebody else while this server rests; nobody takes the others, so that it does."""
@@ -74,26 +107,7 @@ def test_a_connection_may_be_left_to_others(driver: str) -> None:
         rests.append(0.01)
         return rests[-1]
 
-    stop: list[Stop] = []
-    listeners = [Listener(listening, hello, rest=rest)]
-    started = threading.Event()
-
-    def on_started(function: Stop) -> None:
-        stop.append(function)
-        started.set()
-
-    def serve() -> None:
-        if driver == "asyncio":
-            asyncio.run(asyncio_driver.serve(listeners, on_started=on_started))
-        elif driver == "trio":
-            trio.run(partial(trio_driver.serve, listeners, on_started=on_started))
-        else:
-            blocking_driver.serve(listeners, on_started=on_started)
-
-    server = threading.Thread(target=serve)
-    server.start()
-    try:
-        assert started.wait(60)
+    with serving(driver, Listener(listening, hello, rest=rest)):
         with socket.create_connection(listening.getsockname(), 60) as first:
             until = time.monotonic() + 60
             while not elsewhere and time.monotonic() < until:
@@ -105,11 +119,34 @@ def test_a_connection_may_be_left_to_others(driver: str) -> None:
             with socket.create_connection(listening.getsockname(), 60) as connection:
                 assert connection.makefile("rb").read() == b"hello"
         assert len(rests) >= 2
-    finally:
-        for function in stop:
-            function()
-        server.join(60)
-    assert not server.is_alive()
+
+
+def test_h22_sessions_have_their_turn_however_many_are_refused() -> None:
+    """Connections that come as fast as they are refused must not keep a server in one turn for ever."""
+    flood = iter(range(1000))
+    many: Any = SimpleNamespace(accept=lambda: (socket.socket(), ("192.0.2.1", next(flood))))
+    refused: list[object] = []
+
+    def admit(remote: object) -> bytes | None:
+        refused.append(remote)
+        return b"421\r\n"
+
+    assert accept(Listener(many, greet, admit), unexpected) is None
+    assert len(refused) == TAKEN_AT_ONCE
+
+
+@pytest.mark.parametrize("driver", ["asyncio", "trio", "blocking"])
+def test_behind_many_that_are_refused_one_is_served(driver: str) -> None:
+    listening = socket.create_server(("127.0.0.1", 0), backlog=100)
+    admitted = iter([b"421\r\n"] * (3 * TAKEN_AT_ONCE) + [None])
+    with ExitStack() as stack:
+        *refused, last = [
+            stack.enter_context(socket.create_connection(listening.getsockname(), 60))
+            for _ in range(3 * TAKEN_AT_ONCE + 1)
+        ]
+        with serving(driver, Listener(listening, hello, lambda remote: next(admitted))):
+            assert last.makefile("rb").read() == b"hello"
+            assert {connection.makefile("rb").read() for connection in refused} == {b"421\r\n"}
 
 
 def test_back_off_grows_and_is_said_once() -> None:

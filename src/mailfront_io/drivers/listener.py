@@ -43,6 +43,9 @@ LINGER_SECONDS = 2.0
 LINGER_BYTES = 1024 * 1024
 """And how much of it."""
 
+TAKEN_AT_ONCE = 16
+"""Connections that are refused, or gone already, before sessions have their turn again."""
+
 BURST_SECONDS = 10.0
 """Failures to accept less than this apart are one burst."""
 
@@ -100,11 +103,12 @@ class Listener:
 
 
 def accept(listener: Listener, report: Report) -> tuple[socket.socket, Address | None] | None:
-    """Return the next admitted connection and its peer's address; None when nobody is waiting.
+    """Return the next admitted connection and its peer's address; None when there is none among the first
+    `TAKEN_AT_ONCE`: then ask again once the socket is readable.
 
     Raises OSError when the system is at its limits: see `Backoff`. The listening socket must not block.
     """
-    while True:
+    for _ in range(TAKEN_AT_ONCE):
         try:
             connection, name = listener.socket.accept()
         except BlockingIOError:
@@ -122,6 +126,7 @@ def accept(listener: Listener, report: Report) -> tuple[socket.socket, Address |
         if refusal is None:
             return connection, remote
         _refuse(connection, refusal)
+    return None
 
 
 def release(listener: Listener, remote: Address | None, report: Report) -> None:
