@@ -4,8 +4,10 @@ A client is an IPv4 address or what one customer has of IPv6, a /64; a network i
 /24 or IPv6 /48. So who has 2^64 addresses has one budget, and who has 2^16 of these nets has one, too.
 """
 
+import math
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from mailfront_io.service import encoded
@@ -38,6 +40,9 @@ class Prefixes:
 
 PREFIXES = Prefixes()
 
+LINES_A_SECOND = 10
+"""Lines of the log about connections that are turned away; how many more there were is a line of the next second."""
+
 Refused = Callable[[str], None]
 """Is told by which limit a connection is refused: the name of its key in the configuration."""
 
@@ -48,9 +53,9 @@ Network = tuple[int, int, int]
 class Admission:
     """Counts connections, and turns away those over `limits`. Its methods may be called in any thread.
 
-    `log`: is told of each that is turned away. `within`: what else must admit them: the limits of the process, where
-    these are those of a listener, whose `name` the log gets then. `tell`: is called with the number of open connections
-    whenever that has changed.
+    `log`: is told of those that are turned away, in `LINES_A_SECOND`. `within`: what else must admit them: the limits
+    of the process, where these are those of a listener, whose `name` the log gets then. `tell`: is called with the
+    number of open connections whenever that has changed. `clock`: in seconds.
     """
 
     def __init__(
@@ -62,8 +67,9 @@ class Admission:
         within: "Admission | None" = None,
         name: str = "",
         tell: Callable[[int], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._log = log
+        self._refusals = _Refusals(log, clock)
         self._limits = limits
         self._prefixes = prefixes
         self._within = within
@@ -109,7 +115,8 @@ class Admission:
                         self._add(networks, connections, 1)
                         return None
                     return refused
-        self._log(f"Refused a connection from {remote[0] if networks and remote else 'this host'}: {why}{self._where}")
+        who = remote[0] if remote is not None else "this host"
+        self._refusals.say(f"Refused a connection from {who}: {why}{self._where}")
         if told is not None:
             told(reason)
         return _refusal(protocol, f"{refusal}, try again later")
@@ -148,6 +155,32 @@ class Admission:
         if limits.network is not None and network < client:
             found.append(((version, network, value >> (size - network)), limits.network, "max_per_network"))
         return found
+
+
+class _Refusals:
+    """Passes so many lines a second on to `log`, and says how many more there were. In any thread."""
+
+    def __init__(self, log: Callable[[str], None], clock: Callable[[], float]) -> None:
+        self._log = log
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until = -math.inf  # the end of this second
+        self._left = 0  # lines that it may still have
+        self._unsaid = 0
+
+    def say(self, line: str) -> None:
+        """Log `line`, if this second may have another."""
+        with self._lock:
+            now = self._clock()
+            if now >= self._until:
+                if self._unsaid:
+                    self._log(f"Refused {self._unsaid} more connections")
+                self._until, self._left, self._unsaid = now + 1.0, LINES_A_SECOND, 0
+            if self._left:
+                self._left -= 1
+                self._log(line)
+            else:
+                self._unsaid += 1
 
 
 def _written(network: Network) -> str:

@@ -1,5 +1,6 @@
 """Size, resources and time: H16 to H24."""
 
+import itertools
 import tracemalloc
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailfront_io.admission import Admission, Limits, Prefixes
+from mailfront_io.admission import LINES_A_SECOND, Admission, Limits, Prefixes
 from mailfront_io.ops import Connection, Recv, Send
 from mailfront_io.testing import EOF, RESET, STALL, Action, Advance, VirtualClock, WaitFor
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED
@@ -254,7 +255,8 @@ def test_h23_clients_are_counted_by_address_or_64() -> None:
 def test_h23_networks_are_counted_too() -> None:
     """Who has a /48, or all of a /24, has one budget, whatever addresses are taken out of it."""
     logged: list[str] = []
-    admission = Admission(logged.append, Limits(10_000, client=2, network=50))
+    seconds = itertools.count()
+    admission = Admission(logged.append, Limits(10_000, client=2, network=50), clock=lambda: next(seconds))
     admitted = [
         sum(admission.admit((peer % number, number)) is None for number in range(200))
         for peer in ("192.0.2.%d", "2001:db8:7:%x::1", "2001:db8:8::%x")
@@ -333,6 +335,24 @@ def test_h23_no_network_ever_has_more_than_it_may(steps: list[tuple[int, bool]])
     for which in opened:
         admission.release((hosts[which], 1))
     assert admission._open == {} and admission._count == 0
+
+
+def test_h23_refusals_do_not_fill_the_log() -> None:
+    logged: list[str] = []
+    now = [0.0]
+    admission = Admission(logged.append, Limits(1), name="mx", clock=lambda: now[0])
+    assert admission.admit(("192.0.2.1", 1)) is None
+    for _ in range(1000):
+        assert admission.admit(("192.0.2.2", 1)) is not None
+    refused = "Refused a connection from 192.0.2.2: 1 connections are open at mx"
+    assert logged == [refused] * LINES_A_SECOND
+    now[0] = 1.5
+    for _ in range(2):
+        admission.admit(("192.0.2.2", 1))
+    assert logged[LINES_A_SECOND:] == ["Refused 990 more connections", refused, refused]
+    now[0] = 9.0
+    admission.admit(("192.0.2.2", 1))
+    assert logged[LINES_A_SECOND + 3 :] == [refused]
 
 
 def test_h23_connections_in_all() -> None:
