@@ -12,7 +12,7 @@ import platform
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol
@@ -80,6 +80,15 @@ OF_SERVER: Final = (
     Family("build_info", "gauge", "always 1", ("version", "python")),
 )
 """Those that have neither ``listener`` nor ``protocol``."""
+
+def _own_version() -> str:
+    try:
+        return version("mailfront")
+    except PackageNotFoundError:  # a source tree that is not installed
+        return "unknown"
+
+
+_BUILD: Final = (_own_version(), platform.python_version())  # now: later the files may be those of another version
 
 _MAIL: Final = frozenset(("smtp", "lmtp", "qmtp", "qmqp"))
 
@@ -263,7 +272,7 @@ class Totals:
             for series, number in page.samples():
                 numbers[series] = numbers.get(series, 0) + number
         numbers["workers", ()] = workers
-        numbers["build_info", (version("mailfront"), platform.python_version())] = 1
+        numbers["build_info", _BUILD] = 1
         return "".join(_lines(numbers))
 
 

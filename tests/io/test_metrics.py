@@ -2,6 +2,7 @@
 
 import os
 import threading
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from mailfront_io import metrics
 from mailfront_io.metrics import MECHANISMS, OF_LISTENERS, OF_SERVER, SECONDS, Page, ProcessLock, Totals
 from mailfront_io.ops import Connection
 from mailfront_io.session import Session
@@ -84,6 +86,18 @@ def test_each_thing_is_counted_where_it_belongs(page: Page) -> None:
         ("received_bytes_total", frozenset(mx)): 10,
         ("sent_bytes_total", frozenset(mx)): 14,
     }
+
+
+def test_the_version_is_the_one_that_runs(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the package is being replaced there is none on the disk, and afterwards another."""
+    before = told(page)
+
+    def gone(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(metrics, "version", gone)
+    assert told(page) == before
+    assert metrics._own_version() == "unknown"
 
 
 def test_protocols_without_mail_have_no_metrics_of_it(page: Page) -> None:
