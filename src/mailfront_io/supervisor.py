@@ -148,9 +148,12 @@ class Supervisor:
             pid = os.fork()
             if pid == 0:
                 self._be_worker(generation, place, ready_end, parent)
+        except OSError:
+            os.close(ready)
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        os.close(ready_end)
+            os.close(ready_end)
         return Worker(pid, ready, place, generation.pages[place] if generation.pages else None)
 
     def _be_worker(self, generation: Generation, place: int, ready: int, parent: int) -> NoReturn:

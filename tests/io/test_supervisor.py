@@ -1,5 +1,6 @@
 """``mailfront serve -c FILE``: workers, reloading, crashes, and how it starts and stops."""
 
+import errno
 import json
 import os
 import pwd
@@ -19,6 +20,7 @@ from mailfront_io.generation import Worker as Process
 from mailfront_io.generation import prepare
 from mailfront_io.listening import BadAddress, inherited_sockets, open_listener, parse_listening_address
 from mailfront_io.sharing import REST_SECONDS, shares
+from mailfront_io.supervisor import Supervisor
 from tests.certificates import authority
 from tests.serving import DRIVERS, MAILFRONT, SECONDS, environment, queue_directory, queued
 
@@ -495,6 +497,28 @@ def test_a_worker_that_crashes_again_and_again_is_started_ever_later(
         assert generation.restart_after(worker) == now + 1
     finally:
         generation.close()
+
+
+def test_workers_that_cannot_be_started_leave_no_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def none_left() -> int:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    (tmp_path / "mailfront.toml").write_text(configuration(queue_directory(tmp_path)))
+    supervisor = Supervisor(str(tmp_path / "mailfront.toml"), {}, {"workers": 2})
+    generation = prepare(str(tmp_path / "mailfront.toml"), {}, {"workers": 2}, {}, {})
+    try:
+        monkeypatch.setattr(os, "fork", none_left)
+        opened = len(os.listdir("/proc/self/fd"))
+        supervisor._start_missing(generation)
+        assert len(os.listdir("/proc/self/fd")) == opened
+        assert len(generation.missing) == 2 and generation.workers == []
+        assert capfd.readouterr().err.count("Cannot start a worker: Resource temporarily unavailable") == 2
+    finally:
+        generation.close()
+        for descriptor in (supervisor._wake, supervisor._wake_end):
+            os.close(descriptor)
 
 
 @pytest.mark.parametrize("user", ["", pytest.param('user = "nobody"', marks=AS_ROOT)])
