@@ -21,8 +21,8 @@ listen = "127.0.0.1:9465"
 ```
 
 or, without a file, `mailfront serve --metrics :9465 smtp echo accept` (not with `--driver fork`). An address without a
-host is on 127.0.0.1; `unix:/PATH` and `systemd:NAME` can be had, too. There is neither TLS nor a password, so leave it
-on loopback: `mailfront config check` warns of other addresses.
+host is on 127.0.0.1. The file may also have `unix:/PATH`, a socket for its owner alone (mode 0600), or `systemd:NAME`.
+There is neither TLS nor a password, so leave it on loopback: `mailfront config check` warns of other addresses.
 
 | path | answer |
 | --- | --- |

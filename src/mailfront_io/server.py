@@ -363,6 +363,8 @@ def _arguments(words: list[str]) -> argparse.Namespace:
             arguments.metrics = parse_monitor_address(arguments.metrics)
         except BadAddress as error:
             parser.error(f"argument --metrics: {error}")
+        if arguments.metrics.kind != "tcp":
+            parser.error("argument --metrics: write HOST:PORT; unix: and systemd: need -c FILE")
     if arguments.config is None and arguments.workers is not None:
         parser.error("argument --workers: only with -c FILE")
     for word in arguments.line:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mailfront_io.admission import Admission, Limits
+from mailfront_io.server import main
 from tests.certificates import write_pem
 from tests.io.test_metrics import samples
 from tests.io.test_supervisor import Peer, Running, until
@@ -206,6 +207,13 @@ def test_readiness_without_workers(driver: str, tmp_path: Path) -> None:
             assert process.wait(SECONDS) == 0
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("address", ["unix:/run/metrics", "systemd:metrics"])
+def test_without_a_file_the_address_is_a_host_and_a_port(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="78"):
+        main(["--metrics", address, "smtp", "echo", "accept"])
+    assert "write HOST:PORT; unix: and systemd: need -c FILE" in capsys.readouterr().err
 
 
 def configuration(directory: Path) -> str:
