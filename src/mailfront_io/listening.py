@@ -34,16 +34,21 @@ def parse_listening_address(text: str, default_port: int | None = None) -> Liste
     kind, colon, rest = text.partition(":")
     if colon and kind in ("unix", "systemd"):
         if not rest or (kind == "unix" and not rest.startswith("/")):
-            raise BadAddress(f"{text}: write unix:/PATH or systemd:NAME")
+            raise BadAddress(f"{_shown(text)}: write unix:/PATH or systemd:NAME")
         return ListeningAddress(kind, rest)
     host, colon, port = text.rpartition(":")
     if (text.endswith("]") or not colon) and default_port is not None:
         host, port = text, str(default_port)
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
-        raise BadAddress(f"{text}: the port is a number up to 65535: write HOST:PORT")
+        raise BadAddress(f"{_shown(text)}: the port is a number up to 65535: write HOST:PORT")
     if host.count(":") and not (host.startswith("[") and host.endswith("]")):
-        raise BadAddress(f"{text}: an IPv6 address stands in brackets: write [ADDRESS]:PORT")
+        raise BadAddress(f"{_shown(text)}: an IPv6 address stands in brackets: write [ADDRESS]:PORT")
     return ListeningAddress("tcp", host.strip("[]"), int(port))
+
+
+def _shown(text: str) -> str:
+    """As it is, but in quotes where it would not be seen."""
+    return text if text.isprintable() and text == text.strip() else repr(text)
 
 
 def parse_monitor_address(text: str) -> ListeningAddress:

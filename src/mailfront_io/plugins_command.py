@@ -76,7 +76,8 @@ def main(words: list[str]) -> int:
         sys.stderr.write(f"mailfront plugins: {error}\n")
         return EX_USAGE
     except (CannotLoad, CannotWrite) as error:
-        sys.stderr.write(f"mailfront plugins: {error}\n")
+        text = error.with_remedy if isinstance(error, CannotLoad) else str(error)
+        sys.stderr.write(f"mailfront plugins: {text}\n")
         return EX_REFUSED
     return 0
 

@@ -55,11 +55,13 @@ H = TypeVar("H", bound=Hooks)
 class CannotLoad(Exception):
     """No such plugin or backend, or it cannot be imported. `kind` is ``plugin`` or ``backend``."""
 
-    def __init__(self, kind: str, name: str, cause: str) -> None:
+    def __init__(self, kind: str, name: str, cause: str, remedy: str = "") -> None:
         super().__init__(f"Error loading {kind} {name}: {cause}")
         self.kind = kind
         self.name = name
         self.cause = cause
+        self.with_remedy = f"{self}: {remedy}" if remedy else str(self)
+        """The same for people who can do something about it."""
 
 
 def plugin_names() -> list[str]:
@@ -116,13 +118,15 @@ def load_backend(name: str) -> type[Backend]:
 def _load(kind: str, name: str, built_in: dict[str, str], group: str, base: type[H]) -> type[H]:
     target = built_in.get(name) or (name if ":" in name else _from_entry_point(name, group))
     if target is None:
-        raise CannotLoad(kind, name, f"there is no {kind} of that name")
+        lists = "mailfront plugins" if kind == "plugin" else "mailfront --help"
+        raise CannotLoad(kind, name, f"there is no {kind} of that name", f"{lists} lists the names")
     module_name, _, class_name = target.partition(":")
     try:
         found = getattr(import_module(module_name), class_name)
     except Exception as error:  # a stranger's module may raise anything when it is imported
         cause = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
-        raise CannotLoad(kind, name, cause) from error
+        remedy = "see that it is installed, or that $PYTHONPATH names its directory"
+        raise CannotLoad(kind, name, cause, remedy if isinstance(error, ImportError) else "") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise CannotLoad(kind, name, f"{target} is no {base.__module__}.{base.__name__}")
     return found

@@ -167,6 +167,10 @@ def serve(
             sock.close()
 
 
+def _say_serving(log: "Log", names: list[str]) -> None:
+    log(f"Serving {', '.join(names)}")
+
+
 def _page(listeners: list[tuple[str, str]]) -> "Page":
     from mailfront_io.metrics import Page
 
@@ -392,11 +396,12 @@ def main(words: list[str]) -> int:
                 )
             service = service_of(arguments.line, environment, log)
             if service.load_error is not None:
-                raise ConfigurationError(f"{service.load_error}: see mailfront --help for the names")
+                raise ConfigurationError(service.load_error.with_remedy)
             service.check_required()
             default_port = DEVELOPMENT_PORTS[service.protocol]
             host, port = parse_address(arguments.listen or f"127.0.0.1:{default_port}", default_port)
             endpoints = [Endpoint(service, host, port)]
+            on_listening = partial(_say_serving, log)
         else:
             from mailfront_io.demo import Demo
 

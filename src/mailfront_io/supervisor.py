@@ -97,7 +97,7 @@ class Supervisor:
         except Exception as error:  # whatever it is, sessions go on
             if isinstance(error, WrongConfiguration):
                 for problem in error.problems:
-                    self._current.log(f"Reload: {error.file}:{problem.line}: {problem}")
+                    self._current.log(f"Reload: {problem.of(error.file)}")
             else:
                 reporter(self._current.log)(error)
             self._current.log("Reload: the old configuration stays")

@@ -280,6 +280,16 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     )
 
 
+def test_it_says_where_it_listens(tmp_path: Path) -> None:
+    with Served(tmp_path, ["--listen", "127.0.0.1:0", "smtp", "discard", "accept"]) as served:
+        with served.client() as client:
+            assert client.reply().startswith("220 ")
+        served.signal()
+        code, _, said = served.finish()
+    assert code == 0
+    assert said.splitlines()[0] == f"mailfront[{served.process.pid}]: Serving 127.0.0.1:{served.addresses[0][1]}"
+
+
 def test_listen_takes_hosts_and_ports() -> None:
     assert parse_address("127.0.0.1:25", 2525) == ("127.0.0.1", 25)
     assert parse_address("127.0.0.1", 2525) == ("127.0.0.1", 2525)

@@ -49,6 +49,8 @@ def test_the_first_file_for_each_purpose_is_good(purpose: str, tmp_path: Path) -
     for path in ("/var/lib/mailfront/users.sqlite", "mailfront-data/users.sqlite"):
         text = text.replace(path, str(tmp_path / "users.sqlite"))
     UserDatabase(str(tmp_path / "users.sqlite")).create()
+    for path in ("/var/spool/mailfront", "/var/mail/maildirs"):
+        text = text.replace(path, str(tmp_path))
     config = parse_config(text, "mailfront.toml", {})
     loaded, problems = load(config.listeners, print)
     assert problems == []
@@ -169,9 +171,10 @@ def test_any_value_for_any_key_is_taken_or_refused_in_words(data: st.DataObject)
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (f"a = {3000 * '['}{3000 * ']'}\n{SMTP}", ":0: it cannot be read: too deep"),
-        (f"a = {5000 * '9'}\n{SMTP}", ":0: it cannot be read: Exceeds the limit"),
+        (f"a = {3000 * '['}{3000 * ']'}\n{SMTP}", ": it cannot be read: too deep"),
+        (f"a = {5000 * '9'}\n{SMTP}", ": it cannot be read: Exceeds the limit"),
         (SMTP.replace('"127.0.0.1:0"', ""), ":3: listener 1, listen: is empty"),
+        ('[metrics]\nlisten = "\\r"\n' + SMTP, ":2: metrics.listen: '\\r': the port is a number up to 65535"),
         (f'[store."a]b"]\ncolour = 1\n{SMTP}', ":2: store.a]b.colour: there is no such key"),
         (f'{SMTP}"col\\"our" = 1\n', ':5: listener 1, col"our: there is no such key'),
     ],

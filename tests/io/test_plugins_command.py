@@ -129,7 +129,17 @@ def test_names_that_are_none(place: Path, name: str, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "code", "error"),
     [
-        (["nosuch"], 1, "Error loading plugin nosuch: there is no plugin of that name"),
+        (
+            ["nosuch"],
+            1,
+            "Error loading plugin nosuch: there is no plugin of that name: mailfront plugins lists the names",
+        ),
+        (
+            ["nosuch:No"],
+            1,
+            "Error loading plugin nosuch:No: No module named 'nosuch': see that it is installed, or that $PYTHONPATH "
+            "names its directory",
+        ),
         (["os:path"], 1, "Error loading plugin os:path: os:path is no mailfront_io.plugin.Plugin"),
         (["new"], 64, "write mailfront plugins new NAME"),
         (["a", "b"], 64, "write mailfront plugins NAME, or mailfront plugins new NAME"),

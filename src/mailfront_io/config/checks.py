@@ -3,13 +3,14 @@
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mailfront_io.config.reading import Config, ListenerConfig, Problem
 from mailfront_io.listening import is_local, named, parse_monitor_address
+from mailfront_io.plugin import Kind
 from mailfront_io.session import parse_number
-from mailfront_io.settings import ConfigurationError
+from mailfront_io.settings import ConfigurationError, load_tls, open_store
 from mailfront_proto.record import record
 
 if TYPE_CHECKING:
@@ -43,16 +44,31 @@ def load(listeners: Iterable[ListenerConfig], log: Callable[[str], None]) -> tup
 
     loaded, problems = [], []
     for listener in listeners:
+        environment = {**os.environ, **listener.environment}
         try:
-            service = service_of(listener.words, {**os.environ, **listener.environment}, log)
+            service = service_of(listener.words, environment, log)
             if service.load_error is not None:
                 raise ConfigurationError(str(service.load_error))
             service.check_required()
         except ConfigurationError as error:
-            problems.append(Problem(listener.line, f"listener {listener.name}", in_words_of_the_file(str(error))))
+            for text in dict.fromkeys([str(error), *_files_that_cannot_be_used(environment)]):
+                problems.append(Problem(listener.line, f"listener {listener.name}", in_words_of_the_file(text)))
         else:
             loaded.append(Loaded(listener, service))
     return loaded, problems
+
+
+def _files_that_cannot_be_used(environment: Mapping[str, str]) -> Iterator[str]:
+    """A service is not made further than to its first fault: what else would be one."""
+    for opened in (lambda: open_store(environment), lambda: load_tls(environment, quiet)):
+        try:
+            opened()
+        except ConfigurationError as error:
+            yield str(error)
+
+
+def quiet(text: str) -> None:
+    """The log of what is made only for a check: its faults are raised."""
 
 
 def in_words_of_the_file(text: str) -> str:
@@ -98,6 +114,10 @@ def _dangers(listener: ListenerConfig) -> Iterator[Problem]:
                 f"whoever connects may send mail to anyone through {backend}: an open relay; list accept-domains, "
                 "mailrules or require-auth in place of accept",
             )
+        for variable, directory in _mail_directories(listener):
+            if not os.path.isdir(directory):
+                text = f"{directory} is no directory, so no mail is taken: make it, owned by who the workers run as"
+                yield warning(f".settings.{variable.lower()}", text)
     logins = protocol in ("pop3", "imap") or "AUTH_STORE" in environment
     if logins and everywhere and parse_number(environment.get("AUTH_REQUIRES_TLS")) == 0:
         yield warning(
@@ -114,6 +134,16 @@ def _dangers(listener: ListenerConfig) -> Iterator[Problem]:
             continue  # that is said when it is opened
         if stat.S_ISREG(mode) and mode & 0o004:
             yield warning(f".{key}", f"everybody on this host can read {path}: chmod o-r {path}")
+
+
+def _mail_directories(listener: ListenerConfig) -> Iterator[tuple[str, str]]:
+    """Where mail is to be written, but for what is made when mail comes."""
+    environment = listener.environment
+    for setting in listener.settings:
+        variable, directory = setting.variable, environment.get(setting.variable, "")
+        made = "%" in directory or (variable.startswith("MAILDIR_") and "MAILDIR_CREATE" in environment)
+        if setting.kind is Kind.DIRECTORY and directory and not made and variable != "TLS_SNI_DIRECTORY":
+            yield variable, directory
 
 
 def _secret_files(listener: ListenerConfig) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from mailfront_io.config.checks import dangers, load
+from mailfront_io.config.checks import dangers, load, quiet
 from mailfront_io.config.keys import LOG, METRICS, SERVER, Key
 from mailfront_io.config.reading import Config, Problem, WrongConfiguration, read_config
 from mailfront_io.config.templates import TEMPLATES, template
@@ -52,7 +52,7 @@ def main(words: list[str]) -> int:
     try:
         config = read_config(arguments.file, os.environ)
     except WrongConfiguration as error:
-        _, further = load(error.listeners, _quiet)
+        _, further = load(error.listeners, quiet)
         return _tell(error.file, [*error.problems, *further])
     return _check(config) if arguments.command == "check" else _show(config)
 
@@ -71,7 +71,7 @@ def _init(purpose: str, file: str) -> int:
 
 
 def _check(config: Config) -> int:
-    _, problems = load(config.listeners, _quiet)
+    _, problems = load(config.listeners, quiet)
     code = _tell(config.file, [*problems, *dangers(config)])
     if code == 0:
         count = len(config.listeners)
@@ -79,15 +79,10 @@ def _check(config: Config) -> int:
     return code
 
 
-def _quiet(text: str) -> None:
-    """The log of services that are made for a check: what is wrong is raised."""
-
-
 def _tell(file: str, problems: list[Problem]) -> int:
     """Print the problems; the exit code: warnings alone are no error."""
     for problem in sorted(problems, key=lambda problem: problem.line):
-        place = f"{file}:{problem.line}" if problem.line else file
-        sys.stderr.write(f"{place}: {problem}\n")
+        sys.stderr.write(f"{problem.of(file)}\n")
     return EX_CONFIG if any(not problem.warning for problem in problems) else 0
 
 

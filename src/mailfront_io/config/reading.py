@@ -45,6 +45,10 @@ class Problem:
     def __str__(self) -> str:
         return ": ".join(filter(None, ("warning" if self.warning else "", self.key, self.text)))
 
+    def of(self, file: str) -> str:
+        """With its place in `file`, as people and their editors read it."""
+        return f"{file}:{self.line}: {self}" if self.line else f"{file}: {self}"
+
 
 @record
 class ListenerConfig:
@@ -79,7 +83,7 @@ class WrongConfiguration(Exception):
     is wrong with so far."""
 
     def __init__(self, file: str, problems: list[Problem], listeners: Iterable[ListenerConfig] = ()) -> None:
-        super().__init__("\n".join(f"{file}:{problem.line}: {problem}" for problem in problems))
+        super().__init__("\n".join(problem.of(file) for problem in problems))
         self.file = file
         self.problems = problems
         self.listeners = list(listeners)
@@ -290,7 +294,7 @@ class _Reader:
                 try:
                     hooks.append(load(name))
                 except CannotLoad as error:
-                    self._wrong((*path, key), f"{error}: mailfront --help lists the names")
+                    self._wrong((*path, key), error.with_remedy)
         found = {s.variable: s for s in (*service.SETTINGS, *tls.SETTINGS, *(s for h in hooks for s in h.settings))}
         return tuple(found.values())
 
