@@ -24,7 +24,7 @@ from tests.peers.test_qmtp_frontend_original import package
 pytestmark = needs_original
 
 _SETTINGS = settings(
-    max_examples=120,
+    max_examples=80,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

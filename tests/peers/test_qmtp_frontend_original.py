@@ -90,7 +90,7 @@ def _case(draw: st.DrawFn) -> tuple[list[str], dict[str, str], bytes]:
 
 
 @settings(
-    max_examples=300,
+    max_examples=150,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
