@@ -35,6 +35,7 @@ Answer = Response | None | Coroutine[Any, Any, Response | None]
 
 
 PLUGIN_HOOKS = ("connect", "helo", "auth", "sender", "recipient", "data_start", "data_block", "message_end", "reset")
+BACKEND_HOOKS = (*PLUGIN_HOOKS, "data_end")
 
 
 class Chain:
@@ -66,6 +67,8 @@ class Plan:
         found = {name: [at for at, kind in enumerate(plugins) if hasattr(kind, name)] for name in PLUGIN_HOOKS}
         self._absent = {name: Chain(name, ()) for name, positions in found.items() if not positions}
         self._present = [(name, positions) for name, positions in found.items() if positions]
+        self.backend_hooks = frozenset([name for name in BACKEND_HOOKS if hasattr(backend, name)])
+        """Hooks that the backend has. What its object calls like one, ``self.sender``, is its own affair."""
         last = len(plugins)
         self.commands = [at for at in (*reversed(range(last)), last) if kinds[at].commands is not Hooks.commands]
         """Who may have commands; whose win is last."""

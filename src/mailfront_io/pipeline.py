@@ -39,6 +39,7 @@ class Pipeline:
     """The chain of one connection."""
 
     __slots__ = (
+        "_backend_hooks",
         "_caller",
         "_chains",
         "_crlf",
@@ -60,6 +61,7 @@ class Pipeline:
         self._caller = Caller(session, session.getenv("MSG_DEBUG") not in (None, "0"))
         self._everyone = (*self.plugins, backend)
         self._plan = plan = make_plan(tuple([type(hooks) for hooks in self._everyone]))
+        self._backend_hooks = plan.backend_hooks
         self._chains = plan.chains(self.plugins)
         self._spool: Spool | None = None
         self._data_error: Response | None = None
@@ -193,7 +195,7 @@ class Pipeline:
             await self.reset()
             return response
         if session.added_lines:
-            for lines in session.added_lines:
+            for lines in tuple(session.added_lines):  # a hook that adds to them now would go on for ever
                 if self._data_error is None:
                     waits = self._to_backend_and_spool(lines.replace(b"\n", b"\r\n") if self._crlf else lines)
                     if waits is not None:
@@ -294,8 +296,8 @@ class Pipeline:
             return self._verdict_behind_plugins(name, path, nobody, response)
         if response.code >= 400:
             return response
-        hook = getattr(self.backend, name, None)
-        own = None if hook is None else self._caller.call(self.backend, hook, path)
+        backend = self.backend
+        own = self._caller.call(backend, getattr(backend, name), path) if name in self._backend_hooks else None
         if own is None or type(own) is Response:
             return self._take(path, response, own)
         return self._verdict_behind_backend(path, response, own)
@@ -342,8 +344,9 @@ class Pipeline:
         return response if response is None or type(response) is Response else await response
 
     def _backend(self, name: str, *arguments: Any) -> Answer:
-        hook = getattr(self.backend, name, None)
-        return None if hook is None else self._caller.call_with(self.backend, hook, *arguments)
+        if name not in self._backend_hooks:
+            return None
+        return self._caller.call_with(self.backend, getattr(self.backend, name), *arguments)
 
     # -- the message's way -------------------------------------------------------------------------------
 
@@ -354,8 +357,10 @@ class Pipeline:
                 await waits
 
     def _to_backend_and_spool(self, data: bytes) -> Waits:
-        hook = getattr(self.backend, "data_block", None)
-        answer = None if hook is None else self._caller.call(self.backend, hook, data)
+        backend = self.backend
+        answer = None
+        if "data_block" in self._backend_hooks:
+            answer = self._caller.call(backend, backend.data_block, data)  # type: ignore[attr-defined]
         return None if answer is None and self._spool is None else self._to_spool(data, answer)
 
     async def _to_spool(self, data: bytes, answer: Answer) -> None:
@@ -381,11 +386,10 @@ class Pipeline:
         self._data_error = response
 
     async def _backend_message_end(self) -> list[Response]:
-        hook = getattr(self.backend, "message_end", None)
-        if hook is None:
+        if "message_end" not in self._backend_hooks:
             return [self._accepted]
         try:
-            answer = hook(self._spool)
+            answer = self.backend.message_end(self._spool)  # type: ignore[attr-defined]
             if type(answer) is Response and answer.text and answer.code < 400:
                 return [answer]
             if isinstance(answer, CoroutineType):

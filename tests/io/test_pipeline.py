@@ -9,7 +9,7 @@ from mailfront_io.calling import HOOK_SECONDS
 from mailfront_io.ops import Sleep
 from mailfront_io.pipeline import fold
 from mailfront_io.plugin import ACCEPT, Backend, Plugin, Response
-from mailfront_io.session import Path
+from mailfront_io.session import Path, Session
 from mailfront_io.spool import Spool
 from mailfront_io.testing import EOF
 from tests.front import ENVELOPE, Front, codes
@@ -477,3 +477,26 @@ def test_msg_debug_tells_each_call(calls: Calls) -> None:
         "Plugin b returned 250:(null)", "Calling plugin hook: reset",
     ]  # fmt: skip
     assert not any(line.startswith("Debug") for line in Front(*plugins, env={"MSG_DEBUG": "0"}).log)
+
+
+def test_what_a_backend_calls_like_a_hook_is_none() -> None:
+    class Own(Backend):
+        def __init__(self, session: Session) -> None:
+            super().__init__(session)
+            self.sender = self.data_block = self.data_end = self.reset = "its own"
+
+    front = Front("accept", backend=Own)
+    assert codes(front.say(HELO, MAIL, RCPT, b"DATA\r\n", b"x\r\n.\r\n"))[-4:] == [250, 250, 354, 250]
+    assert not [line for line in front.log if "Error" in line]
+
+
+def test_lines_that_are_added_while_added_lines_are_written_do_not_go_on_for_ever(calls: Calls) -> None:
+    blocks: list[bytes] = []
+
+    def block(hooks: Any, data: bytes) -> None:
+        blocks.append(data)
+        hooks.session.add_lines(b"Late: 1\n")
+
+    front = Front(calls.plugin("a", data_start=adding(b"X: 1\n")), "accept", backend=calls.backend(data_block=block))
+    assert codes(front.say(HELO, MAIL, RCPT, b"DATA\r\n", b"x\r\n.\r\n"))[-1] == 250
+    assert blocks == [b"X: 1\n", b"x\n"]
