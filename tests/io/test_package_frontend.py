@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailfront_io.ops import Sleep
-from mailfront_io.plugin import Plugin, Response
+from mailfront_io.plugin import Lines, Plugin, Response
 from mailfront_io.session import Path
 from mailfront_io.spool import Spool
 from mailfront_io.testing import Front, Kept
@@ -118,3 +118,24 @@ def test_the_order_of_what_happens(protocol: str, make: Callable[..., bytes]) ->
     assert log[:3] == ["sender <a@b>", "recipient <c@d>", "recipient <e@f>"]
     assert calls[:6] == ["reset", "data_start ", "sender a@b", "recipient c@d", "recipient e@f", "message_end a@b"]
     assert [message.recipients for message in messages] == [["c@d", "e@f"]]
+
+
+def test_a_message_has_ended_only_with_its_last_slice() -> None:
+    """Where lines get CRLF, what has come may be as long as all of the message was to be before all of it is here."""
+    calls: list[bytes] = []
+
+    class Ends(Kept):
+        lines = Lines.CRLF
+
+        def data_block(self, data: bytes) -> None:
+            calls.append(data)
+            super().data_block(data)
+
+        def data_end(self) -> None:
+            calls.append(b"end")
+
+    Ends.messages = []
+    wire = package(b"\n\n\n\nabc", b"a@b", b"c@d")
+    cut = wire.index(b"abc")
+    assert Front("accept", backend=Ends, protocol="qmtp").say(wire[:cut], wire[cut:]).startswith(b"24:K")
+    assert calls == [b"\r\n" * 3, b"abc", b"end"]

@@ -230,7 +230,8 @@ class PackageFrontend(Conversation[PackageServer]):
         waits = self.pipeline.data_block(data)
         if waits is not None:
             await waits
-        if self._package_bytes == self._size:  # otherwise line ends were repaired, and the sender tells the end
+        # Otherwise line ends were repaired, or made longer, and the sender tells the end.
+        if self._package_bytes == self._size and self.machine.lf_bodies:
             await self._end_data()
 
     async def _end_data(self) -> None:
@@ -239,7 +240,7 @@ class PackageFrontend(Conversation[PackageServer]):
             await waits
 
     async def _sender(self, event: events.Sender) -> None:
-        if not self._refused and self._package_bytes != self._size:
+        if not self._refused and self._package_bytes:
             await self._end_data()
         address = str(event.address)
         self.session.log(f"sender <{address}>")
