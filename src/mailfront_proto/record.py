@@ -86,7 +86,7 @@ class _Init:
         self._owner = owner
 
     def __get__(self, instance: object, owner: type[Any]) -> Any:
-        if instance is None or not self._left:
+        if instance is None or self._left <= 0:  # below, where threads have met here
             return self._compiled(instance)
         self._left -= 1
         return lambda *values, **named: self._fill(instance, values, named)
