@@ -26,6 +26,7 @@ from mailfront_io.client import (
     SendError,
     SendOptions,
     SendResult,
+    Stage,
     Step,
     TLSPolicy,
     TLSUnavailable,
@@ -384,7 +385,8 @@ def _run(
 def _report(result: SendResult) -> int:
     for recipient in result.recipients:
         reply = str(recipient.reply).replace("\n", " / ")
-        sys.stdout.write(f"{printable(str(recipient.address))}: {printable(reply)}\n")
+        whom = " (the answer to MAIL)" if recipient.stage is Stage.MAIL else ""
+        sys.stdout.write(f"{printable(str(recipient.address))}: {printable(reply)}{whom}\n")
     sys.stdout.flush()
     if any(recipient.owes_report for recipient in result.recipients):
         _tell("mailfront send: the server offers no DSN: it has the message, and will report nothing")

@@ -121,7 +121,8 @@ class Supervisor:
         old.close(self._current)
         self._current.set_modes()
         self._totals.count("reloads_total", "ok")
-        self._current.log(f"Reload: {self._file} is in force, {len(self._current.config.listeners)} listeners")
+        count = len(self._current.config.listeners)
+        self._current.log(f"Reload: {self._file} is in force, {count} listener{'s' if count > 1 else ''}")
         notify(self._environment, "READY=1")
 
     # -- workers -----------------------------------------------------------------------------------------

@@ -313,14 +313,14 @@ def test_auth_in_clear_where_it_is_asked_for(place: Place, tmp_path: Path) -> No
         [(b"220 x\r\n", b"\n"), (b"250-x\r\n250 AUTH PLAIN\r\n", b"\n"), (b"235 x\r\n", b"\n"), (b"550 x\r\n", b"\n")]
     ) as server:
         ran = send(server.address, *TO, *place.login, "--allow-clear")
-    assert ran.exit == 1 and ran.stdout == "you@here.example: 550 x\n"
+    assert ran.exit == 1 and ran.stdout == "you@here.example: 550 x (the answer to MAIL)\n"
     assert _base64(f"\0me\0{PASSWORD}").encode() in server.heard
 
 
 def test_what_a_server_says_is_shown_escaped() -> None:
     with Answering([(b"220 x\r\n", b"\n"), (b"250 x\r\n", b"\n"), (b"550-\x1b[31m\r\n550 \xff\r\n", b"\n")]) as server:
         ran = send(server.address, *TO, "--transcript")
-    assert ran.stdout == "you@here.example: 550 \\x1b[31m / \\udcff\n"
+    assert ran.stdout == "you@here.example: 550 \\x1b[31m / \\udcff (the answer to MAIL)\n"
     assert "\x1b" not in ran.stderr
 
 
@@ -355,7 +355,7 @@ def test_exit_1_for_what_the_server_cannot_have(place: Place, tmp_path: Path) ->
     assert ran.exit == 1 and ran.stdout.startswith("you@here.example: 554 5.6.7 ")
     with Answering([*script[:1], (b"250-x\r\n250 8BITMIME\r\n", b"\n"), (b"550 x\r\n", b"QUIT"), script[2]]) as server:
         ran = send(server.address, *TO, "--message", path, "--eight-bit-headers")
-    assert ran.exit == 1 and ran.stdout == "you@here.example: 550 x\n"
+    assert ran.exit == 1 and ran.stdout == "you@here.example: 550 x (the answer to MAIL)\n"
     with Answering(script) as server:
         ran = send(server.address, *TO, "--message", path, "--binary")
     assert ran.stdout.startswith("you@here.example: 554 5.6.3 ")

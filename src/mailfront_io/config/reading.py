@@ -395,4 +395,4 @@ def _like(name: str, known: Mapping[str, Any] | set[str]) -> str:
     """A remedy: the name that may have been meant, or all of them where they are few."""
     if close := get_close_matches(name, known, 1):
         return f": is it {close[0]}?"
-    return f": there are {', '.join(known)}" if 0 < len(known) <= 20 else ""
+    return f": known: {', '.join(known)}" if 0 < len(known) <= 20 else ""
