@@ -31,6 +31,8 @@ class Response:
     __slots__ = ("code", "final", "text")
 
     def __init__(self, code: int, text: str = "", final: bool = False) -> None:
+        if type(code) is not int and not isinstance(code, int):  # 250.0 is 250 for whoever keeps what was sent
+            raise TypeError(f"a response code is a whole number, not {code!r}")
         if not (200 <= code <= 299 or 400 <= code <= 599):
             raise ValueError(f"a response code is 200 to 299 or 400 to 599, not {code}")
         self.code = code

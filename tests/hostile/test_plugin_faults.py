@@ -79,6 +79,7 @@ FAULTS: dict[str, tuple[Callable[..., object], float, str]] = {
     "answers 354": (lambda *_: Response(354), 0, "ValueError"),
     "answers 199": (lambda *_: Response(199), 0, "ValueError"),
     "answers a code of no kind": (lambda *_: Response("550"), 0, "TypeError"),  # type: ignore[arg-type]
+    "answers a code with a fraction": (lambda *_: Response(250.0), 0, "TypeError"),  # type: ignore[arg-type]
     "takes other arguments": (lambda: None, 0, "TypeError"),
 }
 HOOKS = ["helo", "sender", "recipient", "data_start", "data_block", "message_end"]
