@@ -76,8 +76,10 @@ class Supervisor:
             signal.signal(number, _noted)
         self._start_missing(self._current)
         if not self._until_ready():
+            self._stop()
             return 1
-        self._say_ready()
+        if not self._stopping:
+            self._say_ready()
         while not self._stopping:
             self._wait()
         return self._stop()
@@ -338,10 +340,9 @@ class Supervisor:
             self._stopping = True
 
     def _until_ready(self) -> bool:
-        """At the start: a worker that cannot serve ends it all."""
-        while not self._current.ready:
-            if self._stopping or self._current.missing:
-                self._stop()
+        """At the start: until all workers serve or we are told to stop. A worker that cannot serve ends it all."""
+        while not self._current.ready and not self._stopping:
+            if self._current.missing:
                 return False
             self._wait()
         return True

@@ -342,6 +342,15 @@ def test_a_storm_of_reloads(tmp_path: Path) -> None:
         until(lambda: len(running.workers()) == 2)
 
 
+def test_stopped_while_its_workers_start_it_ends_as_always(tmp_path: Path) -> None:
+    """A client may be served, and tell it to stop, before the other workers are there."""
+    running = Running(tmp_path, configuration(queue_directory(tmp_path)), "--workers", "4")
+    until(lambda: children(running.process.pid))
+    running.process.terminate()
+    assert running.process.wait(SECONDS) == 0, running.log()
+    assert children(running.process.pid) == []
+
+
 def test_stopped_in_a_reload_it_leaves_no_unix_socket(tmp_path: Path) -> None:
     queue, path = queue_directory(tmp_path), tmp_path / "smtp"
     text = configuration(queue)
