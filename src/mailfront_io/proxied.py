@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from mailfront_io.drivers.listener import Address
-from mailfront_io.ops import Connection, ConnectionLost, DeadlineExceeded, Recv, Send, SessionFactory
+from mailfront_io.ops import Connection, ConnectionLost, DeadlineExceeded, Recv, Send, SessionFactory, Stopping
 from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_proto.proxy import Family, ProxyAddress, ProxyHeader, ProxyReceiver, ProxyRefused
 from mailfront_proto.pull import NEED_DATA
@@ -70,7 +70,9 @@ async def _behind_proxy(
     deadline = connection.clock.monotonic() + HEADER_SECONDS
     while (event := receiver.next_event()) is NEED_DATA:
         try:
-            data = await Recv(deadline)
+            data = await Recv(deadline, idle=True)
+        except Stopping:
+            return 0  # nobody is here yet
         except (ConnectionLost, DeadlineExceeded):
             log(f"PROXY header from {proxy}: it did not come")
             return 1

@@ -13,7 +13,7 @@ from mailfront_io.proxied import HEADER_SECONDS, Proxies, proxied
 from mailfront_io.server import session_factory
 from mailfront_io.service import service_from_line
 from mailfront_io.spool import Spool
-from mailfront_io.testing import EOF, RESET, STALL, Action, Played, run_script
+from mailfront_io.testing import EOF, RESET, STALL, STOP, Action, Played, run_script
 from mailfront_proto.proxy import Family, ProxyAddress, ProxyHeader
 from tests.certificates import client_context, write_pem
 from tests.io.test_supervisor import Running
@@ -126,6 +126,12 @@ def test_h69_a_proxy_that_says_nothing_or_resets() -> None:
         played = server.play(V1[:10], action)
         assert played.output == b"" and played.elapsed <= HEADER_SECONDS
         assert server.log == ["PROXY header from 198.51.100.1: it did not come"]
+
+
+def test_h69_a_server_that_stops_does_not_wait_for_a_header() -> None:
+    server = Server()
+    played = server.play(V1[:10], STOP)
+    assert (played.output, played.result, played.elapsed, server.log) == (b"", 0, 0, [])
 
 
 @pytest.mark.parametrize(
