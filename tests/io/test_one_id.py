@@ -20,6 +20,8 @@ def by_session(log: Path) -> dict[str, list[str]]:
     """The lines of each session; every line must be one's."""
     found: dict[str, list[str]] = {}
     for line in log.read_text().splitlines():
+        if re.fullmatch(r"mailfront\[\d+\]: Serving 127\.0\.0\.1:\d+", line):
+            continue  # the process speaks for itself
         match = re.fullmatch(r"mailfront\[\d+\]: ([0-9a-f]+-[0-9a-f]+) (.*)", line)
         assert match is not None, line
         found.setdefault(match[1], []).append(match[2])
