@@ -87,7 +87,7 @@ def run(name: str, seconds: int, kept: Path, fault: str = "") -> bool:
         return True
     crash = re.search(r"Test unit written to (\S+)", done.stderr)
     again = f"; play it again with: {' '.join([*play[:-1], repr(fault), crash[1]])}" if crash else ""
-    print(f"{said}FAILED{again}\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}", flush=True)
+    print(f"{said}FAILED{again}\n{done.stdout[-100_000:]}\n{done.stderr[-2000:]}", flush=True)
     return False
 
 
