@@ -2,8 +2,9 @@
 ``docs/pop3-states.md``; with ``--print`` it goes to standard output instead.
 """
 
-import sys
 from pathlib import Path
+
+from printed_page import main
 
 from mailfront_proto.pop3.answers import NOT_IMPLEMENTED
 from mailfront_proto.pop3.profile import COMPAT, DEFAULT, Profile
@@ -112,13 +113,5 @@ def page() -> str:
     return "\n".join(parts) + "\n"
 
 
-def main(arguments: list[str]) -> None:
-    """Write the page, or print it."""
-    if arguments == ["--print"]:
-        sys.stdout.write(page())
-    else:
-        PAGE.write_text(page(), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(PAGE, page)

@@ -2,9 +2,10 @@
 ``docs/smtp-states.md``; with ``--print`` it goes to standard output instead.
 """
 
-import sys
 from dataclasses import fields
 from pathlib import Path
+
+from printed_page import main
 
 from mailfront_proto.smtp.profile import COMPAT, DEFAULT, Profile
 from mailfront_proto.smtp.replies import Reply
@@ -148,13 +149,5 @@ def page() -> str:
     return "\n".join(parts) + "\n"
 
 
-def main(arguments: list[str]) -> None:
-    """Write the page, or print it."""
-    if arguments == ["--print"]:
-        sys.stdout.write(page())
-    else:
-        PAGE.write_text(page(), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(PAGE, page)

@@ -3,8 +3,9 @@ docs/generate_configuration_file.py`` writes ``docs/configuration-file.md``; wit
 output.
 """
 
-import sys
 from pathlib import Path
+
+from printed_page import main
 
 from mailfront_io.config.keys import TABLES, Key
 
@@ -74,13 +75,5 @@ def page() -> str:
     return "".join(parts) + TAIL
 
 
-def main(arguments: list[str]) -> None:
-    """Write the page, or print it."""
-    if arguments == ["--print"]:
-        sys.stdout.write(page())
-    else:
-        PAGE.write_text(page(), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(PAGE, page)

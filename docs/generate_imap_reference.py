@@ -2,11 +2,11 @@
 ``docs/imap-reference.md``; with ``--print`` it goes to standard output.
 """
 
-import sys
 from pathlib import Path
 
 from generate_pop3_reference import field_table, methods
 from generate_smtp_reference import client_order, enum_list, event_section, markdown, members
+from printed_page import main
 
 from mailfront_proto.imap import answers, client_events, events, profile, server
 from mailfront_proto.imap.client import IMAPClient
@@ -153,13 +153,5 @@ def page() -> str:
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
-def main(arguments: list[str]) -> None:
-    """Write the page, or print it."""
-    if arguments == ["--print"]:
-        sys.stdout.write(page())
-    else:
-        PAGE.write_text(page(), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(PAGE, page)

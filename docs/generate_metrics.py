@@ -2,8 +2,9 @@
 ``docs/metrics.md``; with ``--print`` it goes to standard output.
 """
 
-import sys
 from pathlib import Path
+
+from printed_page import main
 
 from mailfront_io import monitor
 from mailfront_io.metrics import OF_LISTENERS, OF_SERVER, PREFIX, SECONDS, Family
@@ -99,13 +100,5 @@ def page() -> str:
     return HEAD + table + tail
 
 
-def main(arguments: list[str]) -> None:
-    """Write the page, or print it."""
-    if arguments == ["--print"]:
-        sys.stdout.write(page())
-    else:
-        PAGE.write_text(page(), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(PAGE, page)

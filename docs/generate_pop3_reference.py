@@ -4,11 +4,11 @@
 
 import inspect
 import re
-import sys
 from dataclasses import fields
 from pathlib import Path
 
 from generate_smtp_reference import attribute_docs, client_order, enum_list, event_section, markdown, members, one_line
+from printed_page import main
 
 from mailfront_proto.pop3 import answers, client_events, events, profile, server
 from mailfront_proto.pop3.client import POP3Client
@@ -167,13 +167,5 @@ def page() -> str:
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
-def main(arguments: list[str]) -> None:
-    """Write the page, or print it."""
-    if arguments == ["--print"]:
-        sys.stdout.write(page())
-    else:
-        PAGE.write_text(page(), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(PAGE, page)

@@ -2,11 +2,11 @@
 writes ``docs/qmtp-qmqp-reference.md``; with ``--print`` it goes to standard output.
 """
 
-import sys
 from pathlib import Path
 
 from generate_pop3_reference import field_table, methods
 from generate_smtp_reference import enum_list, event_section, markdown, members
+from printed_page import main
 
 from mailfront_proto import netstring
 from mailfront_proto.qmqp.client import QMQPClient
@@ -153,13 +153,5 @@ def page() -> str:
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
-def main(arguments: list[str]) -> None:
-    """Write the page, or print it."""
-    if arguments == ["--print"]:
-        sys.stdout.write(page())
-    else:
-        PAGE.write_text(page(), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(PAGE, page)

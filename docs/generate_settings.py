@@ -2,9 +2,10 @@
 docs/generate_settings.py`` writes ``docs/configuration.md``; with ``--print`` it goes to standard output.
 """
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+from printed_page import main
 
 from mailfront_io import imap_service, pop3_service, service, tls
 from mailfront_io.plugin import Hooks, Kind, Setting
@@ -101,13 +102,5 @@ def page() -> str:
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
-def main(arguments: list[str]) -> None:
-    """Write the page, or print it."""
-    if arguments == ["--print"]:
-        sys.stdout.write(page())
-    else:
-        PAGE.write_text(page(), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(PAGE, page)

@@ -5,12 +5,13 @@
 import ast
 import inspect
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
+
+from printed_page import main
 
 from mailfront_proto.pull import MAX_HELD_INPUT, MAX_PENDING_OUTPUT
 from mailfront_proto.sasl import requests
@@ -269,13 +270,5 @@ def page() -> str:
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
-def main(arguments: list[str]) -> None:
-    """Write the page, or print it."""
-    if arguments == ["--print"]:
-        sys.stdout.write(page())
-    else:
-        PAGE.write_text(page(), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(PAGE, page)

@@ -13,14 +13,15 @@ import resource
 import socket
 import ssl
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
 from tests.benchmarks import accounting, scripts
 from tests.benchmarks.loadgen import SILENCE, Address, Outcome, Refused, Script, rehearse, run, split_replies
-from tests.benchmarks.servers import Server, c_program
+from tests.benchmarks.servers import Kind, NotThere, Server, c_program, start
 
 # One run never makes more connections than this, however cheap they are: the
 # machine has some 28,000 local ports, and they rest for a minute after use.
@@ -139,6 +140,22 @@ class Meter:
     def measure(self) -> float:
         """CPU seconds of one unit; raises Failed."""
         return self._cost() / (self._connections * self._load.units)
+
+
+def beside_each_other(
+    kinds: Iterable[Kind], core: int, load: Callable[[], Load], seconds: float, rounds: int
+) -> list[dict[str, float]]:
+    """The CPU seconds of one unit by name, round after round, of all `kinds` at once on `core`; each under a `load` of
+    its own. Exits with a sentence if one is not installed."""
+    with tempfile.TemporaryDirectory(prefix="mailfront-bench-") as scratch, contextlib.ExitStack() as stack:
+        meters: dict[str, Meter] = {}
+        for kind in kinds:
+            try:
+                server = stack.enter_context(start(kind, core, Path(scratch)))
+            except NotThere as missing:
+                raise SystemExit(str(missing)) from missing
+            meters[kind.name] = Meter(server, load(), seconds)
+        return [{name: meter.measure() for name, meter in meters.items()} for _ in range(rounds)]
 
 
 def idle_memory_kb(server: Server, connections: int, under_tls: bool) -> float:

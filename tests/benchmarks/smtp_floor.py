@@ -13,17 +13,16 @@ import selectors
 import socket
 import statistics
 import sys
-import tempfile
 import threading
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks import scripts
 from tests.benchmarks.loadgen import Script
-from tests.benchmarks.measure import Meter, ScriptedLoad
-from tests.benchmarks.servers import OURS, PEERS, Kind, NotThere, Place, start
+from tests.benchmarks.measure import ScriptedLoad, beside_each_other
+from tests.benchmarks.servers import OURS, PEERS, Kind, Place
 from tests.benchmarks.targets import C_MAILFRONT, RATIO_TARGETS
 
 _CASES: dict[str, tuple[Script, int, int]] = {
@@ -150,17 +149,10 @@ def main() -> None:
     ours = [kind for kind in OURS if kind.name in _LOOPS]
     kinds = [PEERS[0], *map(_bare, _LOOPS), *ours]
     for case, (script, at_once, messages) in _CASES.items():
-        with tempfile.TemporaryDirectory(prefix="mailfront-floor-") as scratch, ExitStack() as stack:
-            meters: dict[str, Meter] = {}
-            for kind in kinds:
-                try:
-                    started = stack.enter_context(start(kind, cores[-1], Path(scratch)))
-                except NotThere as missing:
-                    raise SystemExit(str(missing)) from missing
-                meters[kind.name] = Meter(started, ScriptedLoad(script, at_once, messages), _SECONDS)
-            rounds = [{name: meter.measure() for name, meter in meters.items()} for _ in range(_ROUNDS)]
+        load = partial(ScriptedLoad, script, at_once, messages)
+        rounds = beside_each_other(kinds, cores[-1], load, _SECONDS, _ROUNDS)
         print(f"{case}: C mailfront {statistics.median(one[C_MAILFRONT] for one in rounds) * 1e6:.1f} µs a message")
-        for name in list(meters)[1:]:
+        for name in list(rounds[0])[1:]:
             cost = statistics.median(one[name] for one in rounds) * 1e6
             ratio = statistics.median(one[name] / one[C_MAILFRONT] for one in rounds)
             target = RATIO_TARGETS[case].get(name.removeprefix("bare "))

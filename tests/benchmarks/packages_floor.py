@@ -1,6 +1,6 @@
 """What Q1 and Q1W would cost if a server had nothing to do: the floor under each driver, beside C mailfront.
 
-    .venv/bin/python tests/benchmarks/floor.py
+    .venv/bin/python tests/benchmarks/packages_floor.py
 
 A bare server reads the same packages, which it takes for granted and only counts by their length, answers each with
 the same fixed bytes, and writes the same three lines of log. No session, no machine, no pipeline: what is left is the
@@ -10,16 +10,15 @@ kernel, the loop, and a callback of a few lines. `make bench ARGS='--cases Q1,Q1
 import os
 import statistics
 import sys
-import tempfile
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks import packages
-from tests.benchmarks.measure import Meter, ScriptedLoad
+from tests.benchmarks.measure import ScriptedLoad, beside_each_other
 from tests.benchmarks.scripts import PER_CONNECTION
-from tests.benchmarks.servers import Kind, NotThere, Place, start
+from tests.benchmarks.servers import Kind, Place
 from tests.benchmarks.targets import C_MAILFRONT, RATIO_TARGETS
 
 _AT_ONCE = 10
@@ -109,24 +108,17 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[0]})
     loops = ("uvloop", "asyncio", "blocking")
-    with tempfile.TemporaryDirectory(prefix="mailfront-floor-") as scratch:
-        for case, per_connection in (("Q1", PER_CONNECTION), ("Q1W", packages.WINDOW * packages.WINDOWS)):
-            script = packages.script(case)
-            size = len(script.steps[0].send) // script.steps[0].messages
-            with ExitStack() as stack:
-                meters: dict[str, Meter] = {}
-                for server in (*packages.kinds(case, {C_MAILFRONT}), *(kind(loop, size) for loop in loops)):
-                    try:
-                        started = stack.enter_context(start(server, cores[-1], Path(scratch)))
-                    except NotThere as missing:
-                        raise SystemExit(str(missing)) from missing
-                    meters[server.name] = Meter(started, ScriptedLoad(script, _AT_ONCE, per_connection), _SECONDS)
-                rounds = [{name: meter.measure() for name, meter in meters.items()} for _ in range(_ROUNDS)]
-            print(f"{case}: C mailfront {statistics.median(one[C_MAILFRONT] for one in rounds) * 1e6:.1f} µs a package")
-            for loop in loops:
-                cost = statistics.median(one[loop] for one in rounds) * 1e6
-                ratio = statistics.median(one[loop] / one[C_MAILFRONT] for one in rounds)
-                print(f"  a bare loop, {loop}: {cost:.1f} µs, {ratio:.2f} × C (target {RATIO_TARGETS[case][loop]})")
+    for case, per_connection in (("Q1", PER_CONNECTION), ("Q1W", packages.WINDOW * packages.WINDOWS)):
+        script = packages.script(case)
+        size = len(script.steps[0].send) // script.steps[0].messages
+        kinds = (*packages.kinds(case, {C_MAILFRONT}), *(kind(loop, size) for loop in loops))
+        load = partial(ScriptedLoad, script, _AT_ONCE, per_connection)
+        rounds = beside_each_other(kinds, cores[-1], load, _SECONDS, _ROUNDS)
+        print(f"{case}: C mailfront {statistics.median(one[C_MAILFRONT] for one in rounds) * 1e6:.1f} µs a package")
+        for loop in loops:
+            cost = statistics.median(one[loop] for one in rounds) * 1e6
+            ratio = statistics.median(one[loop] / one[C_MAILFRONT] for one in rounds)
+            print(f"  a bare loop, {loop}: {cost:.1f} µs, {ratio:.2f} × C (target {RATIO_TARGETS[case][loop]})")
 
 
 if __name__ == "__main__":
