@@ -8,6 +8,7 @@ kernel, uvloop, regular expressions), so it guides and does not prove; `make ben
 process under a trace function, the client in a thread beside it.
 """
 
+import os
 import sys
 import threading
 from collections import Counter
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mailfront_io.admission import Admission
 from mailfront_io.drivers.listener import Listener
 from mailfront_io.server import listen, session_factory
+from mailfront_io.server_log import ServerLog
 from mailfront_io.service import service_from_line
 from tests.benchmarks import chain, packages, scripts
 from tests.benchmarks.loadgen import Address, Script, rehearse
@@ -44,6 +46,7 @@ _ROOMS = (
     ("mailfront_io/frontends", "front end"),
     ("mailfront_io/drivers", "driver"),
     ("mailfront_io/log", "log"),
+    ("mailfront_io/server_log", "log"),
     ("mailfront_io/service", "session set-up"),
     ("mailfront_io/server", "session set-up"),
     ("mailfront_io/session", "session set-up"),
@@ -103,7 +106,8 @@ def count(driver: str, case: str) -> Counter[tuple[str, str]]:
     """Instructions of `_COUNTED` connections of `case` under `driver`."""
     protocol = packages.PROTOCOLS.get(case, "smtp")
     plugins, environment = (chain.PLUGINS, chain.ENVIRONMENT) if case == chain.CASE else (("accept",), {})
-    service = service_from_line([protocol, "echo", *plugins], environment, lambda text: None)
+    log = ServerLog("lines", os.open(os.devnull, os.O_WRONLY))
+    service = service_from_line([protocol, "echo", *plugins], environment, log)
     admission = Admission(service.log)
     socket = listen("127.0.0.1", 0)
     address: Address = socket.getsockname()
