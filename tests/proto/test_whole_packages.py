@@ -45,6 +45,7 @@ PROFILES = [
     COMPAT,
     replace(DEFAULT, limits=LOW),
     replace(DEFAULT, limits=replace(LOW, length_digits=2)),
+    replace(DEFAULT, limits=replace(LOW, recipients=0)),
     replace(DEFAULT, crlf_messages=False),
     replace(DEFAULT, free_lengths=True, repairs_line_ends=False, recipients_needed=False),
     replace(DEFAULT, response_per_recipient=False),

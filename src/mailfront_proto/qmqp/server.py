@@ -8,7 +8,7 @@ and the machine is used in the same way.
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from mailfront_proto.netstring import MAX_DIGITS, Fault, NetstringError
+from mailfront_proto.netstring import Fault, NetstringError
 from mailfront_proto.pull import NEED_DATA
 from mailfront_proto.qmtp.events import Package
 from mailfront_proto.qmtp.package import PackageServer, Result, State
@@ -29,7 +29,9 @@ class QMQPServer(PackageServer):
         super().__init__(State.WRAPPER, profile, lf_bodies)
 
     def _next_of_wrapper(self) -> Result:
-        if self.whole_packages and (package := self._whole_package()) is not None:
+        if not self._buffer.has_unread:
+            return NEED_DATA
+        if self.whole_packages and self._takes_whole and (package := self._whole_package()) is not None:
             return package
         reader = self._reader
         length = reader.read_length()
@@ -47,15 +49,15 @@ class QMQPServer(PackageServer):
         head = QMQP_HEAD.match(data, start)
         if head is None:
             return None
-        size = int(head[2])
         at = head.end()
-        envelope = QMQP_ENVELOPE.match(data, at + size)
-        if envelope is None or self.profile.limits.length_digits < MAX_DIGITS:
+        message_end = at + int(head[2])
+        envelope = QMQP_ENVELOPE.match(data, message_end)
+        if envelope is None:
             return None
         end = envelope.end()
-        if end - 1 - head.end(1) - 1 != int(head[1]):  # what stands between the first colon and the last comma
+        if end - head.end(1) - 2 != int(head[1]):  # what stands between the first colon and the last comma
             return None
-        return self._whole(bytes(data[at : at + size]), end - start, *envelope.groups())
+        return self._whole(data[at:message_end], end - start, *envelope.groups())
 
     def _next_of_message(self) -> Result:
         length = self._reader.read_length()

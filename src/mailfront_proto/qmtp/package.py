@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.lazy_patterns import compile_later
 from mailfront_proto.machine import ServerMachine
-from mailfront_proto.netstring import OVERSIZED, Fault, NetstringError, NetstringReader, Oversized
+from mailfront_proto.netstring import MAX_DIGITS, OVERSIZED, Fault, NetstringError, NetstringReader, Oversized
 from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, Event, NeedData, Paused
 from mailfront_proto.qmtp.events import (
     Body,
@@ -29,7 +29,7 @@ from mailfront_proto.qmtp.events import (
 from mailfront_proto.qmtp.line_ends import LineEndDecoder, convert
 from mailfront_proto.qmtp.profile import Profile
 from mailfront_proto.qmtp.responses import encode_response
-from mailfront_proto.qmtp.whole import usual_recipients
+from mailfront_proto.qmtp.whole import more_recipients
 from mailfront_proto.smtp.addresses import SYNTAX_ERROR, Address
 from mailfront_proto.smtp.answers import TOO_BIG, TOO_MANY_RECIPIENTS
 from mailfront_proto.smtp.replies import Reply
@@ -103,6 +103,7 @@ class PackageServer(ServerMachine[Event], ABC):
         "_reader",
         "_recipients",
         "_refusal",
+        "_takes_whole",
         "lf_bodies",
         "message_size",
         "profile",
@@ -123,10 +124,12 @@ class PackageServer(ServerMachine[Event], ABC):
         self.lf_bodies = lf_bodies
         self.message_size = limits.message_size
         self.whole_packages = False
+        # Profiles of which more would have to be asked for each package go the general way.
+        self._takes_whole = limits.length_digits >= MAX_DIGITS and limits.recipients != 0
         self._reader = NetstringReader(
             self._buffer, max_digits=limits.length_digits, free_lengths=profile.free_lengths
         )
-        self._decoder = LineEndDecoder(profile.repairs_line_ends, lf_bodies)
+        self._decoder: LineEndDecoder  # of the message in hand
         self._refusal: Reply | None = None  # of the package as a whole
         self._recipients = 0
         self._accepted = 0  # of these
@@ -209,21 +212,37 @@ class PackageServer(ServerMachine[Event], ABC):
             self._pending = event
         return event
 
-    def _whole(self, message: bytes, used: int, length: bytes, sender: bytes, recipients: bytes) -> Package | None:
+    def _whole(
+        self,
+        message: bytes | bytearray,
+        used: int,
+        length: bytes,
+        sender: bytes,
+        first_length: bytes,
+        first: bytes,
+        more: bytes,
+    ) -> Package | None:
         """The package of this `message`, which takes `used` bytes; `length`, that of the sender, and all behind it are
         as `mailfront_proto.qmtp.whole` has found them. None for one that is to be read in parts."""
         profile, most, size = self.profile, self.message_size, len(message)
         limits = profile.limits
-        if (most is not None and size > most) or not len(sender) == int(length) <= limits.address:
+        longest = limits.address
+        if (
+            not len(sender) == int(length) <= longest
+            or not len(first) == int(first_length) <= longest
+            or (most is not None and size > most)
+        ):
             return None
-        addresses = usual_recipients(recipients, limits)
-        if addresses is None:
-            return None
+        recipients = [first]
+        if more:
+            others = more_recipients(more, limits)
+            if others is None:
+                return None
+            recipients += others
         self._buffer.skip(used)
-        self._refusal = None
         self._state = State.END
-        data = convert(message, profile.repairs_line_ends, self.lf_bodies)
-        self._pending = package = Package(size, data, sender, addresses)
+        data = convert(bytes(message), profile.repairs_line_ends, self.lf_bodies)
+        self._pending = package = Package(size, data, sender, recipients)
         return package
 
     # -- answers -----------------------------------------------------------------------------------------

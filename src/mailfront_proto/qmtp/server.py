@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Final
 
 from mailfront_proto.buffer import ReceiveBuffer
 from mailfront_proto.errors import LocalProtocolError
-from mailfront_proto.netstring import MAX_DIGITS, Fault, NetstringReader
+from mailfront_proto.netstring import Fault, NetstringReader
 from mailfront_proto.pull import NEED_DATA
 from mailfront_proto.qmtp.events import MessageEnd, Package
 from mailfront_proto.qmtp.package import NO_RECIPIENTS, PackageServer, Result, State
@@ -58,6 +58,7 @@ class QMTPServer(PackageServer):
     def __init__(self, profile: Profile = DEFAULT, *, lf_bodies: bool = False) -> None:
         super().__init__(State.MESSAGE, profile, lf_bodies)
         self._verdicts: deque[Reply | None] = deque()  # one a recipient; None: as the message
+        self._takes_whole = self._takes_whole and profile.response_per_recipient and profile.crlf_messages
         limits = profile.limits
         self._list = ReceiveBuffer(limits.recipient_list)
         self._list_reader = NetstringReader(
@@ -89,7 +90,7 @@ class QMTPServer(PackageServer):
     def _next_of_message(self) -> Result:
         if not self._buffer.has_unread:
             return NEED_DATA
-        if self.whole_packages and (package := self._whole_package()) is not None:
+        if self.whole_packages and self._takes_whole and (package := self._whole_package()) is not None:
             return package
         length = self._reader.read_length()
         if length is None:
@@ -105,21 +106,15 @@ class QMTPServer(PackageServer):
         head = QMTP_HEAD.match(data, start)
         if head is None:
             return None
-        size = int(head[1]) - 1
         at = head.end()
-        envelope = QMTP_ENVELOPE.match(data, at + size)
-        profile = self.profile
-        if (
-            envelope is None
-            or (head[2] == b"\r" and not profile.crlf_messages)
-            or not profile.response_per_recipient
-            or profile.limits.length_digits < MAX_DIGITS
-        ):
+        end = at + int(head[1]) - 1
+        envelope = QMTP_ENVELOPE.match(data, end)
+        if envelope is None:
             return None
-        length, sender, list_length, recipients = envelope.groups()
-        if len(recipients) != int(list_length) or len(recipients) > profile.limits.recipient_list:
+        length, sender, list_length, recipients, first_length, first, more = envelope.groups()
+        if not len(recipients) == int(list_length) <= self.profile.limits.recipient_list:
             return None
-        return self._whole(bytes(data[at : at + size]), envelope.end() - start, length, sender, recipients)
+        return self._whole(data[at:end], envelope.end() - start, length, sender, first_length, first, more)
 
     def _next_of_line_ends(self) -> Result:
         first = self._reader.read_slice(1)

@@ -15,30 +15,28 @@ from mailfront_proto.qmtp.profile import Limits
 # counted. Repeats are possessive: nothing is tried twice.
 _LENGTH: Final = rb"(?:0|[1-9][0-9]{0,3}+)"
 _ADDRESS: Final = rb"[^\x00-\x1f\x7f,]*+"
-_RECIPIENTS: Final = rb"((?:" + _LENGTH + rb":" + _ADDRESS + rb",)++)"
-_SENDER: Final = rb",(" + _LENGTH + rb"):(" + _ADDRESS + rb"),"
+_NETSTRING: Final = _LENGTH + rb":" + _ADDRESS + rb","
+_GROUPS: Final = rb"(" + _LENGTH + rb"):(" + _ADDRESS + rb"),"
+_RECIPIENTS: Final = _GROUPS + rb"((?:" + _NETSTRING + rb")*+)"
 
-# In front of the message. The groups: the length that counts it, its first byte where that is not part of it. QMQP: the
-# length of all.
-QMTP_HEAD: Final = compile_later(rb"([1-9][0-9]{0,9}+):([\r\n])")
+# In front of the message. The groups: QMTP: the length that counts it and its first byte, which is not part of it;
+# QMQP: the length of all, and its own.
+QMTP_HEAD: Final = compile_later(rb"([1-9][0-9]{0,9}+):[\r\n]")
 QMQP_HEAD: Final = compile_later(rb"([1-9][0-9]{0,9}+):([1-9][0-9]{0,9}+):")
 
-# Behind it. The groups: the length of the sender and the sender, recipients; QMTP: the length that these have.
-QMTP_ENVELOPE: Final = compile_later(_SENDER + rb"([1-9][0-9]{0,9}+):" + _RECIPIENTS + rb",")
-QMQP_ENVELOPE: Final = compile_later(_SENDER + _RECIPIENTS + rb",")
+# Behind it. The groups: lengths and contents of the sender and of the first recipient, and the netstrings of all the
+# others; QMTP: in front of the recipients the length that these have, and all of them.
+QMTP_ENVELOPE: Final = compile_later(rb"," + _GROUPS + rb"([1-9][0-9]{0,9}+):(" + _RECIPIENTS + rb"),")
+QMQP_ENVELOPE: Final = compile_later(rb"," + _GROUPS + _RECIPIENTS + rb",")
 
 
-def usual_recipients(netstrings: bytes, limits: Limits) -> list[bytes] | None:
-    """The recipients in `netstrings`, as the patterns above have found them; None where one of them is not as long as
-    is written there, or longer than it may be, or there are too many."""
-    longest = limits.address
-    length, _, rest = netstrings.partition(b":")
-    if len(rest) - 1 == int(length) <= longest and limits.recipients != 0:
-        return [rest[:-1]]  # one, as nearly always
+def more_recipients(netstrings: bytes, limits: Limits) -> list[bytes] | None:
+    """The recipients behind the first one: those in `netstrings`, as the patterns above have found them; None where one
+    of them is not as long as is written there, or longer than it may be, or there are too many."""
     recipients = []
     for netstring in netstrings[:-1].split(b","):
         length, _, recipient = netstring.partition(b":")
-        if len(recipient) != int(length) or len(recipient) > longest:
+        if not len(recipient) == int(length) <= limits.address:
             return None
         recipients.append(recipient)
-    return None if limits.recipients is not None and len(recipients) > limits.recipients else recipients
+    return None if limits.recipients is not None and len(recipients) >= limits.recipients else recipients
