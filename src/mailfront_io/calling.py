@@ -4,7 +4,7 @@ Most hooks are plain functions, and a chain of those costs no coroutine at all. 
 `Caller.run` return either the response itself or, from the first hook that returned a coroutine on, a
 coroutine that finishes the job. The caller writes::
 
-    response = caller.run(chain, path)
+    response = caller.run("sender", chain, path)
     if response is not None and type(response) is not Response:
         response = await response
 
@@ -14,9 +14,9 @@ may say that the mail passes instead, and after how many seconds a hook counts a
 """
 
 import os
-from collections.abc import Awaitable, Coroutine, Generator, Iterator, Sequence
-from functools import lru_cache
-from operator import length_hint
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from itertools import compress
+from operator import attrgetter, length_hint
 from types import CoroutineType
 from typing import Any
 
@@ -33,42 +33,29 @@ otherwise. RFC 5321 section
 
 Answer = Response | None | Coroutine[Any, Any, Response | None]
 
-
 PLUGIN_HOOKS = ("connect", "helo", "auth", "sender", "recipient", "data_start", "data_block", "message_end", "reset")
 BACKEND_HOOKS = (*PLUGIN_HOOKS, "data_end")
 
-
-class Chain:
-    """One hook of all plugins that have it, in order: `calls` with whose it is, `hooks` without."""
-
-    __slots__ = ("calls", "hooks", "name")
-
-    def __init__(self, name: str, calls: Sequence[tuple[Hooks, Hook]]) -> None:
-        self.name = name
-        self.calls = calls
-        self.hooks = [hook for _, hook in calls]
-
-    def position(self, hooks: Iterator[Hook]) -> int:
-        """Where the hook stands that an iterator over `hooks` gave last. (One hook may be there twice: a static method
-        of a class that is listed twice.)"""
-        return len(self.hooks) - length_hint(hooks) - 1
-
-    def owner(self, hooks: Iterator[Hook]) -> Hooks:
-        """Whose hook that is."""
-        return self.calls[self.position(hooks)][0]
+Chain = Sequence[Hook]
+"""One hook of all plugins of a connection that have it, in order."""
 
 
 class Plan:
-    """Which of the classes `kinds`, plugins and then the backend, has what: found out once (`make_plan`) for all
-    connections. Lists are of positions in it."""
+    """Which of the classes `kinds`, plugins and then the backend, has what: found out once for all connections of a
+    service. Lists are of positions in it. `debug`: log each call, in the original's words (``$MSG_DEBUG``)."""
 
-    def __init__(self, kinds: tuple[type[Hooks], ...]) -> None:
-        *plugins, backend = kinds
-        found = {name: [at for at, kind in enumerate(plugins) if hasattr(kind, name)] for name in PLUGIN_HOOKS}
-        self._absent = {name: Chain(name, ()) for name, positions in found.items() if not positions}
-        self._present = [(name, positions) for name, positions in found.items() if positions]
-        self.backend_hooks = frozenset([name for name in BACKEND_HOOKS if hasattr(backend, name)])
-        """Hooks that the backend has. What its object calls like one, ``self.sender``, is its own affair."""
+    def __init__(self, kinds: Sequence[type[Hooks]], debug: bool = False) -> None:
+        *plugins, backend = self.kinds = kinds
+        self.debug = debug
+        has = {name: [hasattr(kind, name) for kind in plugins] for name in PLUGIN_HOOKS}
+        self.positions = {name: [at for at, yes in enumerate(found) if yes] for name, found in has.items()}
+        """Which plugins have a hook, by its name."""
+        self._bound = [(at, attrgetter(name), has[name]) for at, name in enumerate(has) if self.positions[name]]
+        self.backend_chain: Callable[[Hooks], Sequence[Hook | None]] = attrgetter(
+            *[name if hasattr(backend, name) else "_absent" for name in BACKEND_HOOKS]
+        )
+        """The `BACKEND_HOOKS` of a backend, None for those that it has not. What its object calls like one,
+        ``self.sender``, is its own affair."""
         last = len(plugins)
         self.commands = [at for at in (*reversed(range(last)), last) if kinds[at].commands is not Hooks.commands]
         """Who may have commands; whose win is last."""
@@ -81,21 +68,12 @@ class Plan:
         self.spools_in_file = any(kind.spools for kind in plugins)
         self.spools = self.spools_in_file or backend.spools
 
-    def chains(self, plugins: Sequence[Hooks]) -> dict[str, Chain]:
+    def chains(self, plugins: Sequence[Hooks]) -> list[Chain]:
         """The chains of one connection, one for each of `PLUGIN_HOOKS`."""
-        chains = self._absent.copy()
-        for name, positions in self._present:
-            chains[name] = Chain(name, [(plugins[at], getattr(plugins[at], name)) for at in positions])
+        chains: list[Chain] = [()] * len(PLUGIN_HOOKS)
+        for at, bind, has in self._bound:
+            chains[at] = [*map(bind, compress(plugins, has))]
         return chains
-
-
-_plan = lru_cache(maxsize=256)(Plan)
-
-
-def make_plan(kinds: tuple[type[Hooks], ...]) -> Plan:
-    """The plan of `kinds`. It is kept for the classes as they are written: those that a service derives of them have
-    what its connections share, and go with it."""
-    return _plan(tuple([vars(kind).get("written", kind) for kind in kinds]))
 
 
 FAULTS = (Exception, SystemExit)
@@ -103,71 +81,85 @@ FAULTS = (Exception, SystemExit)
 
 
 class Caller:
-    """Calls the hooks of one connection. `debug`: log each call, in the original's words (``$MSG_DEBUG``)."""
+    """Calls the hooks of one connection: those of `everyone`, the plugins and then the backend, as `plan` has them."""
 
-    __slots__ = ("_debug", "_session")
+    __slots__ = ("_debug", "_everyone", "_plan", "_session")
 
-    def __init__(self, session: Session, debug: bool) -> None:
+    def __init__(self, session: Session, plan: Plan, everyone: Sequence[Hooks]) -> None:
         self._session = session
-        self._debug = debug
+        self._plan = plan
+        self._debug = plan.debug
+        self._everyone = everyone
 
-    def call(self, hooks: Hooks, hook: Hook, argument: Any) -> Answer:
-        """Call one hook, that takes one argument."""
-        try:
-            response = hook(argument)
-        except FAULTS as error:
-            return self.failed(hooks, error)
-        return response if response is None or type(response) is Response else self._settle(hooks, response)
-
-    def call_with(self, hooks: Hooks, hook: Hook, *arguments: Any) -> Answer:
-        """Call one hook, that takes these `arguments`."""
+    def call(self, hooks: Hooks, hook: Hook, *arguments: Any) -> Answer:
+        """Call one hook."""
         try:
             response = hook(*arguments)
         except FAULTS as error:
             return self.failed(hooks, error)
-        return response if response is None or type(response) is Response else self._settle(hooks, response)
+        return response if response is None or type(response) is Response else self.settle(hooks, response)
 
-    def run(self, chain: Chain, argument: Any) -> Answer:
-        """Call a chain of hooks that take one argument. An error response stops it and is the result; a final
-        acceptance stops it too; otherwise the first response given is kept and the chain goes on."""
-        if self._debug and chain.name != "data_block":
-            return self._run_on(chain, (argument,), 0, None, None)
-        if not chain.hooks:
-            return None
+    def run(self, name: str, chain: Chain, argument: Any, own: Hook | None = None) -> Answer:
+        """Call the `chain` of the hook `name`, which takes one argument. An error response stops it and is the result;
+        a final acceptance stops it too; otherwise the first response given is kept and the chain goes on. Where it has
+        accepted, the backend's hook `own` is called behind it: an error of that is the result, and so are its words
+        where the plugins have none."""
+        if self._debug and name != "data_block":  # the original does not log those
+            return self._run_on(name, chain, (argument,), 0, None, None, own)
         kept: Response | None = None
-        hooks = iter(chain.hooks)
-        for hook in hooks:  # nothing but the call, for each plugin that has no opinion
+        left = iter(chain)
+        for hook in left:  # nothing but the call, for each plugin that has no opinion
             try:
                 response = hook(argument)
             except FAULTS as error:
-                response = self.failed(chain.owner(hooks), error)
+                response = self.failed(self._owners(name)[_position(chain, left)], error)
             if response is None:
                 continue
             if type(response) is not Response:
-                return self._run_on(chain, (argument,), chain.position(hooks), response, kept)
-            if response.code >= 400 or response.final:
+                return self._run_on(name, chain, (argument,), _position(chain, left), response, kept, own)
+            if response.code >= 400:
                 return response
+            if response.final:
+                kept = response
+                break
             if kept is None:
                 kept = response
-        return kept
+        if kept is None or own is None:
+            return kept
+        try:
+            response = own(argument)
+        except FAULTS as error:
+            response = self.failed(self._everyone[-1], error)
+        if response is None:
+            return kept
+        if type(response) is not Response:
+            return self._run_own(kept, self.settle(self._everyone[-1], response))
+        return response if response.code >= 400 or not kept.text else kept
 
-    def run_with(self, chain: Chain, *arguments: Any) -> Answer:
+    def run_with(self, name: str, chain: Chain, *arguments: Any) -> Answer:
         """`run` for the hooks of the start of a session, which take another number of arguments."""
-        return self._run_on(chain, arguments, 0, None, None) if chain.calls or self._debug else None
+        return self._run_on(name, chain, arguments, 0, None, None, None) if chain or self._debug else None
 
     async def _run_on(
-        self, chain: Chain, arguments: tuple[Any, ...], start: int, begun: Any, kept: Response | None
+        self,
+        name: str,
+        chain: Chain,
+        arguments: tuple[Any, ...],
+        start: int,
+        begun: Any,
+        kept: Response | None,
+        own: Hook | None,
     ) -> Response | None:
         """`run` from the hook at `start` on; `begun`: what that one has returned already, None if it has
         not been called."""
         log = self._session.log
-        debug = self._debug and chain.name != "data_block"  # the original does not log those
+        debug = self._debug and name != "data_block"
         if debug and not start and begun is None:
-            log(f"Debug: Calling plugin hook: {'init' if chain.name == 'connect' else chain.name}")
-        for hooks, hook in chain.calls[start:]:
+            log(f"Debug: Calling plugin hook: {'init' if name == 'connect' else name}")
+        for hooks, hook in self.owned(name, chain)[start:]:
             if debug:
                 log(f"Debug: Calling plugin: {hooks.name}")
-            answer = self._settle(hooks, begun) if begun is not None else self.call_with(hooks, hook, *arguments)
+            answer = self.settle(hooks, begun) if begun is not None else self.call(hooks, hook, *arguments)
             begun = None
             response = answer if answer is None or type(answer) is Response else await answer
             if response is None:
@@ -175,48 +167,63 @@ class Caller:
             if debug:
                 code = response.code + (1024 if response.final else 0)
                 log(f"Debug: Plugin {hooks.name} returned {code}:{response.text or '(null)'}")
-            if response.refuses or response.final:
+            if response.refuses:
                 return response
+            if response.final:
+                kept = response
+                break
             kept = kept or response
-        return kept
+        if kept is None or own is None:
+            return kept
+        return await self._run_own(kept, self.call(self._everyone[-1], own, *arguments))
+
+    async def _run_own(self, kept: Response, answer: Answer) -> Response:
+        """`run` behind the plugins, which have accepted with `kept`; `answer`: what the backend says."""
+        response = answer if answer is None or type(answer) is Response else await answer
+        return kept if response is None or (response.code < 400 and kept.text) else response
 
     def run_all(self, chain: Chain) -> Answer:
-        """Call a chain to its end, whatever its hooks answer; the first error, or None. For ``reset``,
-        which leaves nobody out."""
+        """Call the chain of ``reset`` to its end, whatever its hooks answer: it leaves nobody out. The first error, or
+        None."""
         if self._debug:
             return self._run_all_on(chain, 0, None, None)
         refusal: Response | None = None
-        hooks = iter(chain.hooks)
-        for hook in hooks:
+        left = iter(chain)
+        for hook in left:
             try:
                 response = hook()
             except FAULTS as error:
-                response = self.failed(chain.owner(hooks), error)
+                response = self.failed(self._owners("reset")[_position(chain, left)], error)
             if response is None:
                 continue
             if type(response) is not Response:
-                return self._run_all_on(chain, chain.position(hooks), response, refusal)
+                return self._run_all_on(chain, _position(chain, left), response, refusal)
             if response.code >= 400 and refusal is None:
                 refusal = response
         return refusal
 
-    async def _run_all_on(
-        self, chain: Chain, start: int, begun: Any, refusal: Response | None
-    ) -> Response | None:
+    async def _run_all_on(self, chain: Chain, start: int, begun: Any, refusal: Response | None) -> Response | None:
         """`run_all` from the hook at `start` on; `begun`: as in `_run_on`."""
         if self._debug:
-            self._session.log(f"Debug: Calling plugin hook: {chain.name}")
-        for hooks, hook in chain.calls[start:]:
+            self._session.log("Debug: Calling plugin hook: reset")
+        for hooks, hook in self.owned("reset", chain)[start:]:
             if self._debug:
                 self._session.log(f"Debug: Calling plugin: {hooks.name}")
-            answer = self._settle(hooks, begun) if begun is not None else self.call_with(hooks, hook)
+            answer = self.settle(hooks, begun) if begun is not None else self.call(hooks, hook)
             begun = None
             response = answer if answer is None or type(answer) is Response else await answer
             if response is not None and response.refuses:
                 refusal = refusal or response
         return refusal
 
-    async def _settle(self, hooks: Hooks, response: Any) -> Response | None:
+    def owned(self, name: str, chain: Chain) -> list[tuple[Hooks, Hook]]:
+        """The hooks of a chain, each behind whose it is."""
+        return [*zip(self._owners(name), chain, strict=True)]
+
+    def _owners(self, name: str) -> list[Hooks]:
+        return [self._everyone[at] for at in self._plan.positions[name]]
+
+    async def settle(self, hooks: Hooks, response: Any) -> Response | None:
         """The response of a hook that returned no `Response`: a coroutine's is awaited."""
         try:
             seconds = hooks.place.deadline or HOOK_SECONDS
@@ -245,6 +252,12 @@ class Caller:
         who = f"{'backend' if isinstance(hooks, Backend) else 'plugin'} {hooks.name or type(hooks).__name__}"
         self._session.log(f"Error {os.urandom(4).hex()}: {who}: {what}{', passed' if passes else ''}")
         return None if passes else response
+
+
+def _position(chain: Chain, left: Iterator[Hook]) -> int:
+    """Where the hook stands that `left`, an iterator over `chain`, gave last. (One hook may be there twice: a static
+    method of a class that is listed twice.)"""
+    return len(chain) - length_hint(left) - 1
 
 
 class Bounded(Awaitable[Any]):

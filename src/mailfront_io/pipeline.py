@@ -6,13 +6,13 @@ refused, so that a chain nobody configured relays for nobody. How hooks are call
 fails, is in `mailfront_io.calling`.
 """
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Sequence
 from types import CoroutineType
 from typing import Any
 
 from mailfront_io.auth.offer import server_options
-from mailfront_io.calling import FAULTS, INTERNAL_ERROR, Answer, Caller, make_plan
-from mailfront_io.plugin import Backend, Command, Hooks, Lines, Parameter, Response
+from mailfront_io.calling import FAULTS, INTERNAL_ERROR, Answer, Caller, Chain, Plan
+from mailfront_io.plugin import Backend, Command, Hook, Hooks, Lines, Parameter, Response
 from mailfront_io.session import Envelope, ForwardPath, ReversePath, Session
 from mailfront_io.spool import Spool
 from mailfront_proto.sasl.options import NOTHING_OFFERED, ServerOptions
@@ -31,38 +31,82 @@ STORE_SECONDS = 600.0
 Verdict = Response | Coroutine[Any, Any, Response]
 """A response, or what must be awaited for it."""
 
+Results = list[Response] | Coroutine[Any, Any, list[Response]]
+"""What became of a message, or what must be awaited for it."""
+
 Waits = Coroutine[Any, Any, Any] | None
 """What is returned where nothing need be awaited, most of the time: None, or what must be."""
 
 
 class Pipeline:
-    """The chain of one connection."""
+    """The chain of one connection: `hooks` are its plugins in order, then its backend, as `plan` has their classes.
+
+    What a message needs is bound here: the chain of each hook, and the backend's own, None where it has none."""
 
     __slots__ = (
-        "_backend_hooks",
+        "_auths",
         "_caller",
-        "_chains",
+        "_connects",
         "_crlf",
+        "_data_blocks",
         "_data_ended",
         "_data_error",
+        "_data_starts",
+        "_debug",
         "_everyone",
+        "_helos",
+        "_message_ends",
+        "_own_auth",
+        "_own_connect",
+        "_own_data_block",
+        "_own_data_end",
+        "_own_data_start",
+        "_own_helo",
+        "_own_message_end",
+        "_own_recipient",
+        "_own_reset",
+        "_own_sender",
         "_plan",
+        "_recipients",
+        "_resets",
+        "_senders",
         "_spool",
         "backend",
-        "plugins",
         "session",
     )
 
-    def __init__(self, session: Session, plugins: Iterable[Hooks], backend: Backend) -> None:
+    def __init__(self, session: Session, plan: Plan, hooks: Sequence[Hooks]) -> None:
         self.session = session
-        self.plugins = list(plugins)
-        self.backend = backend
+        self._plan = plan
+        self._debug = plan.debug
+        self._everyone = hooks
+        self.backend = backend = hooks[-1]
+        assert isinstance(backend, Backend)
         self._crlf = backend.lines is Lines.CRLF
-        self._caller = Caller(session, session.getenv("MSG_DEBUG") not in (None, "0"))
-        self._everyone = (*self.plugins, backend)
-        self._plan = plan = make_plan(tuple([type(hooks) for hooks in self._everyone]))
-        self._backend_hooks = plan.backend_hooks
-        self._chains = plan.chains(self.plugins)
+        self._caller = Caller(session, plan, hooks)
+        (
+            self._connects,
+            self._helos,
+            self._auths,
+            self._senders,
+            self._recipients,
+            self._data_starts,
+            self._data_blocks,
+            self._message_ends,
+            self._resets,
+        ) = plan.chains(hooks)
+        (
+            self._own_connect,
+            self._own_helo,
+            self._own_auth,
+            self._own_sender,
+            self._own_recipient,
+            self._own_data_start,
+            self._own_data_block,
+            self._own_message_end,
+            self._own_reset,
+            self._own_data_end,
+        ) = plan.backend_chain(backend)
         self._spool: Spool | None = None
         self._data_error: Response | None = None
         self._data_ended = False
@@ -71,8 +115,9 @@ class Pipeline:
 
     async def connect(self) -> Response | None:
         """The error that takes the greeting's place, or None."""
-        response = await self._plugins_then_backend("connect")
-        return response if response is not None and response.refuses else None
+        if not self._connects and self._own_connect is None and not self._debug:
+            return None
+        return await self._begin("connect", self._connects, self._own_connect)
 
     def mechanisms(self) -> ServerOptions:
         """All SASL mechanisms that are offered now, in order."""
@@ -116,12 +161,21 @@ class Pipeline:
 
     async def helo(self, host: str, capabilities: list[str]) -> Response | None:
         """The error, or None; hooks have added to `capabilities`."""
-        response = await self._plugins_then_backend("helo", host, capabilities)
-        return response if response is not None and response.refuses else None
+        if not self._helos and self._own_helo is None and not self._debug:
+            return None
+        return await self._begin("helo", self._helos, self._own_helo, host, capabilities)
+
+    async def _begin(self, name: str, chain: Chain, own: Hook | None, *arguments: Any) -> Response | None:
+        answer = self._caller.run_with(name, chain, *arguments)
+        response = answer if answer is None or type(answer) is Response else await answer
+        if own is not None and (response is None or response.code < 400):
+            answer = self._caller.call(self.backend, own, *arguments)
+            response = answer if answer is None or type(answer) is Response else await answer
+        return response if response is not None and response.code >= 400 else None
 
     async def auth(self, request: Request) -> Response | None:
         """The first response; None when nobody has one."""
-        for hooks, hook in self._chains["auth"].calls:
+        for hooks, hook in self._caller.owned("auth", self._auths):
             response = self._caller.call(hooks, hook, request)
             if response is not None and type(response) is not Response:
                 response = await response
@@ -136,7 +190,21 @@ class Pipeline:
 
     def ask_sender(self, path: ReversePath) -> Verdict:
         """The same, without a coroutine where no hook waits."""
-        return self._verdict("sender", path, NO_SENDER)
+        answer = self._caller.run("sender", self._senders, path, self._own_sender)
+        if answer is None or type(answer) is Response:
+            return self._judge_sender(path, answer)
+        return self._sender_behind(path, answer)
+
+    async def _sender_behind(self, path: ReversePath, waits: Coroutine[Any, Any, Response | None]) -> Response:
+        return self._judge_sender(path, await waits)
+
+    def _judge_sender(self, path: ReversePath, response: Response | None) -> Response:
+        if response is None:
+            return NO_SENDER
+        if response.code >= 400:
+            return response
+        self.session.envelope.sender = path
+        return response if response.text else Response(response.code, SENDER_ACCEPTED)
 
     async def recipient(self, path: ForwardPath) -> Response:
         """The answer to RCPT."""
@@ -145,7 +213,21 @@ class Pipeline:
 
     def ask_recipient(self, path: ForwardPath) -> Verdict:
         """The same, without a coroutine where no hook waits."""
-        return self._verdict("recipient", path, NO_RECIPIENT)
+        answer = self._caller.run("recipient", self._recipients, path, self._own_recipient)
+        if answer is None or type(answer) is Response:
+            return self._judge_recipient(path, answer)
+        return self._recipient_behind(path, answer)
+
+    async def _recipient_behind(self, path: ForwardPath, waits: Coroutine[Any, Any, Response | None]) -> Response:
+        return self._judge_recipient(path, await waits)
+
+    def _judge_recipient(self, path: ForwardPath, response: Response | None) -> Response:
+        if response is None:
+            return NO_RECIPIENT
+        if response.code >= 400:
+            return response
+        self.session.envelope.recipients.append(path)
+        return response if response.text else Response(response.code, RECIPIENT_ACCEPTED)
 
     async def data_start(self) -> Response | None:
         """Before the message: the backend, then the plugins. The error, or None; an error resets."""
@@ -158,14 +240,22 @@ class Pipeline:
             self._close_spool()
         self._data_error = None
         self._data_ended = False
-        self.session.added_lines.clear()
+        added = self.session.added_lines
+        if added:
+            added.clear()
         if self._plan.spools:
             return self._data_start_with_spool()
-        own = self._backend("data_start", None)
-        if own is not None and (type(own) is not Response or own.code >= 400):
-            return self._data_start_behind_backend(own)
-        answer = self._caller.run(self._chains["data_start"], None)
-        if answer is None and not self.session.added_lines:
+        own, answer = self._own_data_start, None
+        if own is not None:
+            try:
+                answer = own(None)
+            except FAULTS as error:
+                answer = self._caller.failed(self.backend, error)
+            if answer is not None:
+                return self._data_start_behind_backend(self._caller.settle(self.backend, answer))
+        if self._data_starts or self._debug:
+            answer = self._caller.run("data_start", self._data_starts, None)
+        if answer is None and not added:
             return None
         return self._data_start_behind_plugins(answer)
 
@@ -178,14 +268,16 @@ class Pipeline:
                 self.session.log(f"Cannot create a spool file in {directory}: {error.strerror}; set $TMPDIR")
             await self.reset()
             return INTERNAL_ERROR
-        return await self._data_start_behind_backend(self._backend("data_start", self._spool))
+        own = self._own_data_start
+        answer = self._caller.call(self.backend, own, self._spool) if own is not None else None
+        return await self._data_start_behind_backend(answer)
 
     async def _data_start_behind_backend(self, own: Answer) -> Response | None:
         response = own if own is None or type(own) is Response else await own
         if response is not None and response.refuses:
             await self.reset()
             return response
-        return await self._data_start_behind_plugins(self._caller.run(self._chains["data_start"], self._spool))
+        return await self._data_start_behind_plugins(self._caller.run("data_start", self._data_starts, self._spool))
 
     async def _data_start_behind_plugins(self, answer: Answer) -> Response | None:
         """What hooks have added goes in front of the message, unless one refuses it."""
@@ -208,9 +300,9 @@ class Pipeline:
         is kept for `message_end`; what follows is dropped."""
         if self._data_error is not None:
             return None
-        chain = self._chains["data_block"]
-        if chain.hooks:
-            answer = self._caller.run(chain, data.replace(b"\r\n", b"\n") if self._crlf else data)
+        if self._data_blocks:
+            lines = data.replace(b"\r\n", b"\n") if self._crlf else data
+            answer = self._caller.run("data_block", self._data_blocks, lines)
             if answer is not None and (type(answer) is not Response or answer.code >= 400):
                 return self._block_behind_plugins(data, answer)
         return self._to_backend_and_spool(data)
@@ -221,28 +313,54 @@ class Pipeline:
         if self._data_ended or self._data_error is not None:
             return None
         self._data_ended = True
-        answer = self._backend("data_end")
-        return None if answer is None else self._note(answer)
+        own = self._own_data_end
+        if own is None:
+            return None
+        try:
+            answer = own()
+        except FAULTS as error:
+            answer = self._caller.failed(self.backend, error)
+        return None if answer is None else self._note(self._caller.settle(self.backend, answer))
 
     async def message_end(self) -> list[Response]:
         """The plugins, then the backend: one response, or the backend's for each recipient."""
-        try:
-            if (waits := self.data_end()) is not None:
-                await waits
-            if self._data_error is not None:
-                return [self._data_error]
-            response = self._caller.run(self._chains["message_end"], self._spool)
-            if response is not None and type(response) is not Response:
-                response = await response
-            if response is not None and response.refuses:
-                await self.reset()
-                return [response]
-            return await self._backend_message_end()
-        finally:
-            self._data_error = None
-            if self._spool is not None:
-                self._close_spool()
-            self.session.envelope = Envelope()
+        answer = self.ask_message_end()
+        return answer if isinstance(answer, list) else await answer
+
+    def ask_message_end(self) -> Results:
+        """The same, without a coroutine where no hook waits and the message is stored."""
+        waits = self.data_end()
+        if waits is not None or self._data_error is not None:
+            return self._message_end_behind_data(waits)
+        if self._message_ends or self._debug:
+            answer = self._caller.run("message_end", self._message_ends, self._spool)
+            if answer is not None and (type(answer) is not Response or answer.code >= 400):
+                return self._message_end_behind_plugins(answer)
+        return self._store()
+
+    async def _message_end_behind_data(self, waits: Waits) -> list[Response]:
+        if waits is not None:
+            await waits
+        error = self._data_error
+        if error is None:
+            return await self.message_end()  # all but the end of the data is still to be done
+        self._message_done()
+        return [error]
+
+    async def _message_end_behind_plugins(self, answer: Answer) -> list[Response]:
+        response = answer if answer is None or type(answer) is Response else await answer
+        if response is not None and response.code >= 400:
+            await self.reset()
+            self._message_done()
+            return [response]
+        results = self._store()
+        return results if isinstance(results, list) else await results
+
+    def _message_done(self) -> None:
+        self._data_error = None
+        if self._spool is not None:
+            self._close_spool()
+        self.session.envelope = Envelope()
 
     async def reset(self) -> Response | None:
         """Drop the transaction: the backend's reset, then every plugin's. The first error, or None."""
@@ -253,100 +371,37 @@ class Pipeline:
         """The same, without a coroutine where no hook waits."""
         if self._spool is not None:
             self._close_spool()
-        envelope = self.session.envelope
+        session = self.session
+        envelope = session.envelope
         if envelope.sender is not None or envelope.recipients:
-            self.session.envelope = Envelope()
-        own = self._backend("reset")
-        if own is not None and type(own) is not Response:
-            return self._reset_behind_backend(own)
-        from_plugins = self._caller.run_all(self._chains["reset"])
-        if from_plugins is not None and type(from_plugins) is not Response:
-            return self._reset_behind_plugins(own, from_plugins)
-        return own if own is not None and own.code >= 400 else from_plugins
+            session.envelope = Envelope()
+        own = self._own_reset
+        if own is not None:
+            try:
+                answer = own()
+            except FAULTS as error:
+                answer = self._caller.failed(self.backend, error)
+            if answer is not None:
+                return self._reset_behind_backend(answer)
+        return self._caller.run_all(self._resets) if self._resets or self._debug else None
 
-    async def _reset_behind_backend(self, waits: Coroutine[Any, Any, Response | None]) -> Response | None:
-        own = await waits
-        from_plugins = self._caller.run_all(self._chains["reset"])
+    async def _reset_behind_backend(self, answer: Any) -> Response | None:
+        own = await self._caller.settle(self.backend, answer)
+        from_plugins = self._caller.run_all(self._resets)
         if from_plugins is not None and type(from_plugins) is not Response:
             from_plugins = await from_plugins
         return own if own is not None and own.code >= 400 else from_plugins
 
-    async def _reset_behind_plugins(
-        self, own: Response | None, waits: Coroutine[Any, Any, Response | None]
-    ) -> Response | None:
-        from_plugins = await waits
-        return own if own is not None and own.code >= 400 else from_plugins
-
     async def disconnect(self) -> None:
         """The end: a last reset, then every ``disconnect``."""
-        await self.reset()
+        answer = self.ask_reset()
+        if answer is not None and type(answer) is not Response:
+            await answer
         for at in self._plan.disconnects:
             hooks = self._everyone[at]
-            response = self._caller.call_with(hooks, hooks.disconnect)  # type: ignore[attr-defined]
+            response = self._caller.call(hooks, hooks.disconnect)  # type: ignore[attr-defined]
             if response is not None and type(response) is not Response:
                 await response
-
-    # -- plugins, then the backend -----------------------------------------------------------------------
-
-    def _verdict(self, name: str, path: ReversePath | ForwardPath, nobody: Response) -> Verdict:
-        response = self._caller.run(self._chains[name], path)
-        if response is None:
-            return nobody
-        if type(response) is not Response:
-            return self._verdict_behind_plugins(name, path, nobody, response)
-        if response.code >= 400:
-            return response
-        backend = self.backend
-        own = self._caller.call(backend, getattr(backend, name), path) if name in self._backend_hooks else None
-        if own is None or type(own) is Response:
-            return self._take(path, response, own)
-        return self._verdict_behind_backend(path, response, own)
-
-    async def _verdict_behind_plugins(
-        self,
-        name: str,
-        path: ReversePath | ForwardPath,
-        nobody: Response,
-        waits: Coroutine[Any, Any, Response | None],
-    ) -> Response:
-        response = await waits
-        if response is None or response.code >= 400:
-            return response or nobody
-        own = self._backend(name, path)
-        return self._take(path, response, own if own is None or type(own) is Response else await own)
-
-    async def _verdict_behind_backend(
-        self, path: ReversePath | ForwardPath, response: Response, waits: Coroutine[Any, Any, Response | None]
-    ) -> Response:
-        return self._take(path, response, await waits)
-
-    def _take(self, path: ReversePath | ForwardPath, response: Response, own: Response | None) -> Response:
-        """The plugins have accepted `path` with `response`; `own`: what the backend says."""
-        if own is not None:
-            if own.code >= 400:
-                return own
-            if not response.text:
-                response = own
-        if type(path) is ReversePath:
-            self.session.envelope.sender = path
-            return response if response.text else Response(response.code, SENDER_ACCEPTED)
-        assert type(path) is ForwardPath
-        self.session.envelope.recipients.append(path)
-        return response if response.text else Response(response.code, RECIPIENT_ACCEPTED)
-
-    async def _plugins_then_backend(self, name: str, *arguments: Any) -> Response | None:
-        response = self._caller.run_with(self._chains[name], *arguments)
-        if response is not None and type(response) is not Response:
-            response = await response
-        if response is not None and response.refuses:
-            return response
-        response = self._backend(name, *arguments)
-        return response if response is None or type(response) is Response else await response
-
-    def _backend(self, name: str, *arguments: Any) -> Answer:
-        if name not in self._backend_hooks:
-            return None
-        return self._caller.call_with(self.backend, getattr(self.backend, name), *arguments)
 
     # -- the message's way -------------------------------------------------------------------------------
 
@@ -357,11 +412,15 @@ class Pipeline:
                 await waits
 
     def _to_backend_and_spool(self, data: bytes) -> Waits:
-        backend = self.backend
-        answer = None
-        if "data_block" in self._backend_hooks:
-            answer = self._caller.call(backend, backend.data_block, data)  # type: ignore[attr-defined]
-        return None if answer is None and self._spool is None else self._to_spool(data, answer)
+        own, waits = self._own_data_block, None
+        if own is not None:
+            try:
+                answer = own(data)
+            except FAULTS as error:
+                answer = self._caller.failed(self.backend, error)
+            if answer is not None:
+                waits = self._caller.settle(self.backend, answer)
+        return None if waits is None and self._spool is None else self._to_spool(data, waits)
 
     async def _to_spool(self, data: bytes, answer: Answer) -> None:
         if await self._note(answer) and self._spool is not None:
@@ -385,13 +444,24 @@ class Pipeline:
         await self.reset()
         self._data_error = response
 
-    async def _backend_message_end(self) -> list[Response]:
-        if "message_end" not in self._backend_hooks:
+    def _store(self) -> Results:
+        """The backend's `message_end`."""
+        own = self._own_message_end
+        if own is None:
+            self._message_done()
             return [self._accepted]
         try:
-            answer = self.backend.message_end(self._spool)  # type: ignore[attr-defined]
-            if type(answer) is Response and answer.text and answer.code < 400:
-                return [answer]
+            answer = own(self._spool)
+        except FAULTS as error:
+            answer = self._caller.failed(self.backend, error)
+        if type(answer) is Response and answer.text and answer.code < 400:
+            self._message_done()
+            return [answer]
+        return self._store_behind(answer)
+
+    async def _store_behind(self, answer: Any) -> list[Response]:
+        """The same, where the backend waits, has no words, or answers for each recipient, or does not store it."""
+        try:
             if isinstance(answer, CoroutineType):
                 begun = self.session.clock.monotonic()
                 try:
@@ -413,6 +483,7 @@ class Pipeline:
         ]
         if max([r.code for r in responses]) >= 400:
             await self.reset()
+        self._message_done()
         return responses
 
     @property

@@ -197,6 +197,7 @@ class Hooks:
     """How it is listed."""
     shared: ClassVar[Any] = None
     """What ``configure`` has returned: the part that all connections of a service share."""
+    _absent: ClassVar[None] = None  # what `mailfront_io.calling.Plan` finds for a hook that is not there
 
     @classmethod
     def configure(cls, environment: Mapping[str, str], log: Callable[[str], None]) -> Any:

@@ -6,6 +6,7 @@ The one-shot programs make one session of it, the servers one for each connectio
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
+from mailfront_io.calling import Plan
 from mailfront_io.ops import Connection, Send
 from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.pipeline import Pipeline
@@ -81,6 +82,7 @@ class Service:
             check_settings([s for s in settings if credentials is None or s.variable != "AUTH_STORE"], environment)
         self._plugins = [self._configured(kind) for kind in self._plugins]
         self._backend = self._configured(self._backend)
+        self._plan: Plan | None = None
         if credentials is None and any(s.variable == "AUTH_STORE" for h in hooks for s in h.settings):
             self.credentials = open_store(environment)
         self._tls_context, self._tls_key_type = load_tls(environment, log)
@@ -95,7 +97,7 @@ class Service:
             shared = kind.configure(self.environment, self.log)
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
-        return type(kind.__name__, (kind,), {"__doc__": kind.__doc__, "shared": shared, "written": kind})
+        return type(kind.__name__, (kind,), {"__doc__": kind.__doc__, "shared": shared})
 
     def _load_front_end(self) -> Callable[[Session, Pipeline], SessionCoroutine]:
         """The front end of the protocol, and no other: a one-shot program loads it for each connection."""
@@ -154,17 +156,20 @@ class Service:
         session.tls_key_type = self._tls_key_type
         session.credentials = self.credentials
         made: list[Hooks] = []
-        for kind in (*self._plugins, self._backend):
+        plan = self._plan or self._make_plan()
+        for kind in plan.kinds:
             try:
                 made.append(kind(session))
             except Exception as error:
                 what, name = "backend" if kind is self._backend else "plugin", kind.name or kind.__name__
                 session.log(f"Error: {what} {name}: {type(error).__name__}: {error}")
                 return self._refuse(CannotLoad(what, name, "it raised an error"), session.log)
-        *plugins, backend = made
-        assert isinstance(backend, Backend)
-        pipeline = Pipeline(session, plugins, backend)
-        return self._run(session, pipeline)
+        return self._run(session, Pipeline(session, plan, made))
+
+    def _make_plan(self) -> Plan:
+        debug = self.environment.get("MSG_DEBUG") not in (None, "0")
+        self._plan = plan = Plan((*self._plugins, self._backend), debug)
+        return plan
 
     def _speaks_for_others(self, address: str | None) -> bool:
         """Whether ``$XCLIENT_HOSTS`` lists the peer."""
