@@ -159,7 +159,8 @@ class PackageFrontend(Conversation[PackageServer]):
         answer = pipeline.ask_reset()
         response = answer if answer is None or type(answer) is Response else await answer
         if response is None:
-            response = await pipeline.data_start()
+            answer = pipeline.ask_data_start()
+            response = answer if answer is None or type(answer) is Response else await answer
         refusal = response if response is not None and response.code >= 400 else None  # of the package as a whole
         if refusal is None and event.data:
             waits = pipeline.data_block(event.data)
@@ -278,7 +279,8 @@ class PackageFrontend(Conversation[PackageServer]):
 
     async def _store(self) -> list[Response]:
         """What becomes of the message: one answer for all accepted recipients, or one for each. Refusals are logged."""
-        responses = await self.pipeline.message_end()
+        results = self.pipeline.ask_message_end()
+        responses = results if isinstance(results, list) else await results
         folded = fold(responses)
         self._count_message(folded.code)
         if self._one_response:

@@ -322,8 +322,17 @@ class SMTPFrontend(Conversation[SMTPServer]):
         self._log_reply(event.reply)
         self._count_message(event.reply.code)
 
-    async def _message_end(self, event: events.MessageEnd) -> None:
-        responses = await self.pipeline.message_end()
+    def _message_end(self, event: events.MessageEnd) -> Waits:
+        results = self.pipeline.ask_message_end()
+        if not isinstance(results, list):
+            return self._message_end_behind(results)
+        self._answer_message(results)
+        return None
+
+    async def _message_end_behind(self, waits: Coroutine[Any, Any, list[Response]]) -> None:
+        self._answer_message(await waits)
+
+    def _answer_message(self, responses: list[Response]) -> None:
         folded = fold(responses)
         meter = self.session.meter
         if meter is not None:
