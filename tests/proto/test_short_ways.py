@@ -186,14 +186,15 @@ WORDS = [b"\r\n", b"\r", b"\n", b".", b"x", b"text", b"\r\n.", b"\r\n..", b"\r\n
 @example(b"x\n.\ny", LineEnds.ACCEPT, True)
 def test_a_message_in_one_piece(text: bytes, line_ends: LineEnds, lf: bool) -> None:
     data = (text + END).partition(END)[0] + END
-    message = decode_whole(data, lf)
+    whole = decode_whole(b"DATA" + data + b"behind", 4, lf)
     decoder = DotDecoder(line_ends, lf)
     expected, rest = decoder.feed(data)
-    if message is not None:
-        assert (message, b"") == (expected, rest)
-        assert decoder.size == len(data) - 3 - data[:-3].count(b"\r\n.") and not decoder.has_bare_line_ends
+    if whole is not None:
+        assert whole == (expected, len(data)) and rest == b""
+        assert decoder.size == len(data) - 3 and not decoder.has_bare_line_ends
     else:
-        assert data[:1] == b"." or decoder.has_bare_line_ends or rest
+        assert data[:1] == b"." or b"\n." in data[:-3] or decoder.has_bare_line_ends or rest
+    assert decode_whole(data[:-1], 0, lf) is None
 
 
 # -- addresses -------------------------------------------------------------------------------------------

@@ -48,15 +48,17 @@ class ServerMessage(ServerAuth):
         decoder = transaction.decoder
         data = None
         if decoder is None:
-            # All of the message in one piece. (`data` is a little longer than what counts against the limit: a message
+            # All of the message in one piece. (`size` is a little more than what counts against the limit: a message
             # just below it goes the general way.)
-            data = buffer.read_through(END_OF_DATA)
-            if data is not None and (self.message_size is None or len(data) <= self.message_size):
-                message = decode_whole(data, self.lf_bodies)
-                if message is not None:
+            whole = decode_whole(*buffer.view(), self.lf_bodies)
+            if whole is not None:
+                message, size = whole
+                if self.message_size is None or size <= self.message_size:
+                    buffer.skip(size)
                     transaction.ended = True
                     return Body(message)
             decoder = transaction.decoder = DotDecoder(self.profile.line_ends, self.lf_bodies)
+            data = buffer.read_through(END_OF_DATA)  # what is behind it is not for the decoder
         assert type(decoder) is DotDecoder
         before = decoder.size
         decoded, rest = decoder.feed(data or buffer.read_all())
