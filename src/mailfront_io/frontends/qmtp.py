@@ -50,7 +50,13 @@ class Deadlines:
         idle = session.number("TIMEOUT")
         if session.profile.name == "compat":
             return cls(idle or 1200.0, idle or 1200.0, inf)
-        return cls(idle or 300.0, min(idle or 180.0, 180.0), session=session.number("SESSION_TIMEOUT") or 3600.0)
+        seconds = session.number("SESSION_TIMEOUT")
+        if not idle and not seconds:
+            return _USUAL
+        return cls(idle or 300.0, min(idle or 180.0, 180.0), session=seconds or 3600.0)
+
+
+_USUAL = Deadlines()
 
 
 class PackageFrontend(Conversation[PackageServer]):
@@ -155,13 +161,14 @@ class PackageFrontend(Conversation[PackageServer]):
     async def _package(self, event: events.Package) -> None:
         """What the handlers of its parts, below, do one behind the other: without an event, a coroutine and an answer
         for each, which takes half the time."""
-        pipeline, machine, log = self.pipeline, self.machine, self.session.log
+        pipeline, machine, session = self.pipeline, self.machine, self.session
+        log = session.log
+        # What refuses the package as a whole
         answer = pipeline.ask_reset()
-        response = answer if answer is None or type(answer) is Response else await answer
-        if response is None:
+        refusal = answer if answer is None or type(answer) is Response else await answer
+        if refusal is None:
             answer = pipeline.ask_data_start()
-            response = answer if answer is None or type(answer) is Response else await answer
-        refusal = response if response is not None and response.code >= 400 else None  # of the package as a whole
+            refusal = answer if answer is None or type(answer) is Response else await answer
         if refusal is None and event.data:
             waits = pipeline.data_block(event.data)
             if waits is not None:
@@ -174,37 +181,52 @@ class PackageFrontend(Conversation[PackageServer]):
         if refusal is None:
             verdict = pipeline.ask_sender(ReversePath(address, []))
             response = verdict if type(verdict) is Response else await verdict
-            refusal = response if response.code >= 400 else None
+            if response.code >= 400:
+                refusal = response
+        accepted = 0
         refused: dict[int, Response] = {}  # single recipients, by their positions
-        for position, raw in enumerate(event.recipients):
+        for raw in event.recipients:
             address = raw.decode("utf-8", "surrogateescape")
             log(f"recipient <{address}>")
             if refusal is None:
                 verdict = pipeline.ask_recipient(ForwardPath(address, []))
                 response = verdict if type(verdict) is Response else await verdict
                 if response.code < 400:
+                    accepted += 1
                     continue
                 self._count_refused_recipient()
                 if self._one_response:
                     refusal = response
                 else:
-                    refused[position] = response
+                    refused[accepted + len(refused)] = response
                     self._log_reply(Reply(response.code, response.text))
+        if refused or refusal is not None:
+            await self._refuse(event, refusal, refused)
+            return
+        stored = pipeline.ask_message_end()
+        results = stored if isinstance(stored, list) else await stored
+        if len(results) == 1 and results[0].code < 400:
+            response = results[0]
+            if session.meter is not None:
+                session.meter.message(response.code)
+            machine.reply(response.code, response.text)
+        else:
+            self._answer_end(await self._stored(results))
+
+    async def _refuse(self, event: events.Package, refusal: Response | None, refused: dict[int, Response]) -> None:
+        """The end of a package that is refused: all of it, with `refusal`, or recipients of it, by their positions."""
         if refusal is not None:
             self._log_reply(Reply(refusal.code, refusal.text))
             self._count_message(refusal.code)
             await self._drop()
-            machine.reply(refusal.code, refusal.text)
-        elif not refused:
-            self._answer_end(await self._store())
-        else:
-            accepted = len(event.recipients) - len(refused)
-            if not accepted:
-                self._count_message(refused[0].code)
-            responses = await self._store() if accepted else await self._drop()
-            each = iter(responses if len(responses) == accepted else responses * accepted)
-            merged = [refused.get(position) or next(each) for position in range(len(event.recipients))]
-            self._answer_end(merged)
+            self.machine.reply(refusal.code, refusal.text)
+            return
+        accepted = len(event.recipients) - len(refused)
+        if not accepted:
+            self._count_message(refused[0].code)
+        responses = await self._store() if accepted else await self._drop()
+        each = iter(responses if len(responses) == accepted else responses * accepted)
+        self._answer_end([refused.get(position) or next(each) for position in range(len(event.recipients))])
 
     async def _message_start(self, event: events.MessageStart) -> None:
         self._package_start = self._now()
@@ -279,8 +301,10 @@ class PackageFrontend(Conversation[PackageServer]):
 
     async def _store(self) -> list[Response]:
         """What becomes of the message: one answer for all accepted recipients, or one for each. Refusals are logged."""
-        results = self.pipeline.ask_message_end()
-        responses = results if isinstance(results, list) else await results
+        return await self._stored(await self.pipeline.message_end())
+
+    async def _stored(self, responses: list[Response]) -> list[Response]:
+        """The same; `responses`: the pipeline's."""
         folded = fold(responses)
         self._count_message(folded.code)
         if self._one_response:
