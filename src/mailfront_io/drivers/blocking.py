@@ -21,9 +21,10 @@ import signal
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from math import inf
+from socket import MSG_DONTWAIT, SO_RCVTIMEO, SO_SNDTIMEO
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 from mailfront_io.drivers.listener import (
@@ -52,6 +53,7 @@ from mailfront_io.ops import (
     ConnectionLost,
     DeadlineExceeded,
     Operation,
+    Recv,
     SessionFactory,
     Stopping,
     Thread,
@@ -76,12 +78,15 @@ class SocketWorld(World):
     def __init__(self, connection: socket.socket) -> None:
         self.clock = CLOCK
         self._socket = connection
+        self._receive = connection.recv
+        self._send = connection.send
         self._receive_wait = self._send_wait = float("inf")  # the timeouts in force
         self._size = SMALL_READ
         self._eof = False
         self._broken: str | None = None
-        self._doing = ""  # "idle", "recv", "send": in the kernel, and can be woken by a shutdown
-        self._attention = False  # one of the following is set
+        self._receiving: bool | None = None  # in the kernel, and can be woken by a shutdown; whether that is idle
+        self._sending = False  # in the kernel, too
+        self._attention = False  # one of the following is set, or of the two above
         self._stopping = False
         self._cancelled = False
         self._shielded = False  # Cancelled was thrown: nothing interrupts any more
@@ -92,79 +97,93 @@ class SocketWorld(World):
 
     # The operations
 
-    def recv(self, deadline: float | None, idle: bool) -> bytes:
-        """`Recv`."""
-        while True:
-            if self._eof or self._broken is not None:
-                if self._attention:
-                    self._look(idle)
-                if self._broken is not None:
-                    raise ConnectionLost(self._broken)
-                return b""
-            left = self._left(deadline)
-            if left < self._receive_wait:
-                self._receive_wait = self._set_timeout(socket.SO_RCVTIMEO, left * EARLY)
-            self._doing = "idle" if idle else "recv"
+    def exchange(self, operation: Recv, deadline: float | None) -> bytes:
+        """`Recv` with its output."""
+        if output := operation.output:
+            # As in `send`; a call less for each answer.
             if self._attention:
-                self._look(idle)
+                self._look_before_use(False)
             try:
-                data = self._socket.recv(self._size)
+                sent = self._send(output, MSG_DONTWAIT)
+            except OSError as error:
+                sent = self._not_sent(error)
+            if sent < len(output):
+                self._send_rest(memoryview(output)[sent:], deadline)
+            operation.output = b""
+        while True:
+            left = LONGEST_WAIT if deadline is None else deadline - monotonic()
+            if left < self._receive_wait:
+                self._receive_within(left)
+            self._receiving = operation.idle
+            if self._attention:
+                self._look_before_use(operation.idle)
+                if self._eof:
+                    self._receiving = None
+                    return b""
+            try:
+                data = self._receive(self._size)
             except BlockingIOError:  # the timeout: time is up, or LONGEST_WAIT or an older deadline is over
-                self._receive_wait = self._set_timeout(socket.SO_RCVTIMEO, self._left(deadline))
+                self._receive_wait = self._set_timeout(SO_RCVTIMEO, self._left(deadline))
                 continue
             except OSError as error:
                 raise self._lost(error) from error
             finally:
-                self._doing = ""
+                self._receiving = None
                 if self._attention:
-                    self._look(idle)
+                    self._look(operation.idle)
             self._size = SMALL_READ if len(data) < SMALL_READ else RECEIVE_SIZE
-            self._eof = not data
+            if not data:
+                self._eof = self._attention = True
             return data
+
+    def recv(self, deadline: float | None, idle: bool) -> bytes:
+        """`Recv` without output."""
+        return self.exchange(Recv(deadline, idle), deadline)
 
     def send(self, data: bytes, deadline: float | None) -> None:
         """`Send`."""
-        if self._broken is not None:
-            raise ConnectionLost(self._broken)
         if self._attention:
-            self._look(False)
+            self._look_before_use(False)
         try:
-            sent = self._socket.send(data, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            sent = 0
+            sent = self._send(data, MSG_DONTWAIT)
         except OSError as error:
-            raise self._lost(error) from error
+            sent = self._not_sent(error)
         if sent < len(data):
             self._send_rest(memoryview(data)[sent:], deadline)
+
+    def _not_sent(self, error: OSError) -> int:
+        if isinstance(error, BlockingIOError):
+            return 0
+        raise self._lost(error) from error
 
     def _send_rest(self, rest: memoryview, deadline: float | None) -> None:
         while rest:  # the peer is slower than we are
             left = self._left(deadline)
             if left < self._send_wait:
-                self._send_wait = self._set_timeout(socket.SO_SNDTIMEO, left * EARLY)
-            self._doing = "send"
+                self._send_wait = self._set_timeout(SO_SNDTIMEO, left * EARLY)
+            self._sending = True
             if self._attention:
                 self._look(False)
             try:
-                rest = rest[self._socket.send(rest) :]
+                rest = rest[self._send(rest) :]
             except BlockingIOError:
-                self._send_wait = self._set_timeout(socket.SO_SNDTIMEO, self._left(deadline))
+                self._send_wait = self._set_timeout(SO_SNDTIMEO, self._left(deadline))
             except OSError as error:
                 raise self._lost(error) from error
             finally:
-                self._doing = ""
+                self._sending = False
                 if self._attention:
                     self._look(False)
 
     def sleep(self, seconds: float, deadline: float | None) -> None:
         """`Sleep`."""
         seconds = max(seconds, 0)
-        left = seconds if deadline is None else max(min(seconds, deadline - time.monotonic()), 0)
+        left = seconds if deadline is None else max(min(seconds, deadline - monotonic()), 0)
         self._look(False)
         if not self._shielded:
             self._alarm.acquire(timeout=left)
         else:
-            time.sleep(left)
+            sleep(left)
         self._look(False)
         if left < seconds:
             raise DeadlineExceeded
@@ -188,7 +207,7 @@ class SocketWorld(World):
             poller.register(self._waker[0], select.POLLIN)  # `cancel` writes to it, and nobody else
         while True:
             self._look(False)
-            left = LONGEST_WAIT if deadline is None else deadline - time.monotonic()
+            left = LONGEST_WAIT if deadline is None else deadline - monotonic()
             if poller.poll(min(max(left, 0), LONGEST_WAIT) * 1000):
                 self._look(False)
                 return
@@ -212,15 +231,15 @@ class SocketWorld(World):
     def stop(self) -> None:
         """Throw `Stopping` at the idle `Recv` that is waited in, or at the next one."""
         self._stopping = self._attention = True
-        if self._doing == "idle":
+        if self._receiving:
             self._shutdown(socket.SHUT_RD)
 
     def cancel(self) -> None:
         """Throw `Cancelled` at the operation that is waited in, or at the next one."""
         self._cancelled = self._attention = True
-        if self._doing == "send":
+        if self._sending:
             self._shutdown(socket.SHUT_RDWR)
-        elif self._doing:
+        elif self._receiving is not None:
             self._shutdown(socket.SHUT_RD)
         try:
             self._alarm.release()
@@ -237,14 +256,20 @@ class SocketWorld(World):
     def _look(self, idle: bool) -> None:
         """Raise what interrupts an operation; called wherever `_attention` is seen.
 
-        Who interrupts sets the flags first and looks at `_doing` second; an operation that waits sets `_doing` first
-        and looks at the flag second. So either the flag is seen here, or the interrupter sees `_doing` and wakes us;
-        and if it wakes us while data arrive, the flag is seen behind the wait and the socket, now deaf, is read no
-        more.
+        Who interrupts sets the flags first and looks at `_receiving` and `_sending` second; an operation that waits
+        sets one of these first and looks at the flag second. So either the flag is seen here, or the interrupter sees
+        that we wait and wakes us; and if it wakes us while data arrive, the flag is seen behind the wait and the
+        socket, now deaf, is read no more.
         """
         if not self._shielded and (self._cancelled or (idle and self._stopping)):
-            self._doing = ""
+            self._receiving, self._sending = None, False
             self._interrupt()
+
+    def _look_before_use(self, idle: bool) -> None:
+        """The same where the stream is going to be used; raises ConnectionLost if it is broken."""
+        self._look(idle)
+        if self._broken is not None:
+            raise ConnectionLost(self._broken)
 
     def _interrupt(self) -> None:
         if self._cancelled:
@@ -256,10 +281,16 @@ class SocketWorld(World):
         """Seconds until `deadline`; raises DeadlineExceeded when there are none."""
         if deadline is None:
             return LONGEST_WAIT
-        left = deadline - time.monotonic()
+        left = deadline - monotonic()
         if left <= 0:
             raise DeadlineExceeded
         return left
+
+    def _receive_within(self, left: float) -> None:
+        """Let a read wait for hardly longer than `left` seconds; raises DeadlineExceeded when there are none."""
+        if left <= 0:
+            raise DeadlineExceeded
+        self._receive_wait = self._set_timeout(SO_RCVTIMEO, left * EARLY)
 
     def _set_timeout(self, option: int, seconds: float) -> float:
         """Let the kernel wait for `seconds`; return what was set."""
@@ -280,6 +311,7 @@ class SocketWorld(World):
 
     def _lost(self, error: OSError) -> ConnectionLost:
         self._broken = error.strerror or str(error)
+        self._attention = True
         return ConnectionLost(self._broken)
 
 
@@ -303,12 +335,12 @@ def run_client(
     All addresses of the host are tried in their order, within `connect_timeout` seconds in all. Raises
     OSError when none can be reached, and what the coroutine raises.
     """
-    end = time.monotonic() + connect_timeout
+    end = monotonic() + connect_timeout
     failed: OSError | None = None
     for family, kind, protocol, _, name in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         connection = socket.socket(family, kind, protocol)
         try:
-            connection.settimeout(max(end - time.monotonic(), 0.001))
+            connection.settimeout(max(end - monotonic(), 0.001))
             connection.connect(name)
             connection.settimeout(None)
         except OSError as error:

@@ -113,11 +113,18 @@ class World(ABC):
 
     @abstractmethod
     def recv(self, deadline: float | None, idle: bool) -> bytes:
-        """`Recv`: the next bytes, ``b""`` at the end."""
+        """`Recv` without output: the next bytes, ``b""`` at the end."""
 
     @abstractmethod
     def send(self, data: bytes, deadline: float | None) -> None:
         """`Send`: all of `data`."""
+
+    def exchange(self, operation: Recv, deadline: float | None) -> bytes:
+        """`Recv` as a whole: its output first."""
+        if operation.output:
+            self.send(operation.output, deadline)
+            operation.output = b""
+        return self.recv(deadline, operation.idle)
 
     @abstractmethod
     def sleep(self, seconds: float, deadline: float | None) -> None:
@@ -157,6 +164,7 @@ def run(session: Steps[T], world: World) -> T:
     answer: Any = None
     error: BaseException | None = None
     limit: float | None = None  # the end of the clean-up, once Cancelled was thrown
+    exchange = world.exchange
     while True:
         try:
             operation: Any = session.send(answer) if error is None else session.throw(error)
@@ -167,7 +175,10 @@ def run(session: Steps[T], world: World) -> T:
             error = None  # its traceback holds this frame: leave no cycle
         answer = None
         kind = type(operation)
-        deadline = getattr(operation, "deadline", None)
+        try:
+            deadline = operation.deadline
+        except AttributeError:
+            deadline = None  # it is no operation
         if limit is not None:
             if limit <= world.clock.monotonic():
                 session.close()
@@ -175,10 +186,7 @@ def run(session: Steps[T], world: World) -> T:
             deadline = limit if deadline is None else min(deadline, limit)
         try:
             if kind is Recv:
-                if operation.output:
-                    world.send(operation.output, deadline)
-                    operation.output = b""
-                answer = world.recv(deadline, operation.idle)
+                answer = exchange(operation, deadline)
             elif kind is Send:
                 world.send(operation.data, deadline)
             elif kind is StartTLS:
