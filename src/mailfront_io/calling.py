@@ -21,7 +21,7 @@ from types import CoroutineType
 from typing import Any
 
 from mailfront_io.ops import DeadlineExceeded, Operation
-from mailfront_io.plugin import Backend, CheckFailed, Hook, Hooks, Response
+from mailfront_io.plugin import ACCEPT, Backend, CheckFailed, Hook, Hooks, Response
 from mailfront_io.session import Session
 
 INTERNAL_ERROR = Response(451, "4.3.0 Internal error.")
@@ -114,6 +114,10 @@ class Caller:
             except FAULTS as error:
                 response = self.failed(self._owners(name)[_position(chain, left)], error)
             if response is None:
+                continue
+            if response is ACCEPT:  # the usual acceptance
+                if kept is None:
+                    kept = response
                 continue
             if type(response) is not Response:
                 return self._run_on(name, chain, (argument,), _position(chain, left), response, kept, own)

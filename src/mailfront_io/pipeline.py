@@ -20,8 +20,8 @@ from mailfront_proto.sasl.requests import Request
 
 NO_SENDER = Response(550, "5.1.0 Mail system is not configured to accept that sender")
 NO_RECIPIENT = Response(550, "5.1.0 Mail system is not configured to accept that recipient")
-SENDER_ACCEPTED = "2.1.0 Sender accepted."
-RECIPIENT_ACCEPTED = "2.1.5 Recipient accepted."
+SENDER_ACCEPTED = Response(250, "2.1.0 Sender accepted.")
+RECIPIENT_ACCEPTED = Response(250, "2.1.5 Recipient accepted.")
 MESSAGE_ACCEPTED = Response(250, "2.6.0 Message accepted.")
 
 STORE_SECONDS = 600.0
@@ -80,8 +80,9 @@ class Pipeline:
         self._plan = plan
         self._debug = plan.debug
         self._everyone = hooks
-        self.backend = backend = hooks[-1]
+        backend = hooks[-1]
         assert isinstance(backend, Backend)
+        self.backend: Backend = backend
         self._crlf = backend.lines is Lines.CRLF
         self._caller = Caller(session, plan, hooks)
         (
@@ -191,20 +192,21 @@ class Pipeline:
     def ask_sender(self, path: ReversePath) -> Verdict:
         """The same, without a coroutine where no hook waits."""
         answer = self._caller.run("sender", self._senders, path, self._own_sender)
+        if type(answer) is Response and answer.code < 400 and answer.text:  # the usual case
+            self.session.envelope.sender = path
+            return answer
         if answer is None or type(answer) is Response:
-            return self._judge_sender(path, answer)
+            return self._judge_sender(path, answer or NO_SENDER)
         return self._sender_behind(path, answer)
 
     async def _sender_behind(self, path: ReversePath, waits: Coroutine[Any, Any, Response | None]) -> Response:
-        return self._judge_sender(path, await waits)
+        return self._judge_sender(path, await waits or NO_SENDER)
 
-    def _judge_sender(self, path: ReversePath, response: Response | None) -> Response:
-        if response is None:
-            return NO_SENDER
+    def _judge_sender(self, path: ReversePath, response: Response) -> Response:
         if response.code >= 400:
             return response
         self.session.envelope.sender = path
-        return response if response.text else Response(response.code, SENDER_ACCEPTED)
+        return response if response.text else _worded(response.code, SENDER_ACCEPTED)
 
     async def recipient(self, path: ForwardPath) -> Response:
         """The answer to RCPT."""
@@ -214,20 +216,21 @@ class Pipeline:
     def ask_recipient(self, path: ForwardPath) -> Verdict:
         """The same, without a coroutine where no hook waits."""
         answer = self._caller.run("recipient", self._recipients, path, self._own_recipient)
+        if type(answer) is Response and answer.code < 400 and answer.text:  # the usual case
+            self.session.envelope.recipients.append(path)
+            return answer
         if answer is None or type(answer) is Response:
-            return self._judge_recipient(path, answer)
+            return self._judge_recipient(path, answer or NO_RECIPIENT)
         return self._recipient_behind(path, answer)
 
     async def _recipient_behind(self, path: ForwardPath, waits: Coroutine[Any, Any, Response | None]) -> Response:
-        return self._judge_recipient(path, await waits)
+        return self._judge_recipient(path, await waits or NO_RECIPIENT)
 
-    def _judge_recipient(self, path: ForwardPath, response: Response | None) -> Response:
-        if response is None:
-            return NO_RECIPIENT
+    def _judge_recipient(self, path: ForwardPath, response: Response) -> Response:
         if response.code >= 400:
             return response
         self.session.envelope.recipients.append(path)
-        return response if response.text else Response(response.code, RECIPIENT_ACCEPTED)
+        return response if response.text else _worded(response.code, RECIPIENT_ACCEPTED)
 
     async def data_start(self) -> Response | None:
         """Before the message: the backend, then the plugins. The error, or None; an error resets."""
@@ -245,7 +248,7 @@ class Pipeline:
             added.clear()
         if self._plan.spools:
             return self._data_start_with_spool()
-        own, answer = self._own_data_start, None
+        own = self._own_data_start
         if own is not None:
             try:
                 answer = own(None)
@@ -253,11 +256,10 @@ class Pipeline:
                 answer = self._caller.failed(self.backend, error)
             if answer is not None:
                 return self._data_start_behind_backend(self._caller.settle(self.backend, answer))
+        answer = None
         if self._data_starts or self._debug:
             answer = self._caller.run("data_start", self._data_starts, None)
-        if answer is None and not added:
-            return None
-        return self._data_start_behind_plugins(answer)
+        return None if answer is None and not added else self._data_start_behind_plugins(answer)
 
     async def _data_start_with_spool(self) -> Response | None:
         directory = self._spool_directory()
@@ -344,6 +346,7 @@ class Pipeline:
         error = self._data_error
         if error is None:
             return await self.message_end()  # all but the end of the data is still to be done
+        self._data_error = None
         self._message_done()
         return [error]
 
@@ -357,7 +360,6 @@ class Pipeline:
         return results if isinstance(results, list) else await results
 
     def _message_done(self) -> None:
-        self._data_error = None
         if self._spool is not None:
             self._close_spool()
         self.session.envelope = Envelope()
@@ -502,6 +504,11 @@ class Pipeline:
         if self._spool is not None:
             self._spool.close()
             self._spool = None
+
+
+def _worded(code: int, usual: Response) -> Response:
+    """An acceptance that nobody had words for."""
+    return usual if code == usual.code else Response(code, usual.text)
 
 
 def fold(responses: list[Response]) -> Response:

@@ -19,6 +19,16 @@ _KEYWORD = compile_later(r"[A-Za-z0-9][A-Za-z0-9-]*\Z", re.ASCII)
 _BAD_TEXT = compile_later("[\x00-\x08\x0b-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 
 
+_CODES = frozenset((*range(200, 300), *range(400, 600)))
+
+
+def _check_code(code: int) -> None:
+    if not isinstance(code, int):  # 250.0 is 250 for whoever keeps what was sent
+        raise TypeError(f"a response code is a whole number, not {code!r}")
+    if code not in _CODES:
+        raise ValueError(f"a response code is 200 to 299 or 400 to 599, not {code}")
+
+
 @final
 class Response:
     r"""An answer of a hook: a reply `code`, a `text` (lines separated by ``\n``; empty: the usual text),
@@ -31,10 +41,8 @@ class Response:
     __slots__ = ("code", "final", "text")
 
     def __init__(self, code: int, text: str = "", final: bool = False) -> None:
-        if type(code) is not int and not isinstance(code, int):  # 250.0 is 250 for whoever keeps what was sent
-            raise TypeError(f"a response code is a whole number, not {code!r}")
-        if not (200 <= code <= 299 or 400 <= code <= 599):
-            raise ValueError(f"a response code is 200 to 299 or 400 to 599, not {code}")
+        if type(code) is not int or code not in _CODES:
+            _check_code(code)
         self.code = code
         self.text = text if text.isprintable() else _BAD_TEXT.sub("?", text)
         self.final = final

@@ -241,7 +241,7 @@ def session_factory(
     def make(connection: Connection, received: bytes = b"") -> SessionCoroutine:
         remote = connection.remote[0] if connection.remote else None
         own = log.session(listener or service.protocol, service.protocol, remote)
-        return service.session(connection, facts(connection, local_host), own, received, own.id, meter)
+        return service.session(connection, facts(connection, local_host), own.write, received, own.id, meter)
 
     return make
 

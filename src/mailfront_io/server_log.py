@@ -20,8 +20,8 @@ Sink = Callable[[str], None]
 
 
 class SessionLog:
-    """Takes the lines of one session, and lets so many through to `write`. `id`: what the session is called in them;
-    empty where lines have no ids."""
+    """Takes the lines of one session, and lets `MAX_SESSION_LINES` through to `write`, which cuts them. `id`: what the
+    session is called in them; empty where lines have no ids."""
 
     __slots__ = ("_left", "_write", "id")
 
@@ -30,13 +30,15 @@ class SessionLog:
         self._write = write
         self._left = MAX_SESSION_LINES
 
-    def __call__(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """Take a line."""
-        self._left -= 1
-        if self._left > 0:
-            self._write(_cut(text))
-        elif self._left == 0:
+        self._left = left = self._left - 1
+        if left > 0:
+            self._write(text)
+        elif left == 0:
             self._write("… this session has written too much; what follows is left out")
+
+    __call__ = write
 
 
 def _cut(text: str) -> str:
@@ -90,12 +92,12 @@ class ServerLog:
     def session(self, listener: str, protocol: str, remote: str | None) -> SessionLog:
         """See `Log`. The original's lines have no id, and no first line that says who it is."""
         if self._form == "original":
-            return SessionLog("", self._line)
+            return SessionLog("", lambda text: self._line(_cut(text)))
         name = self._ids.next()
         if self._form == "json":
             facts = {"session": name, "listener": listener, "protocol": protocol, "remote": remote}
-            return SessionLog(name, lambda text: self._object({**facts, "text": text}))
-        log = SessionLog(name, lambda text: self._line(f"{name} {text}"))
+            return SessionLog(name, lambda text: self._object({**facts, "text": _cut(text)}))
+        log = SessionLog(name, line_log("mailfront", False, self._descriptor, f"{name} "))
         log(f"{listener} from {remote or 'this host'}")
         return log
 

@@ -28,11 +28,13 @@ class Echo(Backend):
 
     def sender(self, path: Path) -> Response:
         """``Sender='ADDR'.`` and each parameter in brackets."""
-        return Response(250, f"Sender='{path.address}'.{_brackets(path)}")
+        text = f"Sender='{path.address}'."
+        return Response(250, text + _brackets(path) if path.parameters else text)
 
     def recipient(self, path: Path) -> Response:
         """``Recipient='ADDR'.`` and each parameter in brackets."""
-        return Response(250, f"Recipient='{path.address}'.{_brackets(path)}")
+        text = f"Recipient='{path.address}'."
+        return Response(250, text + _brackets(path) if path.parameters else text)
 
     def data_start(self, spool: Spool | None) -> None:
         """With a spool, added lines are none of the first block: they are logged at the end."""
@@ -41,16 +43,20 @@ class Echo(Backend):
     def data_block(self, data: bytes) -> None:
         """Counts. Added lines are the first block, when there are any."""
         self._bytes += len(data)
-        if self._first is None or (self._spooled and self.session.added_lines):
+        first = self._first
+        if first is None:
             return
         if self.session.added_lines:
-            self._log_lines(data[:_FIRST_BLOCK])
-            self._first = None
+            if not self._spooled:
+                self._log_lines(data[:_FIRST_BLOCK])
+                self._first = None
+            return
+        self._first = first = first + data
+        if len(first) < _FIRST_BLOCK:
             return
         size = _FIRST_BLOCK_OF_PACKAGE if self.session.protocol_name in ("QMTP", "QMQP") else _FIRST_BLOCK
-        self._first += data[: size - len(self._first)]
-        if len(self._first) >= size:
-            self._log_lines(self._first)
+        if len(first) >= size:
+            self._log_lines(first[:size])
             self._first = None
 
     def data_end(self) -> None:
@@ -68,7 +74,7 @@ class Echo(Backend):
     def _log_lines(self, block: bytes) -> None:
         """The first two lines, joined without a separator; an unended second line is left out. For the original a NUL
         is the end of all."""
-        if self.session.profile.name == "compat":
+        if b"\0" in block and self.session.profile.name == "compat":
             block = block.partition(b"\0")[0]
         lines = block.split(b"\n", 2)
         shown = lines[0] + (lines[1] if len(lines) > 2 else b"")
@@ -77,4 +83,4 @@ class Echo(Backend):
 
 
 def _brackets(path: Path) -> str:
-    return "".join([f" [{parameter}]" for parameter in path.parameters]) if path.parameters else ""
+    return "".join([f" [{parameter}]" for parameter in path.parameters])
