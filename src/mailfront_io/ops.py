@@ -15,7 +15,7 @@ peers (connections, datagrams, names, several at once) are in `mailfront_io.peer
 `mailfront_io.children`, so that only sessions that use them load them.
 """
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from mailfront_proto.record import record
@@ -109,7 +109,11 @@ class Send(Operation[None]):
 @record(frozen=True)
 class TLSFacts:
     """What was agreed: `protocol` as ``TLSv1.3``, `cipher` in OpenSSL's name, `secret_bits`, the `sni` the
-    client asked for and the `alpn` protocol agreed on (None: none), and the peer's certificate (DER)."""
+    client asked for and the `alpn` protocol agreed on (None: none), and the peer's certificate (DER).
+
+    `verified_client`: server role, what is in the certificate that a client has shown and that verifies, as
+    `ssl.SSLSocket.getpeercert` has it; None: it has shown none.
+    """
 
     protocol: str
     cipher: str
@@ -117,6 +121,7 @@ class TLSFacts:
     sni: str | None = None
     alpn: str | None = None
     peer_certificate: bytes | None = None
+    verified_client: Mapping[str, Any] | None = None
 
 
 class StartTLS(Operation[TLSFacts]):

@@ -49,6 +49,7 @@ BACKEND_GROUP = "mailfront.backends"
 LONGEST_DEADLINE = 600
 """Seconds: as long as a client waits for any answer (RFC 5321 section 4.5.3.2)."""
 
+C = TypeVar("C")
 H = TypeVar("H", bound=Hooks)
 
 
@@ -120,6 +121,12 @@ def _load(kind: str, name: str, built_in: dict[str, str], group: str, base: type
     if target is None:
         lists = "mailfront plugins" if kind == "plugin" else "mailfront --help"
         raise CannotLoad(kind, name, f"there is no {kind} of that name", f"{lists} lists the names")
+    return load_class(kind, name, target, base)
+
+
+def load_class(kind: str, name: str, target: str, base: type[C]) -> type[C]:
+    """The class ``module:Class`` that `target` names, a subclass of `base`. `kind`, `name`: what it is for whom it
+    cannot be loaded. Raises `CannotLoad`."""
     module_name, _, class_name = target.partition(":")
     try:
         found = getattr(import_module(module_name), class_name)

@@ -114,6 +114,37 @@ class Session:
     many; else they are part of it. `log`: takes a line of text without its end.
     """
 
+    # What most connections leave as it is:
+
+    id: str = ""
+    """What the log calls this session; empty where it has no name for it."""
+    meter: "Meter | None" = None
+    """Who counts what happens, if anybody does."""
+    ended: str = ""
+    """How the session has ended, for who counts: a value of ``reason`` of ``sessions_ended_total``."""
+    settings_changed: int = 0
+    """Grows whenever a setting may have another value than before; what was made of settings holds until then."""
+    tls: TLSFacts | None = None
+    """What was agreed, while TLS is in use."""
+    certificate_user: str = ""
+    """Whom the certificate names that the client has shown in its handshake; empty: nobody, or there is none."""
+    tls_context: "ssl.SSLContext | None" = None
+    """Server settings for TLS; None: it cannot be had."""
+    parent_tls: StartParentTLS | None = None
+    """How TLS can be had from the program that started this one, in place of our own."""
+    tls_key_type: str = "RSA"
+    """The kind of our certificate's key, ``RSA`` or ``ECDSA``, for the log."""
+    credentials: "CredentialStore | None" = None
+    """Where users are looked up: recipients, and who logs in unless `modules` are there."""
+    modules: "CredentialStore | None" = None
+    """Who is asked for logins in place of `credentials`: what cvm-authenticate has made of its settings."""
+    identity: "Identity | None" = None
+    """Who has logged in; where that was done anonymously, whose mail and ids the client gets all the same."""
+    protocol_name: str = "SMTP"
+    """For the trace header: SMTP, ESMTP, LMTP, …"""
+    received: bytes = b""
+    """What the client has said already, before the session could read anything."""
+
     def __init__(
         self,
         connection: Connection,
@@ -125,46 +156,20 @@ class Session:
         self.connection = connection
         self.clock = connection.clock
         self.environment = self._settings = environment
-        self._facts: Mapping[str, str] = facts if facts is not None else {}
         self._shares_settings = facts is not None
+        self._facts = self._own = facts or {}  # `_own`: what stands before the environment's, assignments and facts
         self.profile = profile
         self.log = log
         """Writes a line to the log; the sink escapes what a terminal must not see."""
-        self.id = ""
-        """What the log calls this session; empty where it has no name for it."""
-        self.meter: Meter | None = None
-        """Who counts what happens, if anybody does."""
-        self.ended = ""
-        """How the session has ended, for who counts: a value of ``reason`` of ``sessions_ended_total``."""
         self._assignments: list[tuple[str, str]] = []
-        self.settings_changed = 0
-        """Grows whenever a setting may have another value than before; what was made of settings holds until then."""
 
         self.strings: dict[str, str] = {}
         """Named strings that plugins share: ``helo_domain``, ``auth_user``, ``tls_cipher``, …"""
         self.numbers: dict[str, int] = {}
         """Named numbers that plugins share: ``authenticated``, ``tls_state``, ``maxdatabytes``, …"""
         self.envelope = Envelope()
-        self.tls: TLSFacts | None = None
-        """What was agreed, while TLS is in use."""
-        self.tls_context: ssl.SSLContext | None = None
-        """Server settings for TLS; None: it cannot be had."""
-        self.parent_tls: StartParentTLS | None = None
-        """How TLS can be had from the program that started this one, in place of our own."""
-        self.tls_key_type = "RSA"
-        """The kind of our certificate's key, ``RSA`` or ``ECDSA``, for the log."""
-        self.credentials: CredentialStore | None = None
-        """Where users are looked up: recipients, and who logs in unless `modules` are there."""
-        self.modules: CredentialStore | None = None
-        """Who is asked for logins in place of `credentials`: what cvm-authenticate has made of its settings."""
-        self.identity: Identity | None = None
-        """Who has logged in."""
-        self.protocol_name = "SMTP"
-        """For the trace header: SMTP, ESMTP, LMTP, …"""
         self.added_lines: list[bytes] = []
         """Lines that plugins have put in front of the message in ``data_start``; see `add_lines`."""
-        self.received = b""
-        """What the client has said already, before the session could read anything."""
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -210,31 +215,32 @@ class Session:
 
     def assume(self, facts: Mapping[str, str]) -> None:
         """Take `facts`, named ``REMOTEIP``, ``LOCALHOST`` and so on, for those of this connection from now on: a proxy
-        speaks for another client. An empty one is unknown. The settings that were assigned are dropped, and
-        ``$RELAYCLIENT``, which a rule has given to the proxy's address, is not its client's."""
+        speaks for another client. An empty one is unknown. The settings that were assigned are dropped;
+        ``$RELAYCLIENT``, which a rule has given to the proxy's address, is not its client's, nor is the proxy's
+        certificate."""
+        self.certificate_user = ""
         known = self._facts or {name: v for name, v in self.environment.items() if name.startswith(self.link)}
         self._facts = {**known, **{self.link + name: value for name, value in facts.items()}}
-        for name in ("local_ip", "local_host", "remote_ip", "remote_host", "remote_info"):
-            self.__dict__.pop(name, None)
-        self.environment = {name: v for name, v in self.environment.items() if name != "RELAYCLIENT"}
-        self.settings_changed += 1
         self._facts.pop("RELAYCLIENT", None)
-        self.reset_env()
+        self.environment = {name: v for name, v in self.environment.items() if name != "RELAYCLIENT"}
+        self._assignments.clear()
+        self._assigned()
 
     # -- settings ----------------------------------------------------------------------------------------
 
     def getenv(self, name: str) -> str | None:
         """A setting: the first assignment of this session, else the environment's; None when unset."""
-        if self._assignments:
-            for assigned, value in self._assignments:
-                if assigned == name:
-                    return value
-        facts = self._facts
-        return facts[name] if name in facts else self.environment.get(name)
+        own = self._own
+        return own[name] if name in own else self.environment.get(name)
 
     def putenv(self, name: str, value: str) -> None:
         """Assign a setting for this session; earlier assignments of the same name still win."""
         self._assignments.append((name, value))
+        self._assigned()
+
+    def _assigned(self) -> None:
+        """Settings have been assigned, or facts."""
+        self._own = {**self._facts, **dict(reversed(self._assignments))}  # the first assignment of a name wins
         self.settings_changed += 1
 
     def setenv(self, name: str, value: str, *, overwrite: bool) -> None:
@@ -257,7 +263,7 @@ class Session:
         """Drop the assignments."""
         if self._assignments:
             self._assignments.clear()
-            self.settings_changed += 1
+            self._assigned()
 
     def exported_env(self) -> dict[str, str]:
         """The environment for a child: the last assignment of a name wins."""
@@ -307,25 +313,32 @@ class Session:
         return bool(self.numbers.get("authenticated"))
 
     @property
+    def anonymous(self) -> bool:
+        """Whether the client has logged in as nobody, and may do no more than one that has not: see `identity`."""
+        return self.identity is not None and not self.authenticated
+
+    @property
     def login_store(self) -> "CredentialStore | None":
         """Who is asked for logins."""
         return self.credentials if self.modules is None else self.modules
 
-    def log_in(self, identity: "Identity") -> None:
-        """The client is `identity`: its facts become the strings ``auth_…``, numbers, and settings."""
+    def log_in(self, identity: "Identity", *, anonymous: bool = False) -> None:
+        """The client is `identity`: its facts become the strings ``auth_…``, numbers, and settings. `anonymous`: it is
+        somebody who did not say who it is, and gets the settings only."""
         self.log_out()
         self.identity = identity
-        self.numbers["authenticated"] = 1
-        strings = {
-            "auth_user": identity.username,
-            "auth_domain": identity.domain,
-            "auth_mailbox": identity.mailbox,
-            "auth_realname": identity.real_name,
-            "auth_system_user": identity.system_username,
-        }
-        self.strings.update({name: value for name, value in strings.items() if value})
-        numbers = {"auth_uid": identity.uid, "auth_gid": identity.gid}
-        self.numbers.update({name: number for name, number in numbers.items() if number is not None})
+        if not anonymous:
+            self.numbers["authenticated"] = 1
+            strings = {
+                "auth_user": identity.username,
+                "auth_domain": identity.domain,
+                "auth_mailbox": identity.mailbox,
+                "auth_realname": identity.real_name,
+                "auth_system_user": identity.system_username,
+            }
+            self.strings.update({name: value for name, value in strings.items() if value})
+            numbers = {"auth_uid": identity.uid, "auth_gid": identity.gid}
+            self.numbers.update({name: number for name, number in numbers.items() if number is not None})
         self.environment = {**self._settings, **identity.environment()}
         self.settings_changed += 1
 

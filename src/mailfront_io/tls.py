@@ -5,8 +5,8 @@
 
 
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from mailfront_io.ops import TLSFacts
@@ -23,6 +23,13 @@ SETTINGS = (
         Kind.DIRECTORY,
         "files NAME.pem, chain and key, for clients that ask for the host NAME; *.example.org.pem for one more label",
         "one certificate for all",
+    ),
+    Setting(
+        "TLS_CLIENT_CA",
+        Kind.TEXT,
+        "PEM file with the authorities that certify users: a client may show its certificate, and log in by EXTERNAL; "
+        "one that shows another is turned away",
+        "certificates are not asked for",
     ),
     Setting("TLS_IMMEDIATE", Kind.FLAG, "the handshake comes first (SMTPS); otherwise STARTTLS is offered"),
     Setting(
@@ -127,7 +134,40 @@ def _context(certfile: str, keyfile: str, getenv: Callable[[str], str | None]) -
                 "unset it",
                 f"TLS error parsing DH params: {error.strerror or error}",
             ) from error
+    client_ca = getenv("TLS_CLIENT_CA")
+    if client_ca:
+        _ask_for_certificates(context, client_ca)
     return context
+
+
+def _ask_for_certificates(context: "ssl.SSLContext", authorities: str) -> None:
+    """Take certificates of clients that `authorities`, a file, have signed; and none that they have revoked, where the
+    file has their lists, too. Clients without one are as welcome as before."""
+    import ssl
+
+    try:
+        context.load_verify_locations(authorities)
+    except (ssl.SSLError, OSError) as error:
+        why = "holds no certificate" if isinstance(error, ssl.SSLError) else f"cannot be read ({error.strerror})"
+        raise TLSSettingError(
+            f"$TLS_CLIENT_CA: {authorities} {why}: name a PEM file with the authorities that certify users",
+            "TLS init failed: Error while reading file.",
+        ) from error
+    context.verify_mode = ssl.CERT_OPTIONAL
+    if context.cert_store_stats()["crl"]:
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+
+
+def certificate_user(certificate: Mapping[str, Any]) -> str:
+    """Whom a client's certificate names: its one e-mail address (rfc822Name in subjectAltName) or, where it has none,
+    its one common name, exactly as it stands there. Empty: nobody; it has several, none, or one that can be no
+    user's."""
+    from mailfront_proto.sasl.mechanism import decode_identity
+
+    names = [name for kind, name in certificate.get("subjectAltName", ()) if kind == "email"]
+    if not names:
+        names = [name for part in certificate.get("subject", ()) for kind, name in part if kind == "commonName"]
+    return names[0] if len(names) == 1 and decode_identity(names[0].encode("utf-8", "surrogatepass")) else ""
 
 
 def _add_names(default: "ssl.SSLContext", directory: str, getenv: Callable[[str], str | None]) -> None:

@@ -88,6 +88,16 @@ def test_what_is_shown_can_be_read_again(
     ]
 
 
+@pytest.mark.parametrize(("address", "warned"), [
+    ("127.0.0.1:25", True), ("127.0.0.1:587", False), ("unix:/run/x", False),
+])  # fmt: skip
+def test_certificates_of_users_are_not_for_other_servers(address: str, warned: bool) -> None:
+    text = SMTP.replace("127.0.0.1:0", address) + 'certificate = "c.pem"\nsettings.tls_client_ca = "ca.pem"\n'
+    config = parse_config(text, "f", {})
+    assert config.listeners[0].environment["TLS_CLIENT_CA"] == "ca.pem"
+    assert warned == any(danger.key.endswith("settings.tls_client_ca") for danger in dangers(config))
+
+
 def test_a_variable_overrides_its_key() -> None:
     text = SMTP + 'plugins = ["counters"]\n[listener.settings]\ndatabytes = 5\n'
     [listener] = parse_config(text, "f", {"DATABYTES": "6", "OTHER": "7"}).listeners

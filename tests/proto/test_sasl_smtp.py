@@ -36,7 +36,9 @@ from mailfront_proto.smtp import (
     Event,
     Greeting,
     HelloDone,
+    Mail,
     Profile,
+    Refused,
     SMTPClient,
     SMTPServer,
     State,
@@ -247,6 +249,19 @@ def test_the_end_while_a_refusal_is_held() -> None:
     machine.receive_eof()
     closed = machine.next_event()
     assert closed == type(closed)("EOF", True)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(("line", "submitter"), [(b"AUTH ANONYMOUS =", "<>"), (b"AUTH anonymous =", "<>"),
+                                                (b"AUTH EXTERNAL =", "ann@example.org")])  # fmt: skip
+def test_nobody_is_not_trusted_with_the_name_of_a_submitter(line: bytes, submitter: str) -> None:
+    machine = server("ANONYMOUS", "EXTERNAL")
+    assert isinstance(said(machine, line), Authorize)
+    machine.accept()
+    assert machine.authenticated and machine.anonymous == (submitter == "<>")
+    event = said(machine, b"MAIL FROM:<ann@example.org> AUTH=ann@example.org")
+    assert isinstance(event, Mail) and event.options.auth == submitter  # RFC 4954 section 5
+    machine.accept()
+    assert isinstance(said(machine, line), Refused)  # no second login (RFC 4954 section 4)
 
 
 def test_a_new_session_in_tls_knows_nothing_of_an_exchange() -> None:

@@ -104,7 +104,8 @@ class CVMStore(CredentialStore):
         self._responses = parse_modules(responses) if responses else []
         self._lookups = parse_modules(lookups) if lookups else []
         names = (("LOGIN",) if login_only else ("LOGIN", "PLAIN")) if passwords else ()
-        self.mechanisms = (*names, "CRAM-MD5") if responses else names
+        names = (*names, "CRAM-MD5") if responses else names
+        self.mechanisms = (*names, "EXTERNAL", "ANONYMOUS") if lookups else names
 
     async def verify_password(self, username: str, password: Secret, asker: Asker = NOBODY) -> Identity | None:
         """Asks with account, domain and password; an empty password is sent as empty."""

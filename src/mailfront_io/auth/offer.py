@@ -8,7 +8,7 @@ from mailfront_io.plugin import Kind, Setting
 from mailfront_io.session import Session, parse_number
 from mailfront_proto.sasl.options import NOTHING_OFFERED, ServerOptions
 
-EXPOSE_NOTHING = frozenset(("SCRAM-SHA-1", "SCRAM-SHA-256"))
+EXPOSE_NOTHING = frozenset(("SCRAM-SHA-1", "SCRAM-SHA-256", "ANONYMOUS"))
 """Mechanisms that may be used without TLS. (Who listens to CRAM-MD5 can try passwords fast.)"""
 
 SETTINGS = (
@@ -18,6 +18,12 @@ SETTINGS = (
         Kind.LIST,
         "the SASL mechanisms to offer, of those that the store can serve",
         "all but weak ones",
+    ),
+    Setting(
+        "AUTH_ANONYMOUS",
+        Kind.TEXT,
+        "the user whose mail anybody may have who logs in by ANONYMOUS; in SMTP such a login permits nothing",
+        "ANONYMOUS is not offered",
     ),
 )
 
@@ -41,6 +47,7 @@ def server_options(session: Session, names: Iterable[str]) -> ServerOptions:
         nonce_source=os.urandom,
         salt_secret=store.salt_secret if store is not None else None,
         iterations=store.iterations if store is not None else CredentialStore.iterations,
+        external_identity=session.certificate_user,
         channel_bindings=channel_bindings(session),
         # nothing in it is of the process or the clock
         challenge_source=lambda: b"<%s@%s>" % (os.urandom(16).hex().encode(), hostname.encode()),
@@ -55,7 +62,8 @@ def may_expose_passwords(session: Session) -> bool:
 
 
 def offered_mechanisms(session: Session) -> list[str]:
-    """The names, in the store's order; a ``-PLUS`` in front of its mechanism where the channel can be bound."""
+    """The names, in the store's order; a ``-PLUS`` in front of its mechanism where the channel can be bound. EXTERNAL
+    is among them only where the client has shown a certificate, ANONYMOUS only where a user is named for it."""
     store = session.login_store
     if store is None:
         return []
@@ -65,6 +73,10 @@ def offered_mechanisms(session: Session) -> list[str]:
     names: list[str] = []
     for name in (*store.mechanisms, *(store.weak_mechanisms if wanted is not None else ())):
         if not private and name not in EXPOSE_NOTHING:
+            continue
+        if (name == "EXTERNAL" and not session.certificate_user) or (
+            name == "ANONYMOUS" and not session.getenv("AUTH_ANONYMOUS")
+        ):
             continue
         for offered in (f"{name}-PLUS", name) if name.startswith("SCRAM-") and channel_bindings(session) else (name,):
             if wanted is None or offered in wanted:

@@ -2,13 +2,13 @@
 
 from mailfront_io.auth.store import CredentialStore, StoreUnavailable
 
-KINDS = "sqlite:FILE, passwd:FILE, static:FILE or cvm:MODULES"
+KINDS = "sqlite:FILE, passwd:FILE, static:FILE, cvm:MODULES or class:MODULE:CLASS"
 
 
 def open_named_store(name: str) -> CredentialStore:
     """``KIND:NAME``; each kind is imported when it is asked for. Raises `ValueError`: what is wrong, and the remedy."""
     kind, _, argument = name.partition(":")
-    if not argument or kind not in ("sqlite", "passwd", "static", "cvm"):
+    if not argument or kind not in ("sqlite", "passwd", "static", "cvm", "class"):
         raise ValueError(f"$AUTH_STORE is {name!r}: write {KINDS}")
     try:
         return _open(kind, argument)
@@ -31,6 +31,19 @@ def _open(kind: str, argument: str) -> CredentialStore:
         from mailfront_io.auth.cvm import CVMStore
 
         return CVMStore(argument, lookups=argument)
+    if kind == "class":
+        return _of_class(argument)
     from mailfront_io.auth.static import StaticStore
 
     return StaticStore.from_file(argument)
+
+
+def _of_class(target: str) -> CredentialStore:
+    """A store of somebody's own: ``MODULE:CLASS``, whose objects are made without arguments."""
+    from mailfront_io.registry import CannotLoad, load_class
+
+    try:
+        store = load_class("store", target, target, CredentialStore)()
+    except CannotLoad as error:
+        raise ValueError(error.with_remedy) from error
+    return store

@@ -5,15 +5,20 @@
     ann:{SCRAM-SHA-256}SCRAM-SHA-256$15000:SALT$STORED-KEY:SERVER-KEY
     bob:{PBKDF2-SHA256}15000$SALT$KEY:1000:1000:Bob::/home/bob:/bin/sh
     eve:{PLAIN}secret
+    ann:{TOKEN-SHA256}DIGEST
 
 A line is ``name:{SCHEME}secret`` and may go on as in ``/etc/passwd``: user id, group id, real name, directory, shell,
 each of which may be empty. Salts and keys are base64. What a scheme's secret holds of colons is part of it: SCRAM keys
 have one, a plain password may have none. Hashes of ``crypt`` are not known, for Python has none.
+
+A user has one password, and bearer tokens besides or instead, each in a line of its own: the SHA-256 of the token, in
+hexadecimal. That is enough, for nobody can guess a token.
 """
 
 import hashlib
 import hmac
 import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from mailfront_io.auth.derivation import TURNSTILE, matches
@@ -27,13 +32,14 @@ from mailfront_proto.secret import Secret
 
 _LINE: Final = re.compile(
     r"(?P<name>[^:\x00-\x1f\x7f]+):"
-    r"\{(?P<scheme>SCRAM-SHA-256|PBKDF2-SHA256|PLAIN)\}"
-    r"(?P<secret>SCRAM-SHA-256\$[0-9]{1,9}:[A-Za-z0-9+/=]+\$[A-Za-z0-9+/=]+:[A-Za-z0-9+/=]+"
+    r"\{(?P<scheme>SCRAM-SHA-256|SCRAM-SHA-1|PBKDF2-SHA256|PLAIN|TOKEN-SHA256)\}"
+    r"(?P<secret>SCRAM-SHA-(?:256|1)\$[0-9]{1,9}:[A-Za-z0-9+/=]+\$[A-Za-z0-9+/=]+:[A-Za-z0-9+/=]+"
     r"|[^:]+)"
     r"(?::(?P<uid>[0-9]{0,10}))?(?::(?P<gid>[0-9]{0,10}))?(?::(?P<real_name>[^:]*))?"
     r"(?::(?P<directory>[^:]*))?(?::(?P<shell>[^:]*))?\Z",
     re.ASCII,
 )
+_DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}\Z")
 _PBKDF2: Final = re.compile(rb"([1-9][0-9]{0,7})\$([A-Za-z0-9+/=]{1,256})\$([A-Za-z0-9+/=]{1,256})\Z")
 
 
@@ -48,43 +54,62 @@ class Hashed:
 
 @record(frozen=True)
 class Entry:
-    """A user: exactly one of `keys`, `hashed` and `plain` is there."""
+    """A line: exactly one of `keys`, `hashed`, `plain` and `token` is there."""
 
     identity: Identity
     keys: ScramKeys | None = None
     hashed: Hashed | None = None
     plain: Secret | None = None
+    token: bytes | None = None
+    """The digest of a bearer token."""
 
 
 class PasswdStore(CredentialStore):
-    """The file at `path`, read once. SCRAM is offered if every user has SCRAM keys of one iteration count, and CRAM-MD5
-    can be if every password is plain. Raises `OSError`, or `ValueError` naming file and line, never what is in it."""
+    """The file at `path`, read once. SCRAM is offered if every password is SCRAM keys of one iteration count and hash,
+    CRAM-MD5 can be if every password is plain, and OAUTHBEARER and XOAUTH2 are if somebody has a token. Raises
+    `OSError`, or `ValueError` naming file and line, never what is in it."""
 
     def __init__(self, path: str) -> None:
         self._users: dict[str, Entry] = {}
+        self._tokens: dict[bytes, Identity] = {}
+        self._holders: dict[str, Identity] = {}
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 line = line.removesuffix("\n")
                 if not line.strip() or line.startswith("#"):
                     continue
                 entry = _parse(line)
-                if entry is None or entry.identity.username in self._users:
+                if entry is None or not self._add(entry):
                     raise ValueError(
-                        f"{path}, line {number}: write name:{{SCHEME}}secret with SCRAM-SHA-256, PBKDF2-SHA256 or "
-                        "PLAIN for the scheme, and every name once"
+                        f"{path}, line {number}: write name:{{SCHEME}}secret with SCRAM-SHA-256, SCRAM-SHA-1, "
+                        "PBKDF2-SHA256 or PLAIN for the scheme, and every name once; or TOKEN-SHA256, and every token "
+                        "once"
                     )
-                self._users[entry.identity.username] = entry
         entries = self._users.values()
         counts = {entry.keys.iterations for entry in entries if entry.keys is not None}
-        self.mechanisms = ("LOGIN", "PLAIN")
-        if len(counts) == 1 and all(entry.keys is not None for entry in entries):
-            self.mechanisms = ("SCRAM-SHA-256", *self.mechanisms)
-        if all(entry.plain is not None for entry in entries):
+        hashes = {entry.keys.hash_name if entry.keys is not None else "" for entry in entries}
+        if "sha1" in hashes and len(hashes) > 1:  # the time that a failure takes would tell who exists
+            raise ValueError(f"{path}: SCRAM-SHA-1 is the scheme of all passwords, or of none: make the others anew")
+        passwords: Sequence[str] = ("LOGIN", "PLAIN") if self._users or not self._tokens else ()
+        if len(counts) == 1 and len(hashes) == 1:
+            passwords = ("SCRAM-SHA-1" if "sha1" in hashes else "SCRAM-SHA-256", *passwords)
+        tokens = ("OAUTHBEARER", "XOAUTH2") if self._tokens else ()
+        self.mechanisms = (*passwords, *tokens, "EXTERNAL", "ANONYMOUS")
+        if passwords and all(entry.plain is not None for entry in entries):
             self.weak_mechanisms = ("CRAM-MD5",)
         self.iterations = max(counts, default=CredentialStore.iterations)
         hashed = {entry.hashed.iterations for entry in entries if entry.hashed is not None}
         self._cost = max(counts | hashed, default=0)
+        self._cost_hash = "sha1" if "sha1" in hashes else "sha256"
         self.salt_secret = _secret_of(path)
+
+    def _add(self, entry: Entry) -> bool:
+        """Whether it is the first of its kind."""
+        name = entry.identity.username
+        if entry.token is not None:
+            self._holders.setdefault(name, entry.identity)
+            return self._tokens.setdefault(entry.token, entry.identity) is entry.identity
+        return self._users.setdefault(name, entry) is entry
 
     async def verify_password(self, username: str, password: Secret, asker: Asker = NOBODY) -> Identity | None:
         """By the user's scheme; whoever it is, it takes as long as the dearest scheme of the file."""
@@ -104,7 +129,7 @@ class PasswdStore(CredentialStore):
         elif entry.hashed is not None:
             proven, spent = _matches(password, entry.hashed), entry.hashed.iterations
         if spent < self._cost:
-            TURNSTILE.call(hashlib.pbkdf2_hmac, "sha256", b"nobody", b"nobody", self._cost - spent)
+            TURNSTILE.call(hashlib.pbkdf2_hmac, self._cost_hash, b"nobody", b"nobody", self._cost - spent)
         return entry.identity if proven and entry is not None else None
 
     async def verify_response(
@@ -116,15 +141,22 @@ class PasswdStore(CredentialStore):
         same = hmac.compare_digest(hmac.digest(plain, challenge, "md5"), digest)
         return entry.identity if same and entry is not None and entry.plain is not None else None
 
+    async def verify_token(
+        self, username: str, token: Secret, properties: Mapping[str, str], asker: Asker = NOBODY
+    ) -> Identity | None:
+        """The line with its digest. How long the search takes tells of digests only, of which none can be chosen."""
+        return self._tokens.get(hashlib.sha256(token.reveal()).digest())
+
     async def find_keys(self, username: str, hash_name: str, asker: Asker = NOBODY) -> ScramKeys | None:
-        """The keys of a ``{SCRAM-SHA-256}`` line."""
+        """The keys of a line with that hash."""
         entry = self._users.get(username)
-        return entry.keys if entry is not None and entry.keys is not None and hash_name == "sha256" else None
+        keys = entry.keys if entry is not None else None
+        return keys if keys is not None and keys.hash_name == hash_name else None
 
     async def look_up(self, name: str, asker: Asker = NOBODY) -> Identity | None:
-        """The line of that name."""
+        """The line of that name: that of the password, else the first with a token."""
         entry = self._users.get(name)
-        return entry.identity if entry is not None else None
+        return entry.identity if entry is not None else self._holders.get(name)
 
 
 def _parse(line: str) -> Entry | None:
@@ -142,7 +174,11 @@ def _parse(line: str) -> Entry | None:
     secret = match["secret"].encode()
     if match["scheme"] == "PLAIN":
         return Entry(identity, plain=Secret(secret))
-    if match["scheme"] == "SCRAM-SHA-256":
+    if match["scheme"] == "TOKEN-SHA256":
+        return Entry(identity, token=bytes.fromhex(match["secret"])) if _DIGEST.match(match["secret"]) else None
+    if match["scheme"].startswith("SCRAM-"):
+        if not match["secret"].startswith(match["scheme"] + "$"):
+            return None
         try:
             return Entry(identity, keys=ScramKeys.decode(Secret(secret)))
         except LocalProtocolError:

@@ -169,7 +169,7 @@ class UserDatabase:
 class SQLiteStore(CredentialStore):
     """The store at `path`. Raises `StoreUnavailable` if it cannot be read."""
 
-    mechanisms = ("SCRAM-SHA-256", "LOGIN", "PLAIN")
+    mechanisms = ("SCRAM-SHA-256", "LOGIN", "PLAIN", "EXTERNAL", "ANONYMOUS")
     iterations = ITERATIONS
 
     def __init__(self, path: str) -> None:

@@ -15,7 +15,7 @@ class StaticStore(CredentialStore):
     An unknown user costs the same comparison as a known one, with a password that nobody has.
     """
 
-    mechanisms = ("LOGIN", "PLAIN")
+    mechanisms = ("LOGIN", "PLAIN", "EXTERNAL", "ANONYMOUS")
     weak_mechanisms = ("CRAM-MD5",)
 
     def __init__(self, users: Mapping[str, Secret]) -> None:

@@ -90,7 +90,8 @@ class CredentialStore:
     SCRAM-…           `find_keys` and `look_up`; `salt_secret` and `iterations`
     OAUTHBEARER,      `verify_token`
     XOAUTH2
-    EXTERNAL          `look_up`
+    EXTERNAL,         `look_up`
+    ANONYMOUS
     ================  ==============================================================
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mailfront_io.config.reading import Config, ListenerConfig, Problem
-from mailfront_io.listening import is_local, named, parse_monitor_address
+from mailfront_io.listening import is_local, named, parse_listening_address, parse_monitor_address
 from mailfront_io.plugin import Kind
 from mailfront_io.session import parse_number
 from mailfront_io.settings import ConfigurationError, load_tls, open_store
@@ -125,6 +125,20 @@ def _dangers(listener: ListenerConfig) -> Iterator[Problem]:
         )
     if logins and protocol in ("smtp", "lmtp") and not environment.get("TLS_CERTFILE"):
         yield warning(".certificate", "there is none, so PLAIN and LOGIN cannot be offered: name a certificate")
+    if environment.get("TLS_CLIENT_CA"):
+        if not environment.get("TLS_CERTFILE"):
+            yield warning(".settings.tls_client_ca", "without TLS nobody can show a certificate: name one of our own")
+        elif protocol == "smtp" and any(map(_is_port_25, listener.options["listen"])):
+            yield warning(
+                ".settings.tls_client_ca",
+                "other mail servers show certificates of their own, and are turned away with them: take it out here, "
+                "and let users log in on port 587 or 465",
+            )
+    if (name := environment.get("AUTH_ANONYMOUS")) and protocol in ("pop3", "imap") and everywhere:
+        yield warning(
+            ".settings.auth_anonymous",
+            f"whoever connects may read and delete the mail of {name}: take it out, unless that is what it is for",
+        )
     if environment.get("MAILFRONT_PROFILE") == "compat" and everywhere:
         yield warning(".profile", "compat has the original's tolerances, and few limits: use it behind tcpserver")
     for key, path in _secret_files(listener):
@@ -134,6 +148,11 @@ def _dangers(listener: ListenerConfig) -> Iterator[Problem]:
             continue  # that is said when it is opened
         if stat.S_ISREG(mode) and mode & 0o004:
             yield warning(f".{key}", f"everybody on this host can read {path}: chmod o-r {path}")
+
+
+def _is_port_25(text: str) -> bool:
+    address = parse_listening_address(text)
+    return address.kind == "tcp" and address.port == 25
 
 
 def _mail_directories(listener: ListenerConfig) -> Iterator[tuple[str, str]]:

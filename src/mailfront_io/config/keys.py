@@ -86,8 +86,8 @@ METRICS: Final = (
 )  # fmt: skip
 
 STORE: Final = (
-    Key("kind", Type.TEXT, "what it is", None, ("sqlite", "passwd", "static", "cvm"), required=True),
-    Key("name", Type.TEXT, "its file; of cvm: the modules", required=True),
+    Key("kind", Type.TEXT, "what it is", None, ("sqlite", "passwd", "static", "cvm", "class"), required=True),
+    Key("name", Type.TEXT, "its file; of cvm: the modules; of class: MODULE:CLASS", required=True),
 )
 
 LISTENER: Final = (

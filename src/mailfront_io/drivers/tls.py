@@ -175,13 +175,15 @@ class _TLS:
         yield from self._flush(deadline)  # our Finished, and in TLS 1.3 the session tickets
         self._failure = None
         name, _, bits = tls.cipher() or ("", "", 0)
+        certificate = tls.getpeercert(True)
         return TLSFacts(
             protocol=tls.version() or "",
             cipher=name,
             secret_bits=bits or 0,
             sni=tls.asked_name if isinstance(tls, _SSLObject) else None,
             alpn=tls.selected_alpn_protocol(),
-            peer_certificate=tls.getpeercert(True),
+            peer_certificate=certificate,
+            verified_client=_content(tls) if certificate and tls.server_side else None,
         )
 
     def recv(self, operation: Recv) -> Generator[Operation[Any], Any, bytes]:
@@ -400,6 +402,14 @@ def start_tls(
                 answer = yield from receive(raw, deadline)
         except (ConnectionLost, DeadlineExceeded) as failed:
             error = failed
+
+
+def _content(tls: ssl.SSLObject) -> dict[str, Any]:
+    """What is in the certificate of a client. (It verifies: no server context goes on with one that does not.)"""
+    try:
+        return tls.getpeercert() or {}
+    except (ValueError, ssl.SSLError):  # names that are no text: whatever the authority has signed there
+        return {}
 
 
 def _reason(error: ssl.SSLError) -> str:

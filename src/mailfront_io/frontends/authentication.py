@@ -88,12 +88,15 @@ async def answer(machine: TakesKeys, event: Request, session: Session) -> Verdic
 
 def log_in(event: Request, session: Session, identity: Identity) -> None:
     """Note and log that the client is `identity`."""
-    session.log_in(identity)
+    anonymous = event.mechanism == "ANONYMOUS"
+    session.log_in(identity, anonymous=anonymous)
     count(session, event.mechanism, "ok")
     if not is_command(event):
         system = f" sys_username={identity.system_username}" if identity.system_username else ""
         domain = f" domain={identity.domain}" if identity.domain else ""
-        session.log(f"SASL AUTH {event.sent_mechanism} username={identity.username}{system}{domain}")
+        # What a client says of itself is at the end, and in quotes: it looks like none of the facts.
+        trace = f" trace={event.trace!r}" if isinstance(event, Authorize) and anonymous else ""
+        session.log(f"SASL AUTH {event.sent_mechanism} username={identity.username}{system}{domain}{trace}")
 
 
 def is_command(event: Request) -> bool:
@@ -144,8 +147,9 @@ async def _ask(machine: TakesKeys, event: Request, session: Session) -> Identity
             return await store.verify_response(event.username, event.challenge, event.digest.reveal(), asker)
         case VerifyToken():
             return await store.verify_token(event.username, event.token, event.properties, asker)
-        case Authorize(username=""):  # ANONYMOUS: no store knows nobody
-            return None
+        case Authorize(mechanism="ANONYMOUS"):
+            name = session.getenv("AUTH_ANONYMOUS")
+            return await store.look_up(name, asker) if name else None
         case Authorize():
             return await store.look_up(event.username, asker)
     raise TypeError(f"{type(event).__name__} is no request that a store can answer")

@@ -23,5 +23,5 @@ class Authenticate(Plugin):
     def helo(self, host: str, capabilities: list[str]) -> None:
         """Lists AUTH at the plugin's place."""
         mechanisms = self.mechanisms()
-        if mechanisms and not self.session.authenticated:
+        if mechanisms and not (self.session.authenticated or self.session.anonymous):
             capabilities.append("AUTH " + " ".join(mechanisms))

@@ -34,5 +34,5 @@ class CVMAuthenticate(Plugin):
     def helo(self, host: str, capabilities: list[str]) -> None:
         """Lists AUTH at the plugin's place."""
         names = offer.offered_mechanisms(self.session)
-        if names and not self.session.authenticated:
+        if names and not (self.session.authenticated or self.session.anonymous):
             capabilities.append("AUTH " + " ".join(names))

@@ -75,9 +75,11 @@ class ServerAuth(ServerSession):
 
     def _auth_over(self, accepted: bool) -> None:
         """The exchange has ended with the application's answer, which is in the output."""
+        assert self._exchange is not None
+        mechanism = self._exchange.mechanism.upper()
         self._end_exchange()
         self._state = self._state_before_auth
         if accepted:
-            self.authenticated = True
+            self.authenticated, self.anonymous = True, mechanism == "ANONYMOUS"
         else:
             self._end_with(self._budgets.auth_failure())

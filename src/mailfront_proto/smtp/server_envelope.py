@@ -89,7 +89,7 @@ class ServerEnvelope(ServerMessage):
             raise ParameterError(NON_ASCII)
         self._transaction.smtputf8 = options.smtputf8
         self._transaction.binary = options.body is BodyType.BINARY_MIME
-        if options.auth is not None and not self.authenticated:
+        if options.auth is not None and (self.anonymous or not self.authenticated):
             # RFC 4954 section 5: a client that is not trusted may not say who submitted the message.
             return options.with_auth(NULL_SUBMITTER)
         return options

@@ -113,6 +113,7 @@ class ServerSession(SASLServerMachine[Reply]):
         "_strict_lines",
         "_transaction",
         "_vendor",
+        "anonymous",
         "authenticated",
         "esmtp",
         "extensions",
@@ -187,6 +188,8 @@ class ServerSession(SASLServerMachine[Reply]):
         self.esmtp = False
         """EHLO was given: the protocol's name is ESMTP for the rest of the session."""
         self.authenticated = False
+        self.anonymous = False
+        """The client has authenticated as nobody: it is trusted no more than before."""
         self._advertised: frozenset[str] = frozenset()
         self._drop_transaction()
 
