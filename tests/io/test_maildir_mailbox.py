@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mailfront_io.mailboxes import maildir
 from mailfront_io.mailboxes import maildir_names as names
 from mailfront_io.mailboxes.location import Location, open_directory, user_location
 from mailfront_io.mailboxes.maildir import PIECE, CannotOpen, MaildirMailbox
@@ -85,7 +86,7 @@ def test_size_in_a_name(name: str, size: int) -> None:
 )
 def test_the_flag_for_read(name: str, seen: str) -> None:
     assert names.with_seen(name) == seen
-    assert names.read_numbers([seen]) == ([1] if ":2," in seen else [])
+    assert list(names.read_numbers([seen])) == ([1] if ":2," in seen else [])
 
 
 @given(st.lists(st.from_regex(r"[0-9]{0,14}[.a-z]{0,3}", fullmatch=True)))
@@ -99,6 +100,10 @@ def test_order_is_by_the_leading_integer(found: list[str]) -> None:
     others = [name for name in found if not name[:1].isdigit()]
     mixed = sorted(found, key=names.order)
     assert [name for name in mixed if name in others] == sorted(others)
+    for by_number_alone, before in ((False, sorted(found)), (True, found)):
+        in_place = found.copy()
+        names.sort(in_place, by_number_alone)
+        assert in_place == sorted(before, key=names.order)
 
 
 fragments = st.sampled_from(
@@ -113,7 +118,7 @@ def test_names_looked_at_together_are_what_each_is(found: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(names, "_BLOCK", 3)
         assert names.are_usual(found) == all(re.match("[1-9][0-9]{9}(?![0-9])", name) for name in found)
-        assert names.read_numbers(found) == [
+        assert list(names.read_numbers(found)) == [
             number for number, name in enumerate(found, 1) if re.match("[^:]*:2,[^S]*S", name)
         ]
     uids = names.UniqueIds(found, cut=False)
@@ -247,6 +252,34 @@ def test_messages_that_another_program_has_moved(tmp_path: Path) -> None:
     assert whole(mailbox, 1) == whole(mailbox, 3) == b"x\n"
     assert mailbox.update([1, 3, 4], []) == (0, [])
     assert files(place) == ["cur/2:2,"]
+    mailbox.close()
+
+
+@pytest.mark.parametrize("compat", [False, True])
+@pytest.mark.parametrize("at_once", [1, 3, 500])
+def test_messages_moved_while_the_mailbox_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int, compat: bool
+) -> None:
+    """Between the names and the sizes another program reads them, gives them flags, and deletes some."""
+    place = make(tmp_path, "new/1", "new/2", "cur/3:2,", "cur/4:2,", "cur/5:2,", "cur/5:2,S", "new/6,S=9", "cur/7:2,")
+    sort = names.sort
+
+    def meanwhile(found: list[str], by_number_alone: bool) -> None:
+        sort(found, by_number_alone)
+        (place / "new/1").rename(place / "cur/1:2,S")
+        (place / "cur/3:2,").rename(place / "cur/3:2,FS")
+        (place / "cur/4:2,").unlink()
+        (place / "cur/5:2,").unlink()  # the directory was read while it got its other name: both were there
+
+    monkeypatch.setattr(maildir, "_AT_ONCE", at_once)
+    monkeypatch.setattr(names, "sort", meanwhile)
+    mailbox = opened(place, compat=compat)
+    assert list(mailbox.uids) == [b"1", b"2", b"3", b"5", b"6", b"7"]
+    assert list(mailbox.sizes) == [2, 2, 2, 2, 9, 2]
+    assert list(mailbox.read) == [1, 3, 4]
+    assert [whole(mailbox, number) for number in range(1, 7)] == [b"x\n"] * 6
+    assert mailbox.update([1, 4], []) == (0, [])
+    assert files(place) == ["cur/2", "cur/3:2,FS", "cur/6,S=9", "cur/7:2,"]
     mailbox.close()
 
 

@@ -27,10 +27,12 @@ AHEAD = 128 * 1024
 """Bytes of messages that are read before they are asked for: who takes one after the other saves most of the ways
 through a thread, which cost more than the reading."""
 
-_ENTRIES = 64
-"""Entries of a directory that are looked at in one go."""
+_AT_ONCE = 500
+"""Messages whose sizes are asked for in one go."""
 
-_stat = os.DirEntry.stat  # of a regular file: it follows only what is known to be a link
+_NO_LIMIT = 1 << 62
+_IN_NEW = "\0"  # behind a name, which has none, it changes no order
+
 _READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: a FIFO would wait for a writer
 
 
@@ -138,31 +140,67 @@ class MaildirMailbox:
     # -- what is in it ---------------------------------------------------------------------------------------
 
     def _scan(self) -> None:
-        names: list[str] = []
-        sizes = array("Q")
-        in_new = bytearray()
-        in_all, *of_each = self._limits
+        of_all, of_cur, of_new = (limit or _NO_LIMIT for limit in self._limits)
         try:
-            for directory, is_new, limit in ((self._cur, 0, of_each[0]), (self._new, 1, of_each[1])):
-                room = min(limit or 1 << 62, (in_all or 1 << 62) - len(names))
-                before = len(names)
-                _scan(directory, room, names, sizes)
-                in_new += bytes((is_new,)) * (len(names) - before)
+            names = _messages(self._cur, min(of_cur, of_all))
+            new = _messages(self._new, min(of_new, of_all - len(names)))
+            names += [name + _IN_NEW for name in new]
+            names_.sort(names, by_number_alone=self._compat)
+            are_new = bytearray(len(names))
+            if new:
+                are_new = bytearray([name[-1] == _IN_NEW for name in names])
+                names = [name.rstrip(_IN_NEW) for name in names]
+            sizes = self._measure(names, are_new)
         except OSError as error:
             raise CannotOpen("Could not access maildir", self.location, error) from error
-        order = list(range(len(names)))
-        if not self._compat:  # those of one second by name; the original leaves them as the directory has them
-            order.sort(key=names.__getitem__)
-        if self._compat or not names_.are_usual(names):
-            order.sort(key=lambda i: names_.order(names[i]))
-        self._names = list(map(names.__getitem__, order))
-        self._in_new = bytearray(map(in_new.__getitem__, order)) if 1 in in_new and 0 in in_new else in_new
-        self.sizes = array("Q", map(sizes.__getitem__, order))
-        self.uids = names_.UniqueIds(self._names, cut=self._compat)
-        self.read = array("L", names_.read_numbers(self._names))
+        self._names = names
+        self._in_new = are_new
+        self.sizes = sizes
+        self.uids = names_.UniqueIds(names, cut=self._compat)
+        self.read = names_.read_numbers(names)
         self._renamed = None
         self._ahead.clear()
         self._last = 0
+
+    def _measure(self, names: list[str], are_new: bytearray) -> "array[int]":
+        """The size of each message. In the lists, those that were moved since they were found get their new names, and
+        those that are gone are left out."""
+        sizes = array("Q")
+        moved: dict[str, str] | None = None
+        for at in range(0, len(names), _AT_ONCE):
+            end = at + _AT_ONCE
+            try:
+                sizes.fromlist(self._sizes(names[at:end], are_new[at:end]))
+            except FileNotFoundError:
+                if moved is None:
+                    known = frozenset(names)
+                    moved = {key: name for key, name in self._names_in_cur().items() if name not in known}
+                for index, name in enumerate(names[at:end], at):
+                    names[index], are_new[index], size = self._find(name, are_new[index], moved)
+                    sizes.append(size)
+        if moved is not None:
+            sizes = array("Q", compress(sizes, names))
+            are_new[:] = bytes(compress(are_new, names))
+            names[:] = filter(None, names)
+        return sizes
+
+    def _find(self, name: str, is_new: int, moved: dict[str, str]) -> tuple[str, int, int]:
+        """What a message is called now, whether it is in `new`, and its size; without a name: it is gone."""
+        for name_now, is_new_now in ((name, is_new), (moved.pop(_proper(name), ""), 0)):
+            try:
+                return name_now, is_new_now, self._sizes([name_now], bytes((is_new_now,)))[0]
+            except FileNotFoundError:
+                pass
+        return "", 0, 0
+
+    def _sizes(self, names: list[str], are_new: bytes | bytearray) -> list[int]:
+        """The size of each as its name says, or else the file. Raises `OSError`."""
+        stat, places = os.stat, (self._cur, self._new)
+        marked = "=" in "".join(names)
+        return [
+            (marked and names_.size(name)) or stat(name, dir_fd=places[is_new], follow_symlinks=False).st_size
+            for name, is_new in zip(names, are_new, strict=True)
+        ]
 
     # -- a message ---------------------------------------------------------------------------------------------
 
@@ -299,9 +337,7 @@ class MaildirMailbox:
 
     def _names_in_cur(self) -> dict[str, str]:
         """The names in `cur` as they are now, by the part that stays."""
-        names: list[str] = []
-        _scan(self._cur, 1 << 62, names, array("Q"))
-        return {_proper(name): name for name in names}
+        return {_proper(name): name for name in _messages(self._cur, _NO_LIMIT)}
 
 
 def _proper(name: str) -> str:
@@ -309,31 +345,8 @@ def _proper(name: str) -> str:
     return name.partition(":")[0]
 
 
-def _scan(directory: int, room: int, names: list[str], sizes: "array[int]") -> None:
-    """Add the names and sizes of the messages in a directory, `room` at most: regular files that are not hidden."""
+def _messages(directory: int, limit: int) -> list[str]:
+    """The names of the messages in a directory, `limit` at most, in its order: regular files that are not hidden."""
     with os.scandir(directory) as entries:
-        while room > 0 and (some := list(islice(entries, min(room, _ENTRIES)))):
-            files = [entry for entry in some if entry.is_file(follow_symlinks=False) and entry.name[0] != "."]
-            try:
-                octets = _sizes(files)
-            except FileNotFoundError:  # one was moved or deleted just now; the entries of the others keep what they saw
-                files = list(filter(_is_there, files))
-                octets = _sizes(files)
-            names += [entry.name for entry in files]
-            sizes.extend(octets)
-            room -= len(files)
-
-
-def _sizes(files: "list[os.DirEntry[str]]") -> list[int]:
-    """The size of each as its name says, or else the file. Raises `OSError`."""
-    if any("=" in entry.name for entry in files):
-        return [names_.size(entry.name) or _stat(entry).st_size for entry in files]
-    return [status.st_size for status in map(_stat, files)]
-
-
-def _is_there(file: "os.DirEntry[str]") -> bool:
-    try:
-        _stat(file)
-    except FileNotFoundError:
-        return False
-    return True
+        names = (entry.name for entry in entries if entry.name[0] != "." and entry.is_file(follow_symlinks=False))
+        return list(islice(names, limit))

@@ -6,6 +6,7 @@ marks that some deliveries append, here the size on disk and with CRLF line ends
 
 import os
 import re
+from array import array
 from collections.abc import Sequence
 from typing import overload
 
@@ -30,6 +31,15 @@ def _as_text(names: Sequence[str]) -> str:
 def are_usual(names: Sequence[str]) -> bool:
     """Whether all begin with a time of today, ten digits: such names are in order when they are sorted as text."""
     return all(_all_usual(_as_text(names[at : at + _BLOCK])) for at in range(0, len(names), _BLOCK))
+
+
+def sort(names: list[str], by_number_alone: bool) -> None:
+    """Sort by the integer that names begin with, and then as text; `by_number_alone`: those of one integer stay as
+    they are."""
+    if not by_number_alone:
+        names.sort()
+    if by_number_alone or not are_usual(names):
+        names.sort(key=order)
 
 
 def order(name: str) -> str:
@@ -63,7 +73,7 @@ def size(name: str) -> int:
     return octets
 
 
-def read_numbers(names: Sequence[str]) -> list[int]:
+def read_numbers(names: Sequence[str]) -> Sequence[int]:
     """The numbers, from 1, of the names that have the flag S, for seen."""
     found: list[int] = []
     for at in range(0, len(names), _BLOCK):
@@ -73,7 +83,7 @@ def read_numbers(names: Sequence[str]) -> list[int]:
             found += range(at + 1, at + len(block) + 1)
         elif "S" in text:
             found += [number for number, name in enumerate(block, at + 1) if _seen(name)]
-    return found
+    return array("L", found) if len(found) < len(names) else range(1, len(names) + 1)
 
 
 def with_seen(name: str) -> str:
