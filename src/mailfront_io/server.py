@@ -66,9 +66,20 @@ class Endpoint:
 
 def facts(connection: Connection, local_host: str) -> dict[str, str]:
     """The UCSPI variables of a connection that we accepted ourselves."""
-    ip_version = "TCP6" if connection.remote is not None and ":" in connection.remote[0] else "TCP"
+    local, remote = connection.local, connection.remote
+    if local is not None and remote is not None and ":" not in remote[0] and ":" not in local[0]:  # the usual case
+        return {
+            "PROTO": "TCP",
+            "TCPLOCALHOST": local_host,
+            "TCPREMOTEHOST": "",
+            "TCPLOCALIP": local[0],
+            "TCPLOCALPORT": str(local[1]),
+            "TCPREMOTEIP": remote[0],
+            "TCPREMOTEPORT": str(remote[1]),
+        }
+    ip_version = "TCP6" if remote is not None and ":" in remote[0] else "TCP"
     found = {"PROTO": ip_version, f"{ip_version}LOCALHOST": local_host, f"{ip_version}REMOTEHOST": ""}
-    for side, address in (("LOCAL", connection.local), ("REMOTE", connection.remote)):
+    for side, address in (("LOCAL", local), ("REMOTE", remote)):
         if address is not None:
             found[f"{ip_version}{side}IP"] = address[0].partition("%")[0]
             found[f"{ip_version}{side}PORT"] = str(address[1])

@@ -108,14 +108,12 @@ class Service:
         from mailfront_io.frontends.smtp import SMTPFrontend
         from mailfront_proto.smtp.server import SMTPServer
 
+        lmtp, greeting = self.protocol == "lmtp", self.environment.get("SMTPGREETING")
+
         def smtp(session: Session, pipeline: Pipeline) -> SessionCoroutine:
-            machine = SMTPServer(
-                session.local_host or "unknown",
-                self.profile,
-                lmtp=self.protocol == "lmtp",
-                greeting=session.getenv("SMTPGREETING"),
-            )
-            machine.offers_xclient = self._speaks_for_others(session.remote_ip)
+            machine = SMTPServer(session.local_host or "unknown", self.profile, lmtp=lmtp, greeting=greeting)
+            if self._proxies:
+                machine.offers_xclient = self._speaks_for_others(session.remote_ip)
             return SMTPFrontend(session, pipeline, machine).run()
 
         return smtp
@@ -173,7 +171,7 @@ class Service:
 
     def _speaks_for_others(self, address: str | None) -> bool:
         """Whether ``$XCLIENT_HOSTS`` lists the peer."""
-        if not self._proxies or address is None:
+        if address is None:
             return False
         from ipaddress import ip_address
 
