@@ -95,7 +95,7 @@ class QMQPServer(PackageServer):
         self._put(encode_response(reply))
         self._state = State.RESPONSES
 
-    def _respond_to_whole(self, recipients: int, code: int, text: str) -> None:
+    def _respond_to_whole(self, package: Package, code: int, text: str) -> None:
         self._respond(Reply(code, text))
 
     def _next_of_responses(self) -> Result:

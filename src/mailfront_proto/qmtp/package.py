@@ -26,7 +26,7 @@ from mailfront_proto.qmtp.events import (
     Recipient,
     Sender,
 )
-from mailfront_proto.qmtp.line_ends import LineEndDecoder, convert
+from mailfront_proto.qmtp.line_ends import CR, LineEndDecoder, convert
 from mailfront_proto.qmtp.profile import Profile
 from mailfront_proto.qmtp.responses import encode_response
 from mailfront_proto.qmtp.whole import more_recipients
@@ -241,7 +241,9 @@ class PackageServer(ServerMachine[Event], ABC):
             recipients += others
         self._buffer.skip(used)
         self._state = State.END
-        data = convert(bytes(message), profile.repairs_line_ends, self.lf_bodies)
+        data = bytes(message)
+        if not self.lf_bodies or CR in data:
+            data = convert(data, profile.repairs_line_ends, self.lf_bodies)
         self._pending = package = Package(size, data, sender, recipients)
         return package
 
@@ -271,7 +273,7 @@ class PackageServer(ServerMachine[Event], ABC):
             raise LocalProtocolError(f"{code} is no reply code: 200 to 399 accept, 400 to 599 refuse")
         self._pending = None
         if type(event) is Package:
-            self._respond_to_whole(len(event.recipients), code, text)
+            self._respond_to_whole(event, code, text)
             return
         accepted = 200 <= code < 400
         if isinstance(event, MessageEnd):
@@ -289,8 +291,8 @@ class PackageServer(ServerMachine[Event], ABC):
         """The package is answered, as far as it was not refused."""
 
     @abstractmethod
-    def _respond_to_whole(self, recipients: int, code: int, text: str) -> None:
-        """A package that came as a whole is answered alike for all its recipients, so many."""
+    def _respond_to_whole(self, package: Package, code: int, text: str) -> None:
+        """A package that came as a whole is answered alike for all its recipients."""
 
     def _end_of_package(self) -> Event:
         """All of it is here: ask, or tell that nothing was accepted."""

@@ -182,12 +182,12 @@ class QMTPServer(PackageServer):
             self._verdicts = deque([reply])
         self._state = State.RESPONSES
 
-    def _respond_to_whole(self, recipients: int, code: int, text: str) -> None:
-        if recipients == 1:  # no detour for the usual one
+    def _respond_to_whole(self, package: Package, code: int, text: str) -> None:
+        if len(package.recipients) == 1:  # no detour for the usual one
             self._put(encode_text(code, text))
             self._state = State.MESSAGE
         else:
-            self._verdicts = deque([Reply(code, text)] * recipients)
+            self._verdicts = deque([Reply(code, text)] * len(package.recipients))
             self._state = State.RESPONSES
 
     def _next_of_responses(self) -> Result:
