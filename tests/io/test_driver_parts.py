@@ -169,6 +169,28 @@ for limits in ((64, hard), (64, 100)):
     subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONPATH": "src"})
 
 
+_POLICY = """
+import os, socket, sys
+from mailfront_io.drivers import blocking
+from mailfront_io.drivers.listener import Listener
+
+def started(stop):
+    print(os.sched_getscheduler(0))
+    stop()
+
+os.sched_setscheduler(0, int(sys.argv[1]), os.sched_param(0))
+blocking.run_server([Listener(socket.create_server(("127.0.0.1", 0)), None)], on_started=started)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="the policies are Linux's")
+@pytest.mark.parametrize(("before", "after"), [("SCHED_OTHER", "SCHED_BATCH"), ("SCHED_IDLE", "SCHED_IDLE")])
+def test_threads_do_not_interrupt_each_other_unless_somebody_has_chosen(before: str, after: str) -> None:
+    command = [sys.executable, "-c", _POLICY, str(getattr(os, before))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert int(done.stdout) == getattr(os, after)
+
+
 def test_admission_that_raises_refuses() -> None:
     def admit(remote: Any) -> bytes | None:
         raise LookupError
