@@ -97,14 +97,18 @@ class ReceiveBuffer:
         line = data[start:end]  # all of a chunk is no copy: a client that waits for each reply sends no more
         return line if isinstance(line, bytes) else bytes(line)
 
-    def read_match(self, match: "Callable[[bytes | bytearray, int], Match[bytes] | None]") -> "Match[bytes] | None":
-        """What a pattern, whose `match` this is, finds in front, which is used up; None when it finds nothing there.
-        It looks at the beginnings of lines only, and at each of them once: what comes in pieces is for `read_line`.
+    def read_match(
+        self, match: "Callable[[bytes | bytearray, int, int], Match[bytes] | None]", limit: int
+    ) -> "Match[bytes] | None":
+        """What a pattern, whose `match` this is, finds in front, in no more than `limit` bytes, which is used up; None
+        when it finds nothing there. It looks at the beginnings of lines only, and at each of them once: what comes in
+        pieces is for `read_line`.
         """
         if self._searched:
             return None
         data = self._data
-        found = match(data, self._pos)
+        start = self._pos
+        found = match(data, start, start + limit)
         if found is not None:
             end = found.end()
             if end == len(data):
@@ -161,7 +165,9 @@ class ReceiveBuffer:
         """Use up `size` bytes that `peek` or `view` has shown."""
         self._pos += size
         if self._pos >= len(self._data):
-            self.clear()
+            self._data = b""
+            self._pos = self._searched = 0
+            self.has_unread = False
 
     def read_exactly(self, size: int) -> bytes | None:
         """Exactly `size` bytes, or None when they are not here yet."""

@@ -11,6 +11,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from mailfront_proto.buffer import ReceiveBuffer
 from mailfront_proto.errors import LocalProtocolError
+from mailfront_proto.pull import MAX_HELD_INPUT
 
 E = TypeVar("E")
 """The base class of the machine's events."""
@@ -19,7 +20,7 @@ E = TypeVar("E")
 class ServerMachine(Generic[E]):
     """The input, the output and the pending answer of one session. `E`: the base class of its events."""
 
-    __slots__ = ("_buffer", "_closed", "_eof", "_output", "_output_size", "_pending", "_state")
+    __slots__ = ("_buffer", "_closed", "_eof", "_more_output", "_output", "_output_size", "_pending", "_state")
 
     _handshake_state: ClassVar[object] = None
     """The state in which what comes is not ours but TLS's."""
@@ -27,8 +28,11 @@ class ServerMachine(Generic[E]):
     def __init__(self, state: object) -> None:
         self._buffer = ReceiveBuffer()
         self._eof = False
-        self._output: list[bytes] = []
+        self._output = b""
+        self._more_output: list[bytes] = []
+        """What goes out behind `_output`."""
         self._output_size = 0
+        """Octets that `_put` has put there."""
         self._pending: E | None = None
         self._closed: E | None = None
         self._state = state
@@ -45,7 +49,12 @@ class ServerMachine(Generic[E]):
         if self._state is self._handshake_state:
             raise LocalProtocolError("a TLS handshake is awaited: feed the bytes to TLS, then tls_established()")
         if self._closed is None:
-            self._buffer.feed(data)
+            buffer = self._buffer
+            if buffer.has_unread or len(data) > MAX_HELD_INPUT:
+                buffer.feed(data)
+            else:  # `feed`, in place: nearly all that comes does when the machine has used up what came before
+                buffer._data = data
+                buffer.has_unread = True
 
     def receive_eof(self) -> None:
         """The peer will send nothing more, or the connection is lost."""
@@ -53,14 +62,22 @@ class ServerMachine(Generic[E]):
 
     def data_to_send(self) -> bytes:
         """Drain what is to be written to the peer; b"" when there is nothing."""
-        data = b"".join(self._output)  # of one piece no copy
-        self._output = []
-        self._output_size = 0
+        data = self._output
+        self._output = b""
+        if self._output_size:
+            if self._more_output:
+                data = b"".join([data, *self._more_output])
+                self._more_output = []
+            self._output_size = 0
         return data
 
     def _put(self, data: bytes) -> None:
-        self._output.append(data)
-        self._output_size += len(data)
+        if data:
+            if self._output:
+                self._more_output.append(data)
+            else:
+                self._output = data
+            self._output_size += len(data)
 
     def _close(self, closed: E) -> None:
         """No more input is read; what is queued still goes out."""

@@ -1,5 +1,7 @@
 """The receive buffer: framing, limits, and what it costs."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +114,22 @@ def test_what_is_pushed_back_comes_first(left: bytes) -> None:
     buffer.push_back(b"")
     assert buffer.read_line(10) == b"two\n"
     assert buffer.read_all() == left
+
+
+def test_a_match_is_found_in_front_and_within_its_limit() -> None:
+    words = re.compile(rb"[a-z]+ ").match
+    buffer = ReceiveBuffer()
+    buffer.feed(b"one three ")
+    for size, found in ((4, b"one "), (6, b"three ")):
+        assert buffer.read_match(words, size - 1) is None
+        match = buffer.read_match(words, size)
+        assert match is not None and match.group() == found
+    assert not buffer.has_unread and buffer.read_match(words, 9) is None
+    buffer.feed(b"partial")
+    assert buffer.read_match(words, 9) is None and buffer.read_line(20) is None
+    buffer.feed(b" line\n")
+    assert buffer.read_match(words, 9) is None  # for `read_line`, which has looked at its beginning
+    assert buffer.read_line(20) == b"partial line\n"
 
 
 def test_more_than_the_limit_is_the_drivers_fault() -> None:

@@ -130,9 +130,9 @@ class Watched(SMTPServer):
 
     general: list[bytes]
 
-    def _command(self, line: bytes) -> Event | None:
-        self.general.append(line)
-        return super()._command(line)
+    def _command(self, raw_verb: bytes, argument: bytes) -> Event | None:
+        self.general.append((raw_verb + b" " + argument).rstrip(b" ") + b"\r\n")
+        return super()._command(raw_verb, argument)
 
 
 def watched(profile: Profile = DEFAULT) -> Watched:

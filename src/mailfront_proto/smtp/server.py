@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import Final
 
 from mailfront_proto.errors import LocalProtocolError
-from mailfront_proto.pull import MAX_PENDING_OUTPUT, PAUSED, NeedData, Paused
+from mailfront_proto.pull import MAX_PENDING_OUTPUT, NEED_DATA, PAUSED, NeedData, Paused
 from mailfront_proto.sasl.requests import Request
 from mailfront_proto.smtp import answers
 from mailfront_proto.smtp.enhanced_codes import enhanced_code
@@ -62,33 +62,48 @@ _USUAL_REPLIES: Final[dict[type[Event], Reply]] = {
 }
 _AUTH_DONE: Final = Reply(235, "2.7.0 Authentication succeeded.")  # to every request of an AUTH exchange
 
-# What is accepted with whatever words, nearly always the same
-_ACCEPTED_ALIKE: Final = frozenset((Mail, Recipient, MessageEnd))
-
 _ENVELOPE: Final = frozenset((Mail, Recipient, Data))
-
-# Whose answer is not simply sent
-_SPECIAL: Final = frozenset((MessageEnd, StartTLS))
 
 # The first digits of the codes that an event may be answered with, where they are not 2, 4 and 5
 _POSSIBLE: Final[dict[type[Event], tuple[int, ...]]] = {Data: (3, 4, 5), Xclient: (4, 5)}
 
-_USUAL: Final = {kind: (reply, reply.encode()) for kind, reply in _USUAL_REPLIES.items()}
-
 # "2.5.2" would be a syntax error that succeeded (RFC 3463 section 3.6); so speaks the original.
-_VERIFY: Final = Reply(252, "2.5.2 Send some mail, I'll try my best.")
-_ORIGINAL_USUAL: Final = {**_USUAL, Verify: (_VERIFY, _VERIFY.encode())}
+_ORIGINAL_USUAL: Final = {**_USUAL_REPLIES, Verify: Reply(252, "2.5.2 Send some mail, I'll try my best.")}
+
+# Those of them that mean nothing but the next state
+_PLAIN: Final[dict[type[Event], bytes]] = {
+    kind: _USUAL_REPLIES[kind].encode() for kind in (Data, Help, Mail, Quit, Reset, Verify)
+}
+_ORIGINAL_PLAIN: Final = {kind: _ORIGINAL_USUAL[kind].encode() for kind in _PLAIN}
 
 # Bound once: an attribute of an Enum costs a descriptor call each time.
 _CONNECTED: Final = State.CONNECTED
 _READY: Final = State.READY
+_CHUNK: Final = State.CHUNK
 _CLOSED: Final = State.CLOSED
 
+_LINE_STATES: Final = frozenset(COMMAND_STATES)
+_QUIT: Final = ConnectionClosed("QUIT")
 
-@lru_cache(maxsize=64)
-def _wire(kind: type[Event | None], code: int, text: str, enhances: bool, max_line: int | None) -> bytes:
-    """The wire form of an answer: most servers know few that accept."""
-    return encode_reply(code, text, max_line, enhanced_code(kind, code) if enhances else "")
+
+# What may be accepted with whatever words, nearly always the same: most servers know few
+_ACCEPTED_ALIKE: Final = frozenset((Connected, Mail, Recipient, MessageEnd))
+
+_Wires = Callable[[type[Event | None], int, str], bytes | None]
+
+
+@lru_cache(maxsize=8)
+def _wires_of_acceptance(enhances: bool, max_line: int | None) -> _Wires:
+    """What knows the wire form of the 2yz answers to these: None for every other answer."""
+
+    @lru_cache(maxsize=64)
+    def wire(kind: type[Event | None], code: int, text: str) -> bytes | None:
+        if kind not in _ACCEPTED_ALIKE or not 200 <= code < 300:
+            return None
+        enhanced = enhanced_code(kind, code) if enhances and kind is not Connected else ""
+        return encode_reply(code, text, max_line, enhanced)
+
+    return wire  # type: ignore[return-value]  # mypy forgets what it takes
 
 
 class SMTPServer(ServerCommands):
@@ -116,7 +131,7 @@ class SMTPServer(ServerCommands):
     `register_parameter`. Other words for what the machine says: `override_reply`.
     """
 
-    __slots__ = ("_usual",)
+    __slots__ = ("_usual", "_wire_of_acceptance")
 
     def __init__(
         self,
@@ -128,7 +143,9 @@ class SMTPServer(ServerCommands):
         lf_bodies: bool = False,
     ) -> None:
         super().__init__(hostname, profile, lmtp, greeting, lf_bodies)
-        self._usual = _USUAL if profile.enhanced_codes else _ORIGINAL_USUAL
+        self._usual = _USUAL_REPLIES if profile.enhanced_codes else _ORIGINAL_USUAL
+        self._plain = _PLAIN if profile.enhanced_codes else _ORIGINAL_PLAIN
+        self._wire_of_acceptance = _wires_of_acceptance(self._enhances, self._max_wire_line)
 
     # -- bytes and events --------------------------------------------------------------------------------
 
@@ -136,12 +153,13 @@ class SMTPServer(ServerCommands):
         """The next event, `NEED_DATA`, or `PAUSED` while an answer is owed or output is undrained."""
         if self._pending is not None:
             return PAUSED
-        while True:
-            if self._output_size > MAX_PENDING_OUTPUT:
-                return PAUSED
+        if not self._buffer.has_unread and self._state in _LINE_STATES:
+            return self._end_of_input() if self._eof else NEED_DATA
+        while self._output_size <= MAX_PENDING_OUTPUT:
             event = _READERS[self._state](self)
             if event is not None:
                 return event
+        return PAUSED
 
     def _next_of_greeting(self) -> Event:
         early = len(self._buffer) > 0 and not self._greeted
@@ -162,29 +180,37 @@ class SMTPServer(ServerCommands):
 
         `capabilities`: for `Helo`, capability lines of the application, in front of the machine's own.
         """
+        kind = type(self._pending)
+        wire = self._plain.get(kind) if text is None else None  # type: ignore[arg-type]  # None is in no dict
+        if wire is None or self._next_state is _CHUNK:  # with BDAT, `Data` is answered when the octets are here
+            self._accept_otherwise(text, capabilities)
+            return
+        self._pending = None
+        if self._output:
+            self._put(wire)
+        else:
+            self._output = wire
+        self._state = self._next_state
+        if kind is Quit:
+            self._close(_QUIT)
+
+    def _accept_otherwise(self, text: str | None, capabilities: Iterable[str]) -> None:
+        """What means more than the next state, or is said in other words than the usual ones."""
         event = self._pending
         kind = type(event)
-        usual = self._usual.get(kind)  # type: ignore[arg-type]  # None is in no dict
-        if usual is not None:
-            reply, wire = usual
-            if text is not None:
-                self.reply(reply.code, text)
-            elif self._overrides or kind in _SPECIAL or (type(event) is Data and event.chunked):
-                reply = self._overrides.get(reply, reply)
-                self.reply(reply.code, reply.text)
-            elif kind is Quit:
-                self._answer(kind, reply.code, reply.text, wire)
-            else:
-                self._accepted(kind, wire)
+        usual = self._usual.get(kind)  # type: ignore[arg-type]
+        if kind is Connected:
+            self.reply(220, f"{self.greeting} {'LMTP' if self.lmtp else 'ESMTP'}" if text is None else text)
         elif kind is Helo:
             self._accept_helo(capabilities)
+        elif usual is not None:
+            said = self._overrides.get(usual, usual) if text is None else Reply(usual.code, text)
+            self.reply(said.code, said.text)
         elif kind is Xclient and text is None:
             self._restart()
         elif isinstance(event, Request):
-            reply = self._overrides.get(_AUTH_DONE, _AUTH_DONE)
-            self.reply(reply.code, reply.text if text is None else text)
-        elif kind is Connected:
-            self.reply(220, f"{self.greeting} {'LMTP' if self.lmtp else 'ESMTP'}" if text is None else text)
+            said = self._overrides.get(_AUTH_DONE, _AUTH_DONE)
+            self.reply(said.code, said.text if text is None else text)
         else:
             raise LocalProtocolError("accept() needs an event with a usual reply; reply(code, text) is for others")
 
@@ -194,23 +220,28 @@ class SMTPServer(ServerCommands):
         A code below 400 accepts. Raises `LocalProtocolError` when no answer is owed, or the code makes no
         sense (3yz is 354 for `Data` and nothing else).
         """
+        kind = type(self._pending)
+        wire = self._wire_of_acceptance(kind, code, text) if code < 300 else None
+        if wire is None:
+            self._reply_otherwise(code, text)
+            return
+        self._pending = None
+        if kind is Recipient:
+            self._transaction.recipients += 1
+        elif kind is MessageEnd:
+            if self.lmtp:  # an answer for each recipient: RFC 2033 section 4.2
+                wire *= self._transaction.recipients
+            self._message_done(True)
+        if self._output:
+            self._put(wire)
+        else:
+            self._output = wire
+        self._state = self._next_state
+
+    def _reply_otherwise(self, code: int, text: str) -> None:
+        """A refusal, or what means more."""
         event = self._pending
         kind = type(event)
-        if kind in _ACCEPTED_ALIKE and 200 <= code < 300:
-            wire = _wire(kind, code, text, self._enhances, self._max_wire_line)  # type: ignore[arg-type]
-            if kind is MessageEnd:
-                self._pending = None
-                self._put(wire * self._transaction.recipients if self.lmtp else wire)
-                self._message_done(True)
-                return
-            # `_accepted`, in place: nearly all commands come this way.
-            self._pending = None
-            self._output.append(wire)
-            self._output_size += len(wire)
-            self._state = self._next_state
-            if kind is Recipient:
-                self._transaction.recipients += 1
-            return
         if event is None:
             raise LocalProtocolError("no answer is owed: call next_event() and answer the event it returns")
         if code // 100 not in _POSSIBLE.get(type(event), (2, 4, 5)):
@@ -249,29 +280,19 @@ class SMTPServer(ServerCommands):
             self._close_with(Reply(code, text))
 
     def _answer(self, kind: type[Event | None], code: int, text: str, wire: bytes) -> None:
-        """Every answer but those to `Helo` and `MessageEnd`."""
+        """Every answer but those to `Helo`, to `MessageEnd` and to a chunk."""
+        self._pending = None
+        self._put(wire)
         if code < 400:
-            self._accepted(kind, wire)
-        else:
-            self._pending = None
-            self._put(wire)
-            if kind in _ENVELOPE:
-                self._envelope_refused(kind, code)
-            elif kind is Connected:
-                self._close_with(Reply(code, text))
+            self._state = self._next_state
+        elif kind in _ENVELOPE:
+            self._envelope_refused(kind, code)
+        elif kind is Connected:
+            self._close_with(Reply(code, text))
         if self._exchange is not None:
             self._auth_over(code < 400)
         elif kind is Quit:
-            self._close(ConnectionClosed("QUIT"))
-
-    def _accepted(self, kind: type[Event | None], wire: bytes) -> None:
-        """What every positive answer means but those to `Helo` and `MessageEnd`, and of the most all that it means."""
-        self._pending = None
-        self._output.append(wire)
-        self._output_size += len(wire)
-        self._state = self._next_state
-        if kind is Recipient:
-            self._transaction.recipients += 1
+            self._close(_QUIT)
 
     def _envelope_refused(self, kind: type[Event | None], code: int) -> None:
         """What it means that the application does not take a MAIL, a RCPT or a DATA."""

@@ -7,6 +7,7 @@ nothing is left to do of the commands before (errors counted in a row, secrets t
 application stands in the place of a built-in one.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -44,7 +45,12 @@ _HELO_NAME: Final = compile_later(r"\S+[ \t]*\Z")
 # it matters only: addresses would be gone through more slowly.)
 _SENDER_LINE: Final = compile_later(b"(?i:MAIL) ((?i:FROM):<(" + COMMON_ADDRESS + b"|)>)\r\n")
 _RECIPIENT_OR_DATA_LINE: Final = compile_later(b"(?:(?i:RCPT) ((?i:TO):<(" + COMMON_ADDRESS + b")>)|(?i:DATA))\r\n")
-_LONGEST_USUAL_LINE: Final = len("MAIL FROM:<>\r\n") + MAX_COMMON_ADDRESS
+_LONGEST_USUAL_LINE: Final = len("RCPT TO:<>\r\n") + MAX_COMMON_ADDRESS
+
+# A command ends at the first space or tab, and its argument begins behind all of them.
+_COMMAND: Final = compile_later(rb"([^ \t]*+)[ \t]*+(.*+)", re.DOTALL)
+_COMMAND_LINE: Final = compile_later(rb"([^ \t\r\n\0]*+)[ \t]*+([^\r\n\0]*+)\r\n")
+_DATA: Final = Data()
 
 # Bound once: an attribute of an Enum costs a descriptor call each time.
 _CONNECTED: Final = State.CONNECTED
@@ -58,36 +64,29 @@ _CLOSED: Final = State.CLOSED
 class ServerCommands(ServerEnvelope):
     """A session that takes commands."""
 
-    __slots__ = ("_table", "refuses_inside_tls")
+    __slots__ = ("_table", "_usual_line", "refuses_inside_tls")
 
     def __init__(self, hostname: str, profile: Profile, lmtp: bool, greeting: str | None, lf_bodies: bool) -> None:
         super().__init__(hostname, profile, lmtp, greeting, lf_bodies)
         self._table = _dispatch_table(profile, lmtp)
+        self._usual_line = min(_LONGEST_USUAL_LINE, self._command_limit)
         self.refuses_inside_tls = False
 
     # -- the short way -----------------------------------------------------------------------------------
 
     def _next_sender(self) -> Event | NeedData | None:
         """Between transactions: MAIL, or any other command."""
-        buffer = self._buffer
-        if not buffer.has_unread:
-            return self._end_of_input() if self._eof else NEED_DATA
-        line = buffer.read_match(_SENDER_LINE.match) if self._short_way else None
+        line = self._buffer.read_match(_SENDER_LINE.match, self._short_line)
         if line is None:
             return self._next_command()
         argument, raw = line.groups()
-        if len(raw) > MAX_COMMON_ADDRESS:
-            return self._command(line.group())
         self._next_state = _MAIL
-        self._pending = event = Mail(Address(raw), [], str(argument, "ascii"))
+        self._pending = event = Mail(Address(raw), [], argument.decode())
         return event
 
     def _next_recipient_or_data(self) -> Event | NeedData | None:
         """Inside a transaction: RCPT, DATA, or any other command."""
-        buffer = self._buffer
-        if not buffer.has_unread:
-            return self._end_of_input() if self._eof else NEED_DATA
-        line = buffer.read_match(_RECIPIENT_OR_DATA_LINE.match) if self._short_way else None
+        line = self._buffer.read_match(_RECIPIENT_OR_DATA_LINE.match, self._short_line)
         if line is None:
             return self._next_command()
         argument, raw = line.groups()
@@ -95,44 +94,51 @@ class ServerCommands(ServerEnvelope):
         event: Recipient | Data
         if raw is None:
             if transaction.binary or self._state is not _RECIPIENTS:
-                return self._command(line.group())
+                return self._command(b"DATA", b"")
             self._next_state = _BODY
-            event = Data()
+            event = _DATA
         else:
-            if len(raw) > MAX_COMMON_ADDRESS or transaction.recipients >= self._max_recipients:
-                return self._command(line.group())
+            if transaction.recipients >= self._max_recipients:
+                return self._command(b"RCPT", argument)
             self._next_state = _RECIPIENTS
-            event = Recipient(Address(raw), [], str(argument, "ascii"))
+            event = Recipient(Address(raw), [], argument.decode())
         self._pending = event
         return event
 
     # -- the general way ---------------------------------------------------------------------------------
 
     def _next_command(self) -> Event | NeedData | None:
-        line = self._buffer.read_line(self._frame_limit) if self._buffer.has_unread else None
-        if line is None:
+        line = self._buffer.read_match(_COMMAND_LINE.match, self._command_limit)
+        if line is not None:
+            verb, argument = line.groups()
+            return self._command(verb, argument)
+        odd = self._buffer.read_line(self._frame_limit)
+        if odd is None:
             return self._end_of_input() if self._eof else NEED_DATA
-        if line == OVERSIZED:
+        if odd == OVERSIZED:
             return self._refuse("", "", answers.LINE_TOO_LONG)
-        return self._command(line)
+        return self._odd_command(odd)
 
-    def _command(self, line: bytes) -> Event | None:
+    def _odd_command(self, line: bytes) -> Event | None:
+        """One that is longer than most may be, or in which a NUL, a CR or the LF has no place."""
         command = line[:-2] if line[-2:] == b"\r\n" else line[:-1]
         if self._strict_lines and (b"\r" in command or b"\0" in command or line[-2:] != b"\r\n"):
             refusal = self._bare_line_end(line, command)
             if refusal is not None:
                 return refusal
-        raw_verb, _, argument = command.partition(b" ")
-        if b"\t" in raw_verb:  # the command ends at the first space or tab
-            raw_verb, _, argument = command.partition(b"\t")
-        if argument[:1].isspace():
-            argument = argument.lstrip(b" \t")
+        parts = _COMMAND.match(command)
+        assert parts is not None, "every part may be empty"
+        verb, argument = parts.groups()
+        upper = verb.upper()
+        if len(line) > self._command_limit and upper != b"AUTH" and upper not in self._vendor:
+            return self._refuse("", "", answers.LINE_TOO_LONG)
+        return self._command(verb, argument)
+
+    def _command(self, raw_verb: bytes, argument: bytes) -> Event | None:
         upper = raw_verb.upper()
         if self._vendor and upper in self._vendor:
             return self._vendor_command(upper, argument)
         entry = self._table[self._state].get(upper)
-        if len(line) > self._command_limit and upper != b"AUTH":
-            return self._refuse("", "", answers.LINE_TOO_LONG)
         if entry is None:
             return self._unknown(raw_verb, argument)
         verb, handler, row = entry
@@ -144,7 +150,7 @@ class ServerCommands(ServerEnvelope):
             self._budgets.known()
         self._secrets_may_follow = False
         # Behind AUTH secrets may follow again, and a command that is refused says so by itself.
-        self._short_way = self._command_limit >= _LONGEST_USUAL_LINE and not self._vendor and verb != "AUTH"
+        self._short_line = 0 if self._vendor or verb == "AUTH" else self._usual_line
         return handler(self, verb, argument, row)
 
     def _check_verb(self, verb: str, raw_verb: bytes, argument: bytes) -> Event | None:

@@ -21,6 +21,8 @@ from mailfront_proto.smtp.server_session import as_text
 from mailfront_proto.smtp.states import Row, State
 
 # chunk-size [ SP "LAST" ], RFC 3030 section 2; digits that fit 63 bits
+_MESSAGE_END: Final = MessageEnd()
+
 _CHUNK: Final = compile_later(rb"([0-9]{1,18})(?:[ \t]+(.*))?\Z", re.DOTALL)
 
 
@@ -173,8 +175,8 @@ class ServerMessage(ServerAuth):
         refusal = self._transaction.refusal
         if refusal is None:
             self._next_state = self._after_message
-            self._pending = event = MessageEnd()
-            return event
+            self._pending = _MESSAGE_END
+            return _MESSAGE_END
         said = refusal
         for _ in range(self._transaction.recipients if self.lmtp else 1):  # RFC 2033 section 4.2
             said = self._say(refusal)

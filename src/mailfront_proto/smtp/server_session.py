@@ -107,9 +107,10 @@ class ServerSession(SASLServerMachine[Reply]):
         "_max_wire_line",
         "_next_state",
         "_overrides",
+        "_plain",
         "_registered",
         "_secrets_may_follow",
-        "_short_way",
+        "_short_line",
         "_strict_lines",
         "_transaction",
         "_vendor",
@@ -131,6 +132,8 @@ class ServerSession(SASLServerMachine[Reply]):
 
     _handshake_state: ClassVar[object] = State.TLS
     _state: State
+    _plain: dict[type[Event], bytes]
+    """The usual answers that mean nothing but the next state."""
 
     def __init__(
         self,
@@ -173,8 +176,8 @@ class ServerSession(SASLServerMachine[Reply]):
         self._budgets = Budgets(profile.limits)
 
         self._secrets_may_follow = False
-        self._short_way = False
-        """Whether a usual line is all that it seems: see `mailfront_proto.smtp.server_commands`."""
+        self._short_line = 0
+        """Octets in a line that may be all that it seems: see `mailfront_proto.smtp.server_commands`."""
         self._next_state = _CONNECTED
         self._greeted = False
         self._drain_left = 0
@@ -246,7 +249,7 @@ class ServerSession(SASLServerMachine[Reply]):
                 "the parameter 'required', 'forbidden' or 'optional'"
             )
         self._vendor[verb.upper().encode()] = parameter
-        self._short_way = False
+        self._short_line = 0
 
     def unregister_command(self, verb: str) -> None:
         """Take `verb` back: the built-in command, or none, is in force again."""
@@ -299,6 +302,7 @@ class ServerSession(SASLServerMachine[Reply]):
                 "4yz and 5yz for each other, and 421 for 421 alone"
             )
         self._overrides[reply] = replacement
+        self._plain = {}
 
     def _say(self, reply: Reply) -> Reply:
         """Send what the machine says by itself, or what the application has put in its place."""
@@ -331,8 +335,8 @@ class ServerSession(SASLServerMachine[Reply]):
         return event
 
     def _message_done(self, accepted: bool) -> None:
-        before, after = self._transaction, Transaction()
-        self._transaction = after
+        before = self._transaction
+        self._transaction = after = Transaction()
         self._state = self._after_message
         if self._after_message is _RECIPIENTS:  # the same envelope for another message
             after.recipients, after.smtputf8, after.binary = before.recipients, before.smtputf8, before.binary
@@ -346,7 +350,8 @@ class ServerSession(SASLServerMachine[Reply]):
 
     def _close(self, closed: Event) -> None:
         """No more input is read; what is queued still goes out."""
-        super()._close(closed)
+        self._closed = closed
+        self._buffer.clear()
         self._state = _CLOSED
 
     def _close_with(self, reply: Reply) -> None:
@@ -371,7 +376,7 @@ class ServerSession(SASLServerMachine[Reply]):
         cause: str = "",
     ) -> Refused:
         """Answer with `reply`, count it, and tell the application. 421 closes."""
-        self._short_way = False
+        self._short_line = 0
         if reply.code in (500, 501, 555):
             reply = self._budgets.error() or reply
         else:
