@@ -9,8 +9,7 @@ no transport and no stream object lies between a read and the reply to it.
 * A `Send` goes to the kernel at once, most of the time whole. Otherwise the loop calls when there is room for more,
   and the `Send` waits until all of it is gone. So nothing is left to be flushed when the session ends.
 * Where bytes were read and nothing was said to them, in a large message above all, the next read follows at once.
-  (That is also how a reset behind them is found: about such a connection uvloop calls the reader once, and never
-  again. A reply finds it by itself.)
+* The loop watches one descriptor for all connections (`drivers.readiness`).
 * All connections of a loop share one timer (`drivers.deadlines`), where a connection is moved lazily: it keeps its
   place when its deadline moves on, and takes a new one when its time comes too early. (A timer per connection
   made a short session a quarter dearer with uvloop.)
@@ -33,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailfront_io.drivers.deadlines import NEVER, Deadlines
 from mailfront_io.drivers.listener import LINGER_BYTES, LINGER_SECONDS, SMALL_READ, no_delay
+from mailfront_io.drivers.readiness import Readiness, readiness
 from mailfront_io.drivers.stepper import CLOCK, READ, WRITE, OwnStream, Ready, TakeOver, not_an_operation
 from mailfront_io.drivers.threads import POOL, Call
 from mailfront_io.ops import (
@@ -54,8 +54,10 @@ from mailfront_io.ops import (
 if TYPE_CHECKING:
     from mailfront_io.drivers.stepper import Steps
 
-_deadlines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Deadlines] = weakref.WeakKeyDictionary()
-"""Those of each loop."""
+_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Deadlines, Readiness]] = (
+    weakref.WeakKeyDictionary()
+)
+"""What the connections of each loop have in common."""
 
 
 READS_AT_ONCE = 4
@@ -99,8 +101,8 @@ class SocketSession:
         "_limit",
         "_loop",
         "_lost",
+        "_readiness",
         "_reading",
-        "_replied",
         "_rest",
         "_sending",
         "_session",
@@ -130,10 +132,10 @@ class SocketSession:
         self._session = session
         self._step_in = session.send
         self._ended = ended
-        deadlines = _deadlines.get(loop)
-        if deadlines is None:
-            deadlines = _deadlines[loop] = Deadlines()
-        self._deadlines = deadlines
+        shared = _shared.get(loop)
+        if shared is None:
+            shared = _shared[loop] = (Deadlines(), readiness(loop))
+        self._deadlines, self._readiness = shared
         self._waiting = _NOTHING
         self._idle = False  # the Recv that is waited in may be stopped
         self._deadline: float | None = None  # of what is waited in
@@ -147,7 +149,6 @@ class SocketSession:
         self._left_to_linger = LINGER_BYTES
         self._attention = False  # something of the following is set, or `_reading` is not
         self._size = SMALL_READ  # bytes to ask for
-        self._replied = False  # something was sent since the last read
         self._reading = False  # the loop calls `_readable`
         self._eof = False
         self._lost: str | None = None
@@ -172,7 +173,8 @@ class SocketSession:
             else:
                 self._read(False)
             return
-        for _ in range(READS_AT_ONCE):
+        reads = READS_AT_ONCE
+        while reads:
             try:
                 data = self._socket.recv(self._size)
             except BlockingIOError:
@@ -180,16 +182,14 @@ class SocketSession:
             except OSError as error:
                 self._step(None, self._lose(error))
                 return
-            self._size = SMALL_READ if len(data) < SMALL_READ else RECEIVE_SIZE
             if not data:
                 self._eof = True
                 self._read(False)
-            self._replied = False
-            self._step(data)
-            if self._replied or self._waiting is not _RECV:
+            if not self._step(data):
+                self._size = SMALL_READ
                 return
-        self._read(False)  # registered anew, it is called about a reset
-        self._read(True)
+            self._size = RECEIVE_SIZE  # a large message
+            reads -= 1
 
     def _writable(self) -> None:
         """There is room in the kernel for what is left to send."""
@@ -236,43 +236,51 @@ class SocketSession:
 
     # Stepping
 
-    def _step(self, answer: Any, error: BaseException | None = None) -> None:
-        """Send `answer`, or throw `error`, into the session and do what it asks for until it must wait."""
+    def _step(self, answer: Any, error: BaseException | None = None) -> bool:
+        """Send `answer`, or throw `error`, into the session and do what it asks for until it must wait. Returns whether
+        it has said nothing and waits for more to read."""
         self._waiting = _NOTHING
+        quiet = True
         while True:
             try:
                 operation: Any = self._step_in(answer) if error is None else self._session.throw(error)
             except StopIteration as end:
                 self.result = end.value
                 self._close()
-                return
+                return False
             except BaseException as escaped:
                 self.error = escaped
                 self._close()
                 if isinstance(escaped, KeyboardInterrupt):
                     raise
-                return
+                return False
             finally:
                 error = None  # its traceback holds this frame: leave no cycle
-            kind = type(operation)
-            if not self._attention:
-                if kind is Recv:
-                    if operation.output:
-                        operation.output = self._send_at_once(operation.output)
-                    if not operation.output:
-                        self._deadline = deadline = operation.deadline
-                        if deadline is not None and deadline < self.timer_at:
-                            self._deadlines.add(deadline, self, self._loop)
-                        self._idle = operation.idle
-                        self._waiting = _RECV
-                        return
-            elif self._limit is not None and self._limit <= time.monotonic():
+            if type(operation) is Recv and not self._attention:
+                output = operation.output
+                if output:
+                    quiet = False
+                    try:
+                        operation.output = output = output[self._socket.send(output) :]
+                    except BlockingIOError:
+                        pass
+                    except OSError as lost:
+                        self._lose(lost)
+                if not output:
+                    self._deadline = deadline = operation.deadline
+                    if deadline is not None and deadline < self.timer_at:
+                        self._deadlines.add(deadline, self, self._loop)
+                    self._idle = operation.idle
+                    self._waiting = _RECV
+                    return quiet
+            if self._limit is not None and self._limit <= time.monotonic():
                 self._give_up()
-                return
-            outcome = self._perform(kind, operation)
+                return False
+            outcome = self._perform(type(operation), operation)
             if outcome is None:
-                return
+                return False
             answer, error = outcome
+            quiet = False
 
     def _perform(self, kind: type, operation: Any) -> "_Outcome | None":
         """Do what is cold or needs attention: its answer or error, or None when that must be waited for."""
@@ -341,7 +349,6 @@ class SocketSession:
 
     def _send_at_once(self, data: bytes) -> bytes:
         """Send what the kernel takes now; return the rest. After an error that is all of it."""
-        self._replied = True
         if self._lost is not None:
             return data
         try:
@@ -370,9 +377,9 @@ class SocketSession:
         """Let the loop call `_readable`, or not."""
         self._reading = reading
         if reading:
-            self._loop.add_reader(self._fd, self._readable)
+            self._readiness.add(self._fd, self._readable, self._loop)
         else:
-            self._loop.remove_reader(self._fd)
+            self._readiness.remove(self._fd, self._loop)
         self._attention = (
             not reading or self._eof or self._stopping or self._cancelled or self._lost is not None
         )

@@ -1,8 +1,9 @@
 """The conversation of a server session, as every front end has it: events from the machine to their handlers, bytes
 between the machine and the peer, and what comes of a peer that is late, gone or does not read.
 
-A front end adds its handlers and four decisions: when the next bytes must be here (`_deadline`), and what is done about
-a server that stops, a peer that is late, a write that fails (`_stopping`, `_timed_out`, `_lose`).
+A front end adds its handlers, the states in which it may be stopped, and what else than a command it waits for
+(`_message_deadline`); and it decides what is done about a server that stops, a peer that is late, a write that fails
+(`_stopping`, `_timed_out`, `_lose`).
 """
 
 from abc import ABC, abstractmethod
@@ -18,6 +19,10 @@ from mailfront_proto.pull import NEED_DATA, PAUSED
 
 class Machine(Protocol):
     """What a conversation needs of a server machine (`mailfront_proto.pull`)."""
+
+    @property
+    def state(self) -> Any:
+        """Where the session stands: a member of the protocol's ``State``."""
 
     def next_event(self) -> Any:
         """The next event, `NEED_DATA` or `PAUSED`."""
@@ -46,8 +51,8 @@ _ENDS = {"QUIT": "quit", "LOGOUT": "quit", "EOF": "closed"}
 
 
 class Conversation(ABC, Generic[M]):
-    """`idle`: seconds that the peer has for its next command, counted from the last answer; `seconds`: that the whole
-    session has, None: no limit. `recv`: how it reads."""
+    """`idle`: seconds that the peer has for its next command, counted from the last answer; with `restarts` from the
+    last byte (the original). `seconds`: that the whole session has, None: no limit. `recv`: how it reads."""
 
     __slots__ = (
         "_command_end",
@@ -57,6 +62,7 @@ class Conversation(ABC, Generic[M]):
         "_now",
         "_over",
         "_recv",
+        "_restarts",
         "_session_end",
         "_started",
         "machine",
@@ -65,8 +71,20 @@ class Conversation(ABC, Generic[M]):
 
     _handlers: ClassVar[Handlers]
 
+    _idle_states: ClassVar[frozenset[Any]]
+    """The machine's states in which the session may be stopped."""
+
+    _message_states: ClassVar[frozenset[Any]] = frozenset()
+    """Those in which `_message_deadline` says when the next bytes must be here."""
+
     def __init__(
-        self, session: Session, machine: M, idle: float, seconds: float | None, recv: Recv | RecvLine | None = None
+        self,
+        session: Session,
+        machine: M,
+        idle: float,
+        seconds: float | None,
+        recv: Recv | RecvLine | None = None,
+        restarts: bool = False,
     ) -> None:
         self.session = session
         self.machine = machine
@@ -74,6 +92,7 @@ class Conversation(ABC, Generic[M]):
         self._started = self._now()
         self._session_end = self._started + (seconds or inf)
         self._idle = idle
+        self._restarts = restarts
         self._command_end = self._started + idle
         """When the next command must be here."""
         self._recv = recv or Recv()
@@ -88,7 +107,8 @@ class Conversation(ABC, Generic[M]):
         # less on the way of each answer: 0.15 µs a read.
         machine, session, recv, now = self.machine, self.session, self._recv, self._now
         next_event, data_to_send, receive_data = machine.next_event, machine.data_to_send, machine.receive_data
-        handlers = self._handlers
+        handlers, idle_states, message_states = self._handlers, self._idle_states, self._message_states
+        session_end = self._session_end
         if session.received:
             session.bytes_in += len(session.received)
             receive_data(session.received)
@@ -102,8 +122,12 @@ class Conversation(ABC, Generic[M]):
                 if output:
                     session.bytes_out += len(output)
                     self._command_end = time + self._idle
-                deadline = self._deadline(time)
-                recv.deadline = deadline if deadline < self._session_end else self._session_end
+                elif self._restarts:
+                    self._command_end = time + self._idle
+                state = machine.state
+                recv.idle = state in idle_states
+                deadline = self._message_deadline(time) if state in message_states else self._command_end
+                recv.deadline = deadline if deadline < session_end else session_end
                 try:
                     data = yield recv
                 except (Stopping, ConnectionLost, TLSFailed, DeadlineExceeded) as error:
@@ -175,9 +199,9 @@ class Conversation(ABC, Generic[M]):
         if (meter := self.session.meter) is not None:
             meter.recipient_refused()
 
-    @abstractmethod
-    def _deadline(self, now: float) -> float:
-        """When the next bytes must be here; says in ``self._recv.idle`` whether the session may be stopped there."""
+    def _message_deadline(self, now: float) -> float:
+        """When the next bytes must be here, in one of `_message_states`."""
+        raise NotImplementedError
 
     @abstractmethod
     async def _stopping(self) -> None:

@@ -55,11 +55,15 @@ class IMAPFrontend(Conversation[IMAPServer]):
 
     __slots__ = ("_program", "_turned_away", "compat", "deadlines")
 
+    _idle_states = frozenset(COMMAND_STATES)
+
     def __init__(self, session: Session, machine: IMAPServer, program: Sequence[str], turned_away: str = "") -> None:
         self.compat = machine.profile.name == "compat"
         self.deadlines = Deadlines.from_session(session, self.compat)
         recv = RecvLine()  # what is behind the login is the program's
-        super().__init__(session, machine, self.deadlines.idle, self.deadlines.session, recv)
+        super().__init__(
+            session, machine, self.deadlines.idle, self.deadlines.session, recv, self.deadlines.restarts
+        )
         self._program = program
         self._turned_away = turned_away
 
@@ -78,12 +82,6 @@ class IMAPFrontend(Conversation[IMAPServer]):
         return self._exit_code
 
     # -- bytes -------------------------------------------------------------------------------------------
-
-    def _deadline(self, now: float) -> float:
-        self._recv.idle = self.machine.state in COMMAND_STATES
-        if self.deadlines.restarts:
-            self._command_end = now + self._idle
-        return self._command_end
 
     async def _stopping(self) -> None:
         await self._say_last(SHUTTING_DOWN)

@@ -80,6 +80,8 @@ class POP3Frontend(Conversation[POP3Server]):
 
     __slots__ = ("_hand_off", "_mailbox", "_mailbox_location", "compat", "deadlines")
 
+    _idle_states = frozenset(LOGIN_STATES)
+
     def __init__(
         self,
         session: Session,
@@ -93,7 +95,7 @@ class POP3Frontend(Conversation[POP3Server]):
         whole = self.deadlines.session if machine.mode is Mode.MAILBOX else self.deadlines.login
         # Where a program is to get what follows the login, nothing may be read that is behind it.
         recv = RecvLine() if machine.mode is Mode.LOGIN else Recv()
-        super().__init__(session, machine, self.deadlines.login_idle, whole, recv)
+        super().__init__(session, machine, self.deadlines.login_idle, whole, recv, self.deadlines.restarts)
         self._mailbox_location = mailbox
         self._mailbox: MaildirMailbox | None = None
         self._hand_off = hand_off
@@ -127,12 +129,6 @@ class POP3Frontend(Conversation[POP3Server]):
 
     def _within_session(self, deadline: float) -> float:
         return deadline if deadline < self._session_end else self._session_end
-
-    def _deadline(self, now: float) -> float:
-        self._recv.idle = self.machine.state in LOGIN_STATES
-        if self.deadlines.restarts:
-            self._command_end = now + self._idle
-        return self._command_end
 
     async def _stopping(self) -> None:
         await self._say_last(SHUTTING_DOWN)
@@ -226,7 +222,7 @@ class POP3Frontend(Conversation[POP3Server]):
     # -- the login ---------------------------------------------------------------------------------------
 
     async def _login(self, event: Request) -> None:
-        if not isinstance(event, Authorize):  # that is no new command
+        if not (isinstance(event, Authorize) and event.mechanism.startswith("SCRAM-")):  # that is no new command
             self.session.log(self.machine.last_line)
         verdict = await answer(self.machine, event, self.session)
         if verdict is Verdict.ACCEPTED:
@@ -349,7 +345,9 @@ class POP3Frontend(Conversation[POP3Server]):
         assert mailbox is not None
         self._idle = self.deadlines.login_idle
         session.log(self.machine.last_line)
-        left, errors = await Thread(mailbox.update, event.deleted, event.read, commit=True)
+        left, errors = 0, []
+        if event.deleted or event.read or mailbox.has_new:
+            left, errors = await Thread(mailbox.update, event.deleted, event.read, commit=True)
         if errors:
             self._log_fault(f"{len(errors)} messages could not be deleted or moved", errors[0])
         if left:

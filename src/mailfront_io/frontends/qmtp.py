@@ -75,6 +75,9 @@ class PackageFrontend(Conversation[PackageServer]):
         "pipeline",
     )
 
+    _idle_states = _BETWEEN
+    _message_states = frozenset(State)
+
     def __init__(self, session: Session, pipeline: Pipeline, machine: PackageServer) -> None:
         self.deadlines = Deadlines.from_session(session)
         super().__init__(session, machine, self.deadlines.idle, self.deadlines.session)
@@ -111,9 +114,8 @@ class PackageFrontend(Conversation[PackageServer]):
 
     # -- bytes -------------------------------------------------------------------------------------------
 
-    def _deadline(self, now: float) -> float:
-        self._recv.idle = between = self.machine.state in _BETWEEN
-        if between:
+    def _message_deadline(self, now: float) -> float:
+        if self._recv.idle:
             self._package_start = inf
             return self._command_end
         if self._package_start == inf:  # a package's time begins with its first byte

@@ -31,8 +31,6 @@ SHUTTING_DOWN = Reply(421, "4.3.2 The server is shutting down, closing connectio
 AUTH_UNAVAILABLE = Response(454, "4.7.0 Temporary authentication failure")
 COMPAT_AUTH_UNAVAILABLE = Response(451, "Internal error.")
 
-_MESSAGE_STATES = frozenset((State.BODY, State.CHUNK, State.CHUNKS))
-
 _BEFORE_SECRETS = frozenset(("AUTH", "PASS", "PLAIN", "LOGIN", "CRAM-MD5"))
 """Words behind which a mistyped or misplaced command has a password."""
 
@@ -72,14 +70,18 @@ class SMTPFrontend(Conversation[SMTPServer]):
         "_message_bytes",
         "_message_start",
         "_parameters",
-        "_restarts",
         "deadlines",
         "pipeline",
     )
 
+    _idle_states = frozenset(State) - TRANSACTION_STATES
+    _message_states = frozenset((State.BODY, State.CHUNK, State.CHUNKS))
+
     def __init__(self, session: Session, pipeline: Pipeline, machine: SMTPServer) -> None:
         self.deadlines = Deadlines.from_session(session)
-        super().__init__(session, machine, self.deadlines.command, self.deadlines.session)
+        super().__init__(
+            session, machine, self.deadlines.command, self.deadlines.session, restarts=self.deadlines.restarts
+        )
         self.pipeline = pipeline
         backend = pipeline.backend
         machine.lf_bodies = backend.lines is Lines.LF
@@ -87,7 +89,6 @@ class SMTPFrontend(Conversation[SMTPServer]):
         machine.extensions |= promises - {"BINARYMIME"} if machine.lf_bodies else promises
         self._commands: dict[str, tuple[Hooks, Command]] = {}
         self._parameters: list[Parameter] = []
-        self._restarts = self.deadlines.restarts
         self._message_start = 0.0
         self._message_bytes = 0
         self._last_logged: Reply | None = None
@@ -108,15 +109,10 @@ class SMTPFrontend(Conversation[SMTPServer]):
 
     # -- bytes -------------------------------------------------------------------------------------------
 
-    def _deadline(self, now: float) -> float:
-        state = self.machine.state
-        self._recv.idle = state not in TRANSACTION_STATES
-        if state in _MESSAGE_STATES:
-            return min(
-                self._command_end if state is State.CHUNKS else now + self.deadlines.block,
-                self._message_start + self.deadlines.message + self._message_bytes / 2000,
-            )
-        return now + self._idle if self._restarts else self._command_end
+    def _message_deadline(self, now: float) -> float:
+        block = self._command_end if self.machine.state is State.CHUNKS else now + self.deadlines.block
+        whole = self._message_start + self.deadlines.message + self._message_bytes / 2000
+        return block if block < whole else whole
 
     async def _stopping(self) -> None:
         await self._say_last(SHUTTING_DOWN)
@@ -127,7 +123,7 @@ class SMTPFrontend(Conversation[SMTPServer]):
         self.machine.receive_eof()
 
     async def _timed_out(self) -> None:
-        if self.machine.state in _MESSAGE_STATES or self.machine.state is State.TLS:
+        if self.machine.state in self._message_states or self.machine.state is State.TLS:
             self.session.log("Timed out")
             self._exit_code = 1
         if self.session.profile.name != "compat":
