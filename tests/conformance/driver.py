@@ -102,8 +102,10 @@ class Scripted(Driver):
                 script.append(WaitFor(step.data))
             elif isinstance(step, Wait):
                 script.append(Advance(step.seconds))
+            elif step is Act.TLS:
+                script.append(PeerTLS(client_context(session)))
             else:
-                script.append(PeerTLS(client_context()) if step is Act.TLS else EOF if step is Act.FIN else RESET)
+                script.append(EOF if step is Act.FIN else RESET)
         outside = scripted(session)
         return run_script(lambda c: stage.session(c, self.done), script, outside=outside, all_read=False).output
 

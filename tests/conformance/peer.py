@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from typing import Protocol
 
+from tests.certificates import user_certificate
 from tests.conformance.session_file import Act, Expect, Send, Session, Wait
 
 SECONDS = 60.0
@@ -80,11 +81,13 @@ class PipeChannel:
         os.close(self._input)
 
 
-def client_context() -> ssl.SSLContext:
-    """TLS without looking at the certificate, which is not what is tested here."""
+def client_context(session: Session) -> ssl.SSLContext:
+    """TLS without looking at the server's certificate, which is not what is tested here."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    if session.certificate:
+        user_certificate(session.certificate, trusted=session.certified).configure_cert(context)
     return context
 
 
@@ -114,7 +117,7 @@ class Peer:
                 elif isinstance(step, Wait):
                     raise NotImplementedError("only virtual time can be waited for")
                 elif step is Act.TLS:
-                    self._handshake()
+                    self._handshake(client_context(session))
                 elif step is Act.FIN:
                     self._try(self._channel.fin)
                 else:
@@ -168,9 +171,11 @@ class Peer:
                 self._ended = True
         except ssl.SSLZeroReturnError:
             self._ended = True
+        except ssl.SSLError:  # an alert: the server does not take our certificate, and says nothing else
+            self._ended = True
 
-    def _handshake(self) -> None:
-        self._tls = client_context().wrap_bio(self._incoming, self._outgoing)
+    def _handshake(self, context: ssl.SSLContext) -> None:
+        self._tls = context.wrap_bio(self._incoming, self._outgoing)
         while True:
             try:
                 self._tls.do_handshake()

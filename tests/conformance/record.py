@@ -67,7 +67,7 @@ class Recorder:
             elif isinstance(step, Wait):
                 yield Advance(step.seconds)
             else:
-                yield PeerTLS(client_context()) if step is Act.TLS else EOF if step is Act.FIN else RESET
+                yield PeerTLS(client_context(self.session)) if step is Act.TLS else EOF if step is Act.FIN else RESET
 
     def _watch(self, session: Any) -> Generator[Any, Any, int]:
         answer: Any = None

@@ -5,7 +5,8 @@ A file holds sessions one behind the other. Each begins with ``## name``; ``#`` 
     rows: H31 H48                           what hostile input this is about (tests/hostile/rows.py)
     line: smtp queuedir counters accept     PROTOCOL BACKEND [PLUGINS...]; or pop3front-maildir [MAILDIR]
     profile: compat                         default, unless said
-    set QUEUEDIR=$DIR/q                     a setting; $DIR is the session's directory, $CERT a certificate
+    set QUEUEDIR=$DIR/q                     a setting; $DIR is the session's directory, $CERT a certificate,
+                                            $CA the authority that certifies users
     make q/tmp/                             a directory, made beforehand
     make users joe:secret\n                 a file, made beforehand; in it, too, $DIR is the directory
     make bin/queue* #!/bin/sh\nexit 31\n    a program
@@ -22,6 +23,8 @@ A file holds sessions one behind the other. Each begins with ``## name``; ``#`` 
     C*1000: some line                       the client says this line a thousand times
     C*1000! some bytes                      the client says these bytes a thousand times
     cut 1                                   from here on in pieces of one byte (0: whole again)
+    certificate: ann@example.org            whom the client's certificate names, in TLS
+    forged: ann@example.org                 the same, but certified by another authority than $CA
     TLS                                     the client does a handshake; plain text is inside it from here
     FIN | RST                               it closes its sending side | breaks the connection
     wait 301                                it does nothing for so many seconds (virtual time only)
@@ -134,6 +137,10 @@ class Session:
     rows: tuple[str, ...] = ()
     links: Mapping[str, str | None] = field(default_factory=dict)
     """Symbolic links and where they lead; None: a FIFO."""
+    certificate: str = ""
+    """The user that the client's certificate names; empty: it has none."""
+    certified: bool = True
+    """Whether our authority has signed that."""
 
     @property
     def test_id(self) -> str:
@@ -225,6 +232,8 @@ class _Builder:
         self.records: list[Record] = []
         self.rows: tuple[str, ...] = ()
         self.links: dict[str, str | None] = {}
+        self.certificate = ""
+        self.certified = True
         self._cut = 0
 
     def line(self, text: str) -> None:
@@ -254,6 +263,8 @@ class _Builder:
             self.records.append(Record(owner, kind, unescape("".join(values)).decode("latin-1")))
         elif key == "hook-seconds:":
             self.hook_seconds = float(rest)
+        elif key in ("certificate:", "forged:"):
+            self.certificate, self.certified = rest, key == "certificate:"
         elif key == "unread:":
             self.unread = True
         elif key == "cut":
@@ -304,6 +315,8 @@ class _Builder:
             tuple(self.records),
             self.rows,
             self.links,
+            self.certificate,
+            self.certified,
         )
 
 

@@ -21,6 +21,7 @@ from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.pop3_service import POP3Service, pop3_service_from_line
 from mailfront_io.service import service_from_line
 from mailfront_proto.pop3.states import Mode
+from tests.certificates import write_authority
 from tests.conformance.session_file import Outcome, Session
 from tests.golden.recorded import as_counted
 
@@ -96,7 +97,10 @@ def set_up(session: Session, place: Path, certificate: Path, ports: Mapping[str,
     """Make what the session finds in `place`, an empty directory. `ports`: of its helpers."""
     work = place / "work"
     work.mkdir()
-    known = {"$DIR": str(work), "$CERT": str(certificate), **{f"${name}": str(port) for name, port in ports.items()}}
+    if any("$CA" in value for value in session.settings.values()):
+        write_authority(place)
+    known = {"$DIR": str(work), "$CERT": str(certificate), "$CA": str(place / "authority.pem")}
+    known |= {f"${name}": str(port) for name, port in ports.items()}
 
     def fill(text: str) -> str:
         for name, value in known.items():

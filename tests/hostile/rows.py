@@ -108,7 +108,6 @@ NOT_OF_DRIVERS = {
     "H36": "the TLS context",
     "H37": "the client's machines; through sockets in tests/io/test_client.py",
     "H44": "arithmetic",
-    "H45": "the machine: no server of ours takes certificates of clients",
     "H64": "arguments of calls, checked before any byte",
     "H81": "a program is killed at each step here; tests/long/test_delivery_kill.py kills servers under every driver",
     "H84": "the TLS context",

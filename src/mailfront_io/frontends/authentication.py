@@ -95,7 +95,8 @@ def log_in(event: Request, session: Session, identity: Identity) -> None:
         system = f" sys_username={identity.system_username}" if identity.system_username else ""
         domain = f" domain={identity.domain}" if identity.domain else ""
         # What a client says of itself is at the end, and in quotes: it looks like none of the facts.
-        trace = f" trace={event.trace!r}" if isinstance(event, Authorize) and anonymous else ""
+        quoted = event.trace.replace('"', "'") if isinstance(event, Authorize) else ""
+        trace = f' trace="{quoted}"' if anonymous else ""
         session.log(f"SASL AUTH {event.sent_mechanism} username={identity.username}{system}{domain}{trace}")
 
 
