@@ -2,6 +2,7 @@
 behind a login."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,33 @@ def test_a_disk_that_fails_in_the_middle(tmp_path: Path, monkeypatch: pytest.Mon
     assert output.endswith(b"x\r\n") and b"\r\n.\r\n" not in output
     assert f"maildir: {root}/joe: message 1: Input/output error" in log
     assert untouched(tmp_path)
+
+
+def test_the_end_of_a_session_that_has_changed_nothing_asks_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = maildir(tmp_path)
+    calls: list[tuple[Sequence[int], Sequence[int]]] = []
+    real = MaildirMailbox.update
+
+    def update(self: MaildirMailbox, deleted: Sequence[int], read: Sequence[int]) -> tuple[int, list[OSError]]:
+        calls.append((deleted, read))
+        return real(self, deleted, read)
+
+    monkeypatch.setattr(MaildirMailbox, "update", update)
+
+    def updates(said: bytes) -> int:
+        calls.clear()
+        output = run_script(service(root, []).session, [LOGIN + said + b"QUIT\r\n", EOF], all_read=False).output
+        assert output.endswith(b"+OK \r\n") and b"-ERR" not in output
+        return len(calls)
+
+    assert updates(b"STAT\r\n") == 1  # two messages go from new to cur
+    assert updates(b"STAT\r\nLIST\r\nUIDL\r\nDELE 1\r\nRSET\r\n") == 0
+    assert updates(b"RETR 1\r\n") == 1
+    assert updates(b"RETR 1\r\n") == 0
+    assert updates(b"DELE 1\r\n") == 1
+    assert os.listdir(root / "joe/cur") == ["2.m"]
 
 
 def test_messages_that_cannot_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ a small model, bounds, and misuse."""
 import random
 import re
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -447,6 +447,26 @@ def test_nothing_escapes_and_nothing_grows(
         assert isinstance(playing.outcome.events[-1], ConnectionClosed)
     for line in playing.outcome.output.split(b"\r\n")[:-1]:
         assert b"\n" not in line and len(line) <= 510
+
+
+@given(st.builds(range, st.integers(-2, 8), st.integers(-2, 8), st.sampled_from([1, 2, -1])))
+def test_a_range_of_read_messages_is_what_its_numbers_are(read: range) -> None:
+    def marked(numbers: Iterable[int]) -> list[int] | str:
+        machine = opening()
+        try:
+            machine.open_mailbox([1] * 5, [b"x"] * 5, read=numbers)
+        except LocalProtocolError as error:
+            return str(error)
+        drop = machine._maildrop
+        before = [number for number in range(1, 6) if drop._read_before[number - 1]]
+        assert drop.last == max(before, default=0)
+        return before
+
+    assert marked(read) == marked(list(read))
+    if all(1 <= number <= 5 for number in read):
+        assert marked(read) == sorted(read)
+    else:
+        assert "messages are 1 to 5" in str(marked(read))
 
 
 @given(st.binary(max_size=200))

@@ -345,11 +345,11 @@ class POP3Frontend(Conversation[POP3Server]):
         assert mailbox is not None
         self._idle = self.deadlines.login_idle
         session.log(self.machine.last_line)
-        left, errors = 0, []
+        left = 0
         if event.deleted or event.read or mailbox.has_new:
             left, errors = await Thread(mailbox.update, event.deleted, event.read, commit=True)
-        if errors:
-            self._log_fault(f"{len(errors)} messages could not be deleted or moved", errors[0])
+            if errors:
+                self._log_fault(f"{len(errors)} messages could not be deleted or moved", errors[0])
         if left:
             self._refuse(answers.NOT_ALL_DELETED)
         else:

@@ -5,7 +5,7 @@ off the names when it is asked for. Nothing is locked: a maildir needs no lock f
 heed ours, and a client that hangs would keep its user out. So messages come, go, and change their names while we look;
 one that has a new name is found again by the part of it that stays.
 
-All methods block, and are called through `mailfront_io.ops.Thread`; but `close`, which never does.
+All methods block, and are called through `mailfront_io.ops.Thread`; but `close` and `read_already`, which never do.
 """
 
 import os
@@ -284,6 +284,11 @@ class MaildirMailbox:
         return self._new if self._in_new[number - 1] else self._cur
 
     # -- the end of the session --------------------------------------------------------------------------------
+
+    @property
+    def has_new(self) -> bool:
+        """There are messages in `new`: `update` moves them. This never blocks."""
+        return 1 in self._in_new
 
     def update(self, deleted: Sequence[int], read: Sequence[int]) -> tuple[int, list[OSError]]:
         """Delete the messages of these numbers, mark those read, and move what is in `new` to `cur`.

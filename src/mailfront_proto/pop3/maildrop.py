@@ -34,10 +34,27 @@ def wire_uid(uid: bytes) -> bytes:
 
 def wire_uids(uids: Sequence[bytes]) -> Sequence[bytes]:
     """`wire_uid` of each. Nearly always all are fit to be sent, which is seen without looking at them one by one."""
-    lengths = list(map(len, uids))
-    if min(lengths, default=0) > 0 and max(lengths) <= _LONGEST_UID and not b"".join(uids).translate(None, _UID_OCTETS):
+    fit = all(0 < length <= _LONGEST_UID for length in set(map(len, uids)))
+    if fit and not b"".join(uids).translate(None, _UID_OCTETS):
         return uids
     return list(map(wire_uid, uids))
+
+
+def _marks(read: Iterable[int], total: int) -> bytearray:
+    """A byte for each message, which is 1 for those that are read; a range, as of all, is marked in one go."""
+    marks = bytearray(total)
+    numbers = read if isinstance(read, range) and read.step == 1 else sorted(read)
+    if not numbers:
+        return marks
+    for number in (numbers[0], numbers[-1]):
+        if not 1 <= number <= total:
+            raise LocalProtocolError(f"open_mailbox(): {number} is marked read; messages are 1 to {total}")
+    if isinstance(numbers, range):
+        marks[numbers.start - 1 : numbers.stop - 1] = b"\1" * len(numbers)
+    else:
+        for number in numbers:
+            marks[number - 1] = 1
+    return marks
 
 
 class Maildrop:
@@ -56,13 +73,8 @@ class Maildrop:
         if total and not isinstance(uids[0], bytes):
             raise LocalProtocolError(f"open_mailbox(): UIDs are bytes, not {type(uids[0]).__name__}")
         self._uids = uids
-        marks = bytearray(total)
-        for number in read:
-            if not 1 <= number <= total:
-                raise LocalProtocolError(f"open_mailbox(): {number} is marked read; messages are 1 to {total}")
-            marks[number - 1] = 1
-        self._read_before = bytes(marks)
-        self._read = marks
+        self._read = _marks(read, total)
+        self._read_before = bytes(self._read)
         self._deleted = bytearray(total)
         self.count = total
         """Messages that are not marked deleted."""
