@@ -30,6 +30,7 @@ from mailfront_io.log import described
 from mailfront_io.ops import Connection
 from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.service import Service, service_from_line
+from mailfront_io.session import facts_above
 from mailfront_io.settings import ConfigurationError
 
 if TYPE_CHECKING:
@@ -244,15 +245,16 @@ def session_factory(
     """What makes a session of each connection, and of what its client has said already, if anything. `log`: where each
     has an id and lines of its own, under the name of its `listener`; else the service's log has them all. `meter`:
     counts what happens."""
+    above = facts_above(service.environment)
     if log is None:
         return lambda connection, received=b"": service.session(
-            connection, facts(connection, local_host), received=received
+            connection, above(facts(connection, local_host)), received=received
         )
 
     def make(connection: Connection, received: bytes = b"") -> SessionCoroutine:
         remote = connection.remote[0] if connection.remote else None
         own = log.session(listener or service.protocol, service.protocol, remote)
-        return service.session(connection, facts(connection, local_host), own.write, received, own.id, meter)
+        return service.session(connection, above(facts(connection, local_host)), own.write, received, own.id, meter)
 
     return make
 

@@ -69,8 +69,9 @@ class Path:
     @property
     def domain(self) -> str:
         """What stands behind the last ``@``; empty when there is none."""
-        _, at, domain = self.address.rpartition("@")
-        return domain if at else ""
+        address = self.address
+        at = address.rfind("@")
+        return address[at + 1 :] if at >= 0 else ""
 
     def __repr__(self) -> str:
         return f"Path({self.address!r}, {self.parameters!r})"
@@ -108,11 +109,30 @@ class Envelope:
         self.recipients: list[ForwardPath] = []
 
 
+class Facts(dict[str, str]):
+    """The facts of a connection, above the settings that it shares with others (`facts_above`)."""
+
+    __slots__ = ()
+
+    def __missing__(self, name: str) -> str | None:
+        return None
+
+
+def facts_above(environment: Mapping[str, str]) -> type[Facts]:
+    """The class of the facts of connections that share `environment`: to look up a name that is no fact gives the
+    setting, or None. All of that happens below the interpreter."""
+    return type("Facts", (Facts,), {"__slots__": (), "__missing__": environment.get})
+
+
 class Session:
     """One connection. `environment`: the settings, under the original's variable names. `facts`: the UCSPI
     variables of this connection, ``${PROTO}REMOTEIP`` and so on, where a server shares `environment` among
-    many; else they are part of it. `log`: takes a line of text without its end.
+    many (for a server, they are of the class that `facts_above` makes of it); else they are part of it. `log`: takes a
+    line of text without its end.
     """
+
+    getenv: Callable[[str], str | None]
+    """A setting, by its name: the first assignment of this session, else the environment's; None when unset."""
 
     # What most connections leave as it is:
 
@@ -157,7 +177,13 @@ class Session:
         self.clock = connection.clock
         self.environment = self._settings = environment
         self._shares_settings = facts is not None
-        self._facts = self._own = facts or {}  # `_own`: what stands before the environment's, assignments and facts
+        self._facts: Mapping[str, str]
+        if isinstance(facts, Facts):
+            self._facts = facts
+            self.getenv = facts.__getitem__
+        else:
+            self._facts = facts or {}
+            self.getenv = {**environment, **facts}.get if facts else environment.get
         self.profile = profile
         self.log = log
         """Writes a line to the log; the sink escapes what a terminal must not see."""
@@ -222,25 +248,24 @@ class Session:
         known = self._facts or {name: v for name, v in self.environment.items() if name.startswith(self.link)}
         self._facts = {**known, **{self.link + name: value for name, value in facts.items()}}
         self._facts.pop("RELAYCLIENT", None)
-        self.environment = {name: v for name, v in self.environment.items() if name != "RELAYCLIENT"}
         self._assignments.clear()
-        self._assigned()
+        self.remove_settings(("RELAYCLIENT",))
 
     # -- settings ----------------------------------------------------------------------------------------
-
-    def getenv(self, name: str) -> str | None:
-        """A setting: the first assignment of this session, else the environment's; None when unset."""
-        own = self._own
-        return own[name] if name in own else self.environment.get(name)
 
     def putenv(self, name: str, value: str) -> None:
         """Assign a setting for this session; earlier assignments of the same name still win."""
         self._assignments.append((name, value))
-        self._assigned()
+        self._settle()
 
-    def _assigned(self) -> None:
-        """Settings have been assigned, or facts."""
-        self._own = {**self._facts, **dict(reversed(self._assignments))}  # the first assignment of a name wins
+    def _settle(self) -> None:
+        """Settings may have another value than before."""
+        facts = self._facts
+        own = {**facts, **dict(reversed(self._assignments))}  # the first assignment of a name wins
+        if isinstance(facts, Facts) and self.environment is self._settings:
+            self.getenv = type(facts)(own).__getitem__
+        else:
+            self.getenv = {**self.environment, **own}.get
         self.settings_changed += 1
 
     def setenv(self, name: str, value: str, *, overwrite: bool) -> None:
@@ -255,15 +280,16 @@ class Session:
 
     def remove_settings(self, names: Collection[str]) -> None:
         """Forget settings for the rest of the session: children do not get them, either."""
+        self._facts = dict(self._facts)  # no longer above those that are shared
         self._settings = {name: value for name, value in self._settings.items() if name not in names}
         self.environment = {name: value for name, value in self.environment.items() if name not in names}
-        self.settings_changed += 1
+        self._settle()
 
     def reset_env(self) -> None:
         """Drop the assignments."""
         if self._assignments:
             self._assignments.clear()
-            self._assigned()
+            self._settle()
 
     def exported_env(self) -> dict[str, str]:
         """The environment for a child: the last assignment of a name wins."""
@@ -340,7 +366,7 @@ class Session:
             numbers = {"auth_uid": identity.uid, "auth_gid": identity.gid}
             self.numbers.update({name: number for name, number in numbers.items() if number is not None})
         self.environment = {**self._settings, **identity.environment()}
-        self.settings_changed += 1
+        self._settle()
 
     def log_out(self) -> None:
         """Nobody has logged in (any more)."""
@@ -350,7 +376,7 @@ class Session:
         for name in ("authenticated", "auth_uid", "auth_gid"):
             self.numbers.pop(name, None)
         self.environment = self._settings
-        self.settings_changed += 1
+        self._settle()
 
     def add_lines(self, lines: bytes) -> None:
         """Put complete header lines (LF line ends) in front of the message. Only in ``data_start``."""

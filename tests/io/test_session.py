@@ -1,14 +1,72 @@
 """What is known of a connection: settings and their assignments, numbers, facts."""
 
+from collections.abc import Callable
+
 import pytest
 
+from mailfront_io.auth.store import Identity
 from mailfront_io.ops import Connection
-from mailfront_io.session import LARGEST_NUMBER, Path, Session, fold, parse_number, parse_number_as_in_c
+from mailfront_io.session import (
+    LARGEST_NUMBER,
+    Path,
+    Session,
+    facts_above,
+    fold,
+    parse_number,
+    parse_number_as_in_c,
+)
 from mailfront_io.testing import VirtualClock
 
 
 def session(**environment: str) -> Session:
     return Session(Connection(VirtualClock()), environment, lambda line: None)
+
+
+def sharing(**environment: str) -> Session:
+    """A session of a server, whose settings are those of all."""
+    facts = facts_above(environment)({"TCPREMOTEIP": "192.0.2.1"})
+    return Session(Connection(VirtualClock()), environment, lambda line: None, facts=facts)
+
+
+def test_of_a_server_facts_come_before_what_its_connections_share() -> None:
+    known = sharing(A="environment", TCPREMOTEIP="203.0.113.9")
+    assert (known.getenv("TCPREMOTEIP"), known.getenv("A"), known.getenv("B")) == ("192.0.2.1", "environment", None)
+    known.putenv("A", "first")
+    known.putenv("A", "second")
+    known.putenv("B", "")
+    assert (known.getenv("A"), known.getenv("B"), known.getenv("C")) == ("first", "", None)
+    assert (known.getenv("TCPREMOTEIP"), known.remote_ip) == ("192.0.2.1", "192.0.2.1")
+    known.reset_env()
+    assert (known.getenv("A"), known.getenv("B"), known.settings_changed) == ("environment", None, 4)
+
+
+def test_a_server_session_has_the_settings_of_who_logged_in_until_it_logs_out() -> None:
+    known = sharing(A="environment", HOME="/root")
+    known.putenv("B", "assigned")
+    known.log_in(Identity("ann", directory="/home/ann"))
+    assert (known.getenv("HOME"), known.getenv("A"), known.getenv("B")) == ("/home/ann", "environment", "assigned")
+    known.log_out()
+    assert (known.getenv("HOME"), known.getenv("A"), known.getenv("B")) == ("/root", "environment", "assigned")
+
+
+@pytest.mark.parametrize("make", [session, sharing])
+def test_settings_that_are_removed_stay_so(make: Callable[..., Session]) -> None:
+    known = make(SECRET="x", A="environment")
+    known.remove_settings(("SECRET",))
+    known.putenv("B", "assigned")
+    known.log_out()
+    assert (known.getenv("SECRET"), known.getenv("A"), known.getenv("B")) == (None, "environment", "assigned")
+    assert "SECRET" not in known.exported_env()
+
+
+@pytest.mark.parametrize("make", [session, sharing])
+def test_what_a_proxys_address_may_do_its_clients_may_not_whatever_follows(make: Callable[..., Session]) -> None:
+    known = make(RELAYCLIENT="", A="environment")
+    known.putenv("RELAYCLIENT", "")
+    known.assume({"REMOTEIP": "198.51.100.7", "REMOTEHOST": ""})
+    assert (known.getenv("RELAYCLIENT"), known.remote_ip, known.getenv("A")) == (None, "198.51.100.7", "environment")
+    known.log_out()  # as at STARTTLS
+    assert (known.getenv("RELAYCLIENT"), known.remote_ip, known.getenv("A")) == (None, "198.51.100.7", "environment")
 
 
 def test_assignments_shadow_the_environment_and_the_first_wins() -> None:

@@ -12,11 +12,18 @@ class AcceptDomains(Plugin):
         Setting("ACCEPT_DOMAINS", Kind.LIST, "domains to take mail for, whole and without case", "none"),
     )
 
+    _text: str | None = None
+    _domains: frozenset[str] = frozenset()
+    """What that text lists."""
+
     def sender(self, path: Path) -> Response:
         """Any sender may write to our own domains."""
         return ACCEPT
 
     def recipient(self, path: Path) -> Response | None:
         """Accepts the domains listed."""
-        domains = fold(self.session.getenv("ACCEPT_DOMAINS") or "").split(":")
-        return ACCEPT if path.domain and fold(path.domain) in domains else None
+        text = self.session.getenv("ACCEPT_DOMAINS")
+        if text is not self._text:
+            self._text = text
+            self._domains = frozenset(fold(text or "").split(":")) - {""}
+        return ACCEPT if fold(path.domain) in self._domains else None
