@@ -103,6 +103,17 @@ def test_a_client_that_does_not_read_deletes_nothing(tmp_path: Path) -> None:
     assert untouched(tmp_path)
 
 
+def test_who_has_logged_in_has_more_time(tmp_path: Path) -> None:
+    """The limit of the login is not that of the session."""
+    limited = service(maildir(tmp_path), [], AUTH_SESSION_TIMEOUT="100", SESSION_TIMEOUT="1000", TIMEOUT="90")
+    noop: list[Action] = [Advance(60), b"NOOP\r\n"]
+    played = run_script(limited.session, [LOGIN, *noop * 20], all_read=False)
+    assert played.output.count(b"+OK") == 3 + 16
+    assert played.elapsed == 1000
+    played = run_script(limited.session, noop * 4, all_read=False)
+    assert played.elapsed == 100
+
+
 def test_a_server_that_stops(tmp_path: Path) -> None:
     """Before the login at once; behind it the session may go on to its QUIT."""
     log: list[str] = []

@@ -108,12 +108,11 @@ class Conversation(ABC, Generic[M]):
         machine, session, recv, now = self.machine, self.session, self._recv, self._now
         next_event, data_to_send, receive_data = machine.next_event, machine.data_to_send, machine.receive_data
         handlers, idle_states, message_states = self._handlers, self._idle_states, self._message_states
-        session_end = self._session_end
         if session.received:
             session.bytes_in += len(session.received)
             receive_data(session.received)
             session.received = b""
-        while not self._over:
+        while True:
             event = next_event()
             if event is NEED_DATA:
                 # What is to be written and the next read are one operation.
@@ -127,7 +126,7 @@ class Conversation(ABC, Generic[M]):
                 state = machine.state
                 recv.idle = state in idle_states
                 deadline = self._message_deadline(time) if state in message_states else self._command_end
-                recv.deadline = deadline if deadline < session_end else session_end
+                recv.deadline = deadline if deadline < self._session_end else self._session_end
                 try:
                     data = yield recv
                 except (Stopping, ConnectionLost, TLSFailed, DeadlineExceeded) as error:
@@ -144,6 +143,8 @@ class Conversation(ABC, Generic[M]):
                 waits = handlers[type(event)](self, event)
                 if waits is not None:
                     yield from waits
+                    if self._over:  # only a handler that has said something ends a session
+                        return
 
     async def _interrupted(self, error: Exception) -> None:
         """`error` came in place of the next bytes."""
