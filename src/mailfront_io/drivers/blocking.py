@@ -76,25 +76,28 @@ IDLE_THREAD_SECONDS = 10.0
 class SocketWorld(World):
     """The operations on one blocking stream socket, and `stop` and `cancel` for other threads."""
 
+    clock = CLOCK
+
+    # Of the class, as long as nothing unusual happens to a connection: most never do more than read and answer.
+    committing = False
+    _send_wait = inf  # the timeout in force
+    _sending = False  # in the kernel, and can be woken by a shutdown
+    _eof = False
+    _broken: str | None = None
+    _stopping = False
+    _cancelled = False
+    _shielded = False  # Cancelled was thrown: nothing interrupts any more
+    _alarm: _thread.LockType | None = None  # held; released to wake a sleep; made for the first
+    _waker: tuple[socket.socket, socket.socket] | None = None  # wakes a wait; made for the first
+
     def __init__(self, connection: socket.socket) -> None:
-        self.clock = CLOCK
         self._socket = connection
         self._receive = connection.recv
         self._send = connection.send
-        self._receive_wait = self._send_wait = float("inf")  # the timeouts in force
+        self._receive_wait = inf  # the timeout in force
         self._size = SMALL_READ
-        self._eof = False
-        self._broken: str | None = None
         self._receiving: bool | None = None  # in the kernel, and can be woken by a shutdown; whether that is idle
-        self._sending = False  # in the kernel, too
-        self._attention = False  # one of the following is set, or of the two above
-        self._stopping = False
-        self._cancelled = False
-        self._shielded = False  # Cancelled was thrown: nothing interrupts any more
-        self._alarm = _thread.allocate_lock()  # held; released to wake a Sleep
-        self._alarm.acquire()
-        self._waker: tuple[socket.socket, socket.socket] | None = None  # wakes a wait; made for the first
-        self.committing = False
+        self._attention = False  # one of these is set: `_eof`, `_broken`, `_stopping`, `_cancelled`
 
     # The operations
 
@@ -180,6 +183,9 @@ class SocketWorld(World):
         """`Sleep`."""
         seconds = max(seconds, 0)
         left = seconds if deadline is None else max(min(seconds, deadline - monotonic()), 0)
+        if self._alarm is None:
+            self._alarm = _thread.allocate_lock()
+            self._alarm.acquire()
         self._look(False)
         if not self._shielded:
             self._alarm.acquire(timeout=left)
@@ -242,10 +248,11 @@ class SocketWorld(World):
             self._shutdown(socket.SHUT_RDWR)
         elif self._receiving is not None:
             self._shutdown(socket.SHUT_RD)
-        try:
-            self._alarm.release()
-        except RuntimeError:
-            pass  # released before
+        if self._alarm is not None:
+            try:
+                self._alarm.release()
+            except RuntimeError:
+                pass  # released before
         if self._waker is not None:
             try:
                 self._waker[1].send(b".")

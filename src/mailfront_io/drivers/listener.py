@@ -205,6 +205,8 @@ def address(name: object) -> Address | None:
     """Return a socket's name, as accept() or getsockname() give it, as an `Address`."""
     if not isinstance(name, tuple):
         return None  # a unix socket's path
+    if len(name) == 2:
+        return name  # IPv4
     host: str = name[0]
     if host.startswith("::ffff:") and "." in host:
         host = host[7:]  # RFC 4291 2.5.5.2
