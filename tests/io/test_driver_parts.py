@@ -246,6 +246,32 @@ def test_too_many_hanging_calls_are_refused(driver: str) -> None:
         assert (asyncio.run(in_asyncio()) if driver == "asyncio" else trio.run(in_trio)) == 5
 
 
+@pytest.mark.parametrize("idle", [0.0, 0.001, 10.0])
+def test_threads_come_and_go_and_no_connection_is_left_without(idle: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocking_driver, "IDLE_THREAD_SECONDS", idle)
+    listening = socket.create_server(("127.0.0.1", 0), backlog=100)
+    name = listening.getsockname()
+    before = threading.active_count()
+    most = 0
+
+    async def note_threads(connection: Connection) -> int:
+        nonlocal most
+        most = max(most, threading.active_count() - before - 1)  # the server's own
+        return await hello(connection)
+
+    with serving("blocking", Listener(listening, note_threads)):
+        batches = (1, 1, 1, 8, 1, 8, 3) * 8
+        for at_once in batches:
+            with ExitStack() as stack:
+                for one in [stack.enter_context(socket.create_connection(name, 60)) for _ in range(at_once)]:
+                    assert one.makefile("rb").read() == b"hello"
+    assert idle < 10 or most < sum(batches) // 2
+    until = time.monotonic() + 60
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.001)
+    assert threading.active_count() == before
+
+
 def test_thread_pool_reuses_and_queues() -> None:
     pool = ThreadPool()
     done: queue.SimpleQueue[str] = queue.SimpleQueue()

@@ -501,19 +501,17 @@ class _Threads:
         self.worlds: set[SocketWorld] = set()
         self._signals = signals
         self._report = report
-        self._waiting = 0  # threads in wait for a connection
-        self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[_Accepted | None] = queue.SimpleQueue()
         self._threads: set[threading.Thread] = set()
+        self._lock = threading.Lock()  # for `worlds` and `_threads`: there are never fewer threads than sessions
 
     def start(self, listener: Listener, connection: socket.socket, remote: Address | None) -> None:
         """Run the session of `connection` in a thread."""
         accepted = (listener, connection, remote, SocketWorld(connection))
-        self.worlds.add(accepted[3])
         with self._lock:
-            waits = self._waiting > 0
-            self._waiting -= waits
-        if waits:
+            self.worlds.add(accepted[3])
+            enough = len(self._threads) >= len(self.worlds)
+        if enough:
             self._queue.put(accepted)
             return
         thread = threading.Thread(target=self._work, args=(accepted,), name="mailfront", daemon=True)
@@ -531,15 +529,13 @@ class _Threads:
         while accepted is not None:
             self._session(*accepted)
             accepted = None  # keep nothing alive while waiting
-            with self._lock:
-                self._waiting += 1
             try:
                 accepted = self._queue.get(timeout=IDLE_THREAD_SECONDS)
             except queue.Empty:
                 with self._lock:
-                    if self._waiting > 0:
-                        self._waiting -= 1
-                        break
+                    if len(self._threads) > len(self.worlds):
+                        self._threads.discard(threading.current_thread())
+                        return
                 accepted = self._queue.get()  # one was counted on us just now
         self._threads.discard(threading.current_thread())
 
