@@ -11,27 +11,17 @@ from mailfront_proto.smtp.replies import Reply
 class Budgets:
     """The counts of one connection, against `limits`. They last through RSET, EHLO and STARTTLS."""
 
-    __slots__ = (
-        "_auth_failures",
-        "_errors",
-        "_limits",
-        "_refused",
-        "_unknown_in_row",
-        "errors_in_row",
-        "idle_commands",
-        "in_row",
-    )
+    # Counts begin as those of the class: most connections change few.
+    errors_in_row = 0
+    """Put it to 0 for every command that was well formed."""
+    idle_commands = 0
+    """Put it to 0 for every message that was accepted: the client does what it is here for."""
+    in_row = False
+    """A row of unknown commands has begun: `known` is worth a call."""
+    _errors = _unknown_in_row = _refused = _auth_failures = 0
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._errors = self._unknown_in_row = 0
-        self.errors_in_row = 0
-        """Put it to 0 for every command that was well formed."""
-        self.idle_commands = 0
-        """Put it to 0 for every message that was accepted: the client does what it is here for."""
-        self._refused = self._auth_failures = 0
-        self.in_row = False
-        """A row of unknown commands has begun: `known` is worth a call."""
 
     def error(self) -> Reply | None:
         """An unknown or malformed command."""

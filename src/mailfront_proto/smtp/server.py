@@ -19,6 +19,7 @@ here; everything else becomes an event and waits for the application's answer. T
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from math import inf
 from typing import Final
 
 from mailfront_proto.errors import LocalProtocolError
@@ -42,10 +43,12 @@ from mailfront_proto.smtp.events import (
     Verify,
     Xclient,
 )
-from mailfront_proto.smtp.profile import DEFAULT, Profile
-from mailfront_proto.smtp.replies import Reply, encode_reply
-from mailfront_proto.smtp.server_commands import ServerCommands
-from mailfront_proto.smtp.states import COMMAND_STATES, UNFINISHED_STATES, State
+from mailfront_proto.smtp.offers import answer_to_ehlo
+from mailfront_proto.smtp.profile import DEFAULT, PROMISES, LineEnds, Profile
+from mailfront_proto.smtp.replies import MAX_REPLY_LINE, Reply, encode_reply
+from mailfront_proto.smtp.rules import Rules
+from mailfront_proto.smtp.server_commands import LONGEST_USUAL_LINE, ServerCommands, dispatch_table
+from mailfront_proto.smtp.states import COMMAND_STATES, UNFINISHED_STATES, State, after_message
 
 # The usual answer to each event that accept() answers. All have enhanced codes: the wire form is the same in
 # every profile.
@@ -82,6 +85,8 @@ _READY: Final = State.READY
 _CHUNK: Final = State.CHUNK
 _CLOSED: Final = State.CLOSED
 
+_MAX_KNOWN_RULES: Final = 64
+
 _LINE_STATES: Final = frozenset(COMMAND_STATES)
 _QUIT: Final = ConnectionClosed("QUIT")
 
@@ -89,11 +94,8 @@ _QUIT: Final = ConnectionClosed("QUIT")
 # What may be accepted with whatever words, nearly always the same: most servers know few
 _ACCEPTED_ALIKE: Final = frozenset((Connected, Mail, Recipient, MessageEnd))
 
-_Wires = Callable[[type[Event | None], int, str], bytes | None]
 
-
-@lru_cache(maxsize=8)
-def _wires_of_acceptance(enhances: bool, max_line: int | None) -> _Wires:
+def _acceptance(enhances: bool, max_line: int | None) -> Callable[[type[Event | None], int, str], bytes | None]:
     """What knows the wire form of the 2yz answers to these: None for every other answer."""
 
     @lru_cache(maxsize=64)
@@ -104,6 +106,37 @@ def _wires_of_acceptance(enhances: bool, max_line: int | None) -> _Wires:
         return encode_reply(code, text, max_line, enhanced)
 
     return wire  # type: ignore[return-value]  # mypy forgets what it takes
+
+
+_known_rules: Final[dict[tuple[int, bool], Rules]] = {}
+
+
+def _rules(profile: Profile, lmtp: bool) -> Rules:
+    """Those of `profile`, which is known by its identity while its rules are kept: to compare two takes longer than to
+    make rules."""
+    found = _known_rules.get((id(profile), lmtp))
+    if found is not None:
+        return found
+    limits = profile.limits
+    max_wire_line = MAX_REPLY_LINE if profile.wraps_replies else None
+    if len(_known_rules) >= _MAX_KNOWN_RULES:
+        _known_rules.clear()
+    made = _known_rules[id(profile), lmtp] = Rules(
+        profile=profile,
+        table=dispatch_table(profile, lmtp),
+        usual=_USUAL_REPLIES if profile.enhanced_codes else _ORIGINAL_USUAL,
+        plain=_PLAIN if profile.enhanced_codes else _ORIGINAL_PLAIN,
+        acceptance=_acceptance(profile.enhanced_codes, max_wire_line),
+        strict_lines=profile.line_ends is not LineEnds.ACCEPT,
+        usual_line=min(LONGEST_USUAL_LINE, limits.command_line),
+        command_limit=limits.command_line,
+        frame_limit=max(limits.command_line, limits.auth_line),
+        max_wire_line=max_wire_line,
+        max_recipients=inf if limits.recipients is None else limits.recipients,
+        after_message=after_message(profile),
+        extensions=profile.extensions - PROMISES,
+    )
+    return made
 
 
 class SMTPServer(ServerCommands):
@@ -131,7 +164,7 @@ class SMTPServer(ServerCommands):
     `register_parameter`. Other words for what the machine says: `override_reply`.
     """
 
-    __slots__ = ("_usual", "_wire_of_acceptance")
+    __slots__ = ()
 
     def __init__(
         self,
@@ -142,10 +175,7 @@ class SMTPServer(ServerCommands):
         greeting: str | None = None,
         lf_bodies: bool = False,
     ) -> None:
-        super().__init__(hostname, profile, lmtp, greeting, lf_bodies)
-        self._usual = _USUAL_REPLIES if profile.enhanced_codes else _ORIGINAL_USUAL
-        self._plain = _PLAIN if profile.enhanced_codes else _ORIGINAL_PLAIN
-        self._wire_of_acceptance = _wires_of_acceptance(self._enhances, self._max_wire_line)
+        super().__init__(_rules(profile, lmtp), hostname, lmtp, greeting, lf_bodies)
 
     # -- bytes and events --------------------------------------------------------------------------------
 
@@ -198,18 +228,18 @@ class SMTPServer(ServerCommands):
         """What means more than the next state, or is said in other words than the usual ones."""
         event = self._pending
         kind = type(event)
-        usual = self._usual.get(kind)  # type: ignore[arg-type]
+        usual = self._rules.usual.get(kind)  # type: ignore[arg-type]
         if kind is Connected:
             self.reply(220, f"{self.greeting} {'LMTP' if self.lmtp else 'ESMTP'}" if text is None else text)
         elif kind is Helo:
             self._accept_helo(capabilities)
         elif usual is not None:
-            said = self._overrides.get(usual, usual) if text is None else Reply(usual.code, text)
+            said = self._additions.replies.get(usual, usual) if text is None else Reply(usual.code, text)
             self.reply(said.code, said.text)
         elif kind is Xclient and text is None:
             self._restart()
         elif isinstance(event, Request):
-            said = self._overrides.get(_AUTH_DONE, _AUTH_DONE)
+            said = self._additions.replies.get(_AUTH_DONE, _AUTH_DONE)
             self.reply(said.code, said.text if text is None else text)
         else:
             raise LocalProtocolError("accept() needs an event with a usual reply; reply(code, text) is for others")
@@ -221,7 +251,7 @@ class SMTPServer(ServerCommands):
         sense (3yz is 354 for `Data` and nothing else).
         """
         kind = type(self._pending)
-        wire = self._wire_of_acceptance(kind, code, text) if code < 300 else None
+        wire = self._rules.acceptance(kind, code, text) if code < 300 else None
         if wire is None:
             self._reply_otherwise(code, text)
             return
@@ -366,25 +396,17 @@ class SMTPServer(ServerCommands):
         event = self._pending
         assert isinstance(event, Helo)
         self._pending = None
-        lines = [self.hostname]
-        advertised: list[str] = []
-        if event.verb != "HELO":
-            lines += capabilities
-            lines += self._capabilities.values()
-            offers = self._offers()
-            for line in lines[1:]:
-                keyword = line.split(" ", 1)[0].upper()
-                advertised.append(keyword)
-                offers.pop(keyword, None)
-            lines += offers.values()
-            advertised += offers
+        if event.verb == "HELO":
+            wire, self._advertised = encode_reply(250, self.hostname, None), frozenset()
+        else:
+            first = (*capabilities, *self._additions.capabilities.values())
+            wire, self._advertised = answer_to_ehlo(self.hostname, first, self._facts())
             if self.authenticated:
-                advertised.append("AUTH")  # the command is offered no more, its parameter of MAIL is
+                self._advertised |= {"AUTH"}  # the command is offered no more, its parameter of MAIL is
             self.esmtp = True
-        self._advertised = frozenset(advertised)
         self.helo_host = event.host
         self._state = _READY
-        self._put(encode_reply(250, "\n".join(lines), None))
+        self._put(wire)
 
 
 _READERS: Final[dict[State, Callable[[SMTPServer], Event | NeedData | Paused | None]]] = {

@@ -36,21 +36,20 @@ from mailfront_proto.smtp.server_envelope import CONTROL_BUT_TAB, ServerEnvelope
 from mailfront_proto.smtp.server_session import as_text
 from mailfront_proto.smtp.states import COMMAND_STATES, COMMANDS, Row, State, command_table
 
-_IDLE_VERBS: Final = frozenset(("NOOP", "RSET", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "LHLO", "STARTTLS", "XCLIENT"))
-_CHECKED_VERBS: Final = _IDLE_VERBS | {"AUTH", "BDAT"}
 _CONTROL: Final = compile_later(r"[\x00-\x1f\x7f-\x9f]")
-_HELO_NAME: Final = compile_later(r"\S+[ \t]*\Z")
+_HELO_NAME: Final = compile_later(r"[^\s\x00-\x1f\x7f-\x9f]+ *\Z")
 
 # The lines that nearly every client sends. A parameter, whatever it is, is for the general way. (Case is ignored where
 # it matters only: addresses would be gone through more slowly.)
 _SENDER_LINE: Final = compile_later(b"(?i:MAIL) ((?i:FROM):<(" + COMMON_ADDRESS + b"|)>)\r\n")
 _RECIPIENT_OR_DATA_LINE: Final = compile_later(b"(?:(?i:RCPT) ((?i:TO):<(" + COMMON_ADDRESS + b")>)|(?i:DATA))\r\n")
-_LONGEST_USUAL_LINE: Final = len("RCPT TO:<>\r\n") + MAX_COMMON_ADDRESS
+LONGEST_USUAL_LINE: Final = len("RCPT TO:<>\r\n") + MAX_COMMON_ADDRESS
 
 # A command ends at the first space or tab, and its argument begins behind all of them.
 _COMMAND: Final = compile_later(rb"([^ \t]*+)[ \t]*+(.*+)", re.DOTALL)
 _COMMAND_LINE: Final = compile_later(rb"([^ \t\r\n\0]*+)[ \t]*+([^\r\n\0]*+)\r\n")
 _DATA: Final = Data()
+_QUIT: Final = Quit()
 
 # Bound once: an attribute of an Enum costs a descriptor call each time.
 _CONNECTED: Final = State.CONNECTED
@@ -64,13 +63,7 @@ _CLOSED: Final = State.CLOSED
 class ServerCommands(ServerEnvelope):
     """A session that takes commands."""
 
-    __slots__ = ("_table", "_usual_line", "refuses_inside_tls")
-
-    def __init__(self, hostname: str, profile: Profile, lmtp: bool, greeting: str | None, lf_bodies: bool) -> None:
-        super().__init__(hostname, profile, lmtp, greeting, lf_bodies)
-        self._table = _dispatch_table(profile, lmtp)
-        self._usual_line = min(_LONGEST_USUAL_LINE, self._command_limit)
-        self.refuses_inside_tls = False
+    __slots__ = ()
 
     # -- the short way -----------------------------------------------------------------------------------
 
@@ -98,7 +91,7 @@ class ServerCommands(ServerEnvelope):
             self._next_state = _BODY
             event = _DATA
         else:
-            if transaction.recipients >= self._max_recipients:
+            if transaction.recipients >= self._rules.max_recipients:
                 return self._command(b"RCPT", argument)
             self._next_state = _RECIPIENTS
             event = Recipient(Address(raw), [], argument.decode())
@@ -108,11 +101,11 @@ class ServerCommands(ServerEnvelope):
     # -- the general way ---------------------------------------------------------------------------------
 
     def _next_command(self) -> Event | NeedData | None:
-        line = self._buffer.read_match(_COMMAND_LINE.match, self._command_limit)
+        line = self._buffer.read_match(_COMMAND_LINE.match, self._rules.command_limit)
         if line is not None:
             verb, argument = line.groups()
             return self._command(verb, argument)
-        odd = self._buffer.read_line(self._frame_limit)
+        odd = self._buffer.read_line(self._rules.frame_limit)
         if odd is None:
             return self._end_of_input() if self._eof else NEED_DATA
         if odd == OVERSIZED:
@@ -122,7 +115,7 @@ class ServerCommands(ServerEnvelope):
     def _odd_command(self, line: bytes) -> Event | None:
         """One that is longer than most may be, or in which a NUL, a CR or the LF has no place."""
         command = line[:-2] if line[-2:] == b"\r\n" else line[:-1]
-        if self._strict_lines and (b"\r" in command or b"\0" in command or line[-2:] != b"\r\n"):
+        if self._rules.strict_lines and (b"\r" in command or b"\0" in command or line[-2:] != b"\r\n"):
             refusal = self._bare_line_end(line, command)
             if refusal is not None:
                 return refusal
@@ -130,46 +123,53 @@ class ServerCommands(ServerEnvelope):
         assert parts is not None, "every part may be empty"
         verb, argument = parts.groups()
         upper = verb.upper()
-        if len(line) > self._command_limit and upper != b"AUTH" and upper not in self._vendor:
+        if len(line) > self._rules.command_limit and upper != b"AUTH" and upper not in self._additions.commands:
             return self._refuse("", "", answers.LINE_TOO_LONG)
         return self._command(verb, argument)
 
     def _command(self, raw_verb: bytes, argument: bytes) -> Event | None:
         upper = raw_verb.upper()
-        if self._vendor and upper in self._vendor:
+        if upper in self._additions.commands:
             return self._vendor_command(upper, argument)
-        entry = self._table[self._state].get(upper)
+        entry = self._rules.table[self._state].get(upper)
         if entry is None:
             return self._unknown(raw_verb, argument)
-        verb, handler, row = entry
-        if verb in _CHECKED_VERBS:
-            refusal = self._check_verb(verb, raw_verb, argument)
+        verb, check, handler, row = entry
+        if check is not None:
+            refusal = check(self, verb, raw_verb, argument)
             if refusal is not None:
                 return refusal
         if self._budgets.in_row:
             self._budgets.known()
         self._secrets_may_follow = False
         # Behind AUTH secrets may follow again, and a command that is refused says so by itself.
-        self._short_line = 0 if self._vendor or verb == "AUTH" else self._usual_line
+        self._short_line = 0 if self._additions.commands or verb == "AUTH" else self._rules.usual_line
         return handler(self, verb, argument, row)
 
-    def _check_verb(self, verb: str, raw_verb: bytes, argument: bytes) -> Event | None:
-        """The refusal of a command that is not always there, or idle once too often; or None."""
-        if verb == "AUTH":
-            return None if self.sasl.mechanisms else self._unknown(raw_verb, argument)
-        if verb == "BDAT":
-            return None if "CHUNKING" in self.extensions else self._unknown(raw_verb, argument)
-        if verb == "XCLIENT" and not self.offers_xclient:
-            return self._unknown(raw_verb, argument)
-        if verb == "STARTTLS" and (self.in_tls or not self.offers_starttls):
-            # Neither counted nor told as an unknown command (but it may not go on for ever).
-            spent = self._budgets.idle()
-            if spent is not None:
-                return self._refuse(verb, "", spent)
-            already = self.in_tls and self.profile.helo_required
-            return self._refuse(verb, "", answers.TLS_ALREADY if already else NOT_IMPLEMENTED)
+    # What is asked of a command before it counts as one: the refusal, or None.
+
+    def _check_idle(self, verb: str, raw_verb: bytes, argument: bytes) -> Event | None:
         spent = self._budgets.idle()
         return None if spent is None else self._refuse(verb, "", spent)
+
+    def _check_auth(self, verb: str, raw_verb: bytes, argument: bytes) -> Event | None:
+        return None if self.sasl.mechanisms else self._unknown(raw_verb, argument)
+
+    def _check_bdat(self, verb: str, raw_verb: bytes, argument: bytes) -> Event | None:
+        return None if "CHUNKING" in self.extensions else self._unknown(raw_verb, argument)
+
+    def _check_xclient(self, verb: str, raw_verb: bytes, argument: bytes) -> Event | None:
+        if not self.offers_xclient:
+            return self._unknown(raw_verb, argument)
+        return self._check_idle(verb, raw_verb, argument)
+
+    def _check_starttls(self, verb: str, raw_verb: bytes, argument: bytes) -> Event | None:
+        refusal = self._check_idle(verb, raw_verb, argument)
+        if refusal is None and (self.in_tls or not self.offers_starttls):
+            # Neither counted nor told as an unknown command (but it may not go on for ever).
+            already = self.in_tls and self.profile.helo_required
+            return self._refuse(verb, "", answers.TLS_ALREADY if already else NOT_IMPLEMENTED)
+        return refusal
 
     def _out_of_order(self, verb: str, argument: bytes, refusal: Row) -> Event:
         assert isinstance(refusal, Reply)
@@ -189,17 +189,19 @@ class ServerCommands(ServerEnvelope):
 
     def _helo(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         host = as_text(argument)
-        if _CONTROL.search(host) or not self._is_helo_name(host):
+        if not self._is_helo_name(host):
             return self._refuse(verb, host, answers.BAD_HELO)
-        self._drop_transaction()
         if self._state is not _CONNECTED:
             self._state = _READY
+            self._drop_transaction()
         return self._owe(Helo(verb, host), next_state)
 
     def _is_helo_name(self, host: str) -> bool:
         """Whether there is one word, of a length that a domain may have (RFC 5321 section 4.5.3.1.2): more would
         look like facts of ours in a trace line. What the word means is not judged."""
-        return not self.profile.helo_argument_required or (len(host) <= 255 and _HELO_NAME.match(host) is not None)
+        if self.profile.helo_argument_required:
+            return len(host) <= 255 and _HELO_NAME.match(host) is not None
+        return _CONTROL.search(host) is None
 
     def _rset(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         self._drop_transaction()
@@ -225,7 +227,7 @@ class ServerCommands(ServerEnvelope):
         return self._owe(Help(as_text(argument)), next_state)
 
     def _quit(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        return self._owe(Quit(), next_state)
+        return self._owe(_QUIT, next_state)
 
     def _starttls(self, verb: str, argument: bytes, next_state: State) -> Event | None:
         if argument and self.profile.parameters_checked:
@@ -248,11 +250,11 @@ class ServerCommands(ServerEnvelope):
             return self._refuse(verb, as_text(argument), answers.BAD_XCLIENT)
 
     def _vendor_command(self, upper: bytes, argument: bytes) -> Event | None:
-        wanted = self._vendor[upper]
+        wanted = self._additions.commands[upper]
         verb = upper.decode("ascii")
         text = as_text(argument)
         self._budgets.known()
-        if len(upper) + len(argument) + 3 > self.profile.limits.command_line:
+        if len(upper) + len(argument) + 3 > self._rules.command_limit:
             return self._refuse(verb, "", answers.LINE_TOO_LONG)
         if (wanted == "required" and not argument) or (wanted == "forbidden" and argument):
             return self._refuse(verb, text, self._wrong_parameter(needed=wanted == "required"))
@@ -261,8 +263,19 @@ class ServerCommands(ServerEnvelope):
         return self._owe(VendorCommand(verb, text), self._state)
 
 
-# A handler takes the verb, the argument, and the state that follows.
+# A check takes the verb, the verb as it came, and the argument; a handler the verb, the argument, and the state that
+# follows.
+Check = Callable[[ServerCommands, str, bytes, bytes], Event | None]
 Handler = Callable[[ServerCommands, str, bytes, Any], Event | None]
+
+_CHECKS: Final[dict[str, Check]] = {
+    # Commands that bring no message nearer:
+    **dict.fromkeys(("NOOP", "RSET", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "LHLO"), ServerCommands._check_idle),
+    "STARTTLS": ServerCommands._check_starttls,
+    "XCLIENT": ServerCommands._check_xclient,
+    "AUTH": ServerCommands._check_auth,
+    "BDAT": ServerCommands._check_bdat,
+}
 
 _HANDLERS: Final[dict[str, Handler]] = {
     "HELO": ServerCommands._helo,
@@ -283,29 +296,23 @@ _HANDLERS: Final[dict[str, Handler]] = {
     "XCLIENT": ServerCommands._xclient,
 }
 
-_Table = dict[State, dict[bytes, tuple[str, Handler, Row]]]
-_tables: dict[tuple[bool, ...], _Table] = {}
 
-
-def _dispatch_table(profile: Profile, lmtp: bool) -> _Table:
-    """The order table of `mailfront_proto.smtp.states` with the handlers beside it, for one lookup by what
-    came in. Commands that are not there are unknown. Made once for each of the few that there can be."""
-    key = (lmtp, profile.knows_expn, profile.auth_in_transaction, profile.helo_required)
-    found = _tables.get(key)
-    if found is None:
-        order = command_table(profile, lmtp)
-        found = _tables[key] = {
-            state: {
-                verb.encode(): (
-                    verb,
-                    _HANDLERS[verb]
-                    if verb == "BDAT" or isinstance(order[state, verb], State)  # BDAT reads its octets in any case
-                    else ServerCommands._out_of_order,
-                    order[state, verb],
-                )
-                for verb in COMMANDS
-                if order[state, verb] is not NOT_IMPLEMENTED
-            }
-            for state in COMMAND_STATES
+def dispatch_table(profile: Profile, lmtp: bool) -> dict[State, dict[bytes, tuple[str, Check | None, Handler, Row]]]:
+    """The order table of `mailfront_proto.smtp.states` with checks and handlers beside it, for one lookup by what
+    came in. Commands that are not there are unknown."""
+    order = command_table(profile, lmtp)
+    return {
+        state: {
+            verb.encode(): (
+                verb,
+                _CHECKS.get(verb),
+                _HANDLERS[verb]
+                if verb == "BDAT" or isinstance(order[state, verb], State)  # BDAT reads its octets in any case
+                else ServerCommands._out_of_order,
+                order[state, verb],
+            )
+            for verb in COMMANDS
+            if order[state, verb] is not NOT_IMPLEMENTED
         }
-    return found
+        for state in COMMAND_STATES
+    }

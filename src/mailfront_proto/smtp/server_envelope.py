@@ -41,7 +41,7 @@ class ServerEnvelope(ServerMessage):
         return self._path(Mail, verb, b"FROM", argument, next_state)
 
     def _rcpt(self, verb: str, argument: bytes, next_state: State) -> Event | None:
-        if self._transaction.recipients >= self._max_recipients:
+        if self._transaction.recipients >= self._rules.max_recipients:
             return self._refuse(verb, as_text(argument), answers.TOO_MANY_RECIPIENTS)
         return self._path(Recipient, verb, b"TO", argument, next_state)
 
@@ -75,14 +75,14 @@ class ServerEnvelope(ServerMessage):
         try:
             if kind is Mail:
                 return self._owe(Mail(address, parameters, text, self._mail_options(parameters, address)), next_state)
-            options = RecipientOptions.parse(parameters, self._advertised, self._registered[verb])
+            options = RecipientOptions.parse(parameters, self._advertised, self._additions.parameters[verb])
             return self._owe(Recipient(address, parameters, text, options), next_state)
         except ParameterError as error:
             return self._refuse_path(verb, argument, error.reply)
 
     def _mail_options(self, parameters: list[str], address: Address) -> MailOptions:
         """What the parameters of a MAIL say, and what that means for its transaction."""
-        options = MailOptions.parse(parameters, self._advertised, self._registered["MAIL"])
+        options = MailOptions.parse(parameters, self._advertised, self._additions.parameters["MAIL"])
         if options.size is not None and self.message_size is not None and options.size > self.message_size:
             raise ParameterError(answers.TOO_BIG)
         if not options.smtputf8 and not address.is_ascii and not self.profile.addresses.eight_bit:

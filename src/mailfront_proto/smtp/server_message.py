@@ -174,13 +174,13 @@ class ServerMessage(ServerAuth):
     def _end_of_message(self) -> Event:
         refusal = self._transaction.refusal
         if refusal is None:
-            self._next_state = self._after_message
+            self._next_state = self._rules.after_message
             self._pending = _MESSAGE_END
             return _MESSAGE_END
         said = refusal
         for _ in range(self._transaction.recipients if self.lmtp else 1):  # RFC 2033 section 4.2
             said = self._say(refusal)
-        return self._message_refused(refusal, said, self._after_message)
+        return self._message_refused(refusal, said, self._rules.after_message)
 
     def _message_refused(self, refusal: Reply, said: Reply, state: State) -> Event:
         self._message_done(False)

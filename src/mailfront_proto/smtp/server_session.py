@@ -6,8 +6,6 @@ bytes in and out, the event that is owed an answer, the transaction, and the bud
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
-from math import inf
 from typing import ClassVar, Final
 
 from mailfront_proto.errors import LocalProtocolError
@@ -24,47 +22,21 @@ from mailfront_proto.smtp.events import (
     Event,
     Refused,
 )
+from mailfront_proto.smtp.offers import Facts, offers
 from mailfront_proto.smtp.parameters import Registered
-from mailfront_proto.smtp.profile import PROMISES, LineEnds, Profile
 from mailfront_proto.smtp.replies import Reply, encode_reply
-from mailfront_proto.smtp.states import (
-    TRANSACTION_STATES,
-    UNFINISHED_STATES,
-    State,
-    after_message,
-)
+from mailfront_proto.smtp.rules import NOTHING_ADDED, Additions, Rules
+from mailfront_proto.smtp.states import TRANSACTION_STATES, UNFINISHED_STATES, State
 
 _HTTP_VERBS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"))
 
 # Bound once: an attribute of an Enum costs a descriptor call each time.
 _GREETING: Final = State.GREETING
-_CONNECTED: Final = State.CONNECTED
 _RECIPIENTS: Final = State.RECIPIENTS
 _CLOSED: Final = State.CLOSED
 
-# The extensions that a machine can offer by itself, in the order of their lines.
-_IN_ORDER: Final = (
-    *("8BITMIME", "BINARYMIME", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES", "LIMITS", "PIPELINING", "REQUIRETLS"),
-    "SMTPUTF8",
-)
-
 _KEYWORD: Final = compile_later(r"[A-Za-z0-9][A-Za-z0-9-]*\Z", re.ASCII)  # RFC 5321 section 4.1.1.1
 _CAPABILITY: Final = compile_later(r"[A-Za-z0-9][A-Za-z0-9-]*(?: [!-~]+)*\Z", re.ASCII)
-
-
-@lru_cache(maxsize=64)
-def _extension_lines(extensions: frozenset[str], recipients: int | None, in_tls: bool) -> dict[str, str]:
-    """The capability lines of what is among `extensions` and possible, by keyword. `recipients`: their limit."""
-    lines: dict[str, str] = {keyword: keyword for keyword in _IN_ORDER if keyword in extensions}
-    if "CHUNKING" not in extensions:  # RFC 3030 section 3
-        lines.pop("BINARYMIME", None)
-    if not in_tls:  # RFC 8689 section 2
-        lines.pop("REQUIRETLS", None)
-    if recipients is None or not 0 < recipients < 1_000_000:  # RFC 9422 section 3: at most 6 digits
-        lines.pop("LIMITS", None)
-    elif "LIMITS" in lines:
-        lines["LIMITS"] = f"LIMITS RCPTMAX={recipients}"
-    return lines
 
 
 class Transaction:
@@ -92,28 +64,20 @@ class ServerSession(SASLServerMachine[Reply]):
     """The state of one session; see `mailfront_proto.smtp.server.SMTPServer` for its arguments."""
 
     __slots__ = (
+        "_additions",
         "_advertised",
         "_after_drain",
-        "_after_message",
         "_budgets",
-        "_capabilities",
-        "_command_limit",
         "_drain_left",
         "_drain_state",
         "_enhances",
-        "_frame_limit",
         "_greeted",
-        "_max_recipients",
-        "_max_wire_line",
         "_next_state",
-        "_overrides",
         "_plain",
-        "_registered",
+        "_rules",
         "_secrets_may_follow",
         "_short_line",
-        "_strict_lines",
         "_transaction",
-        "_vendor",
         "anonymous",
         "authenticated",
         "esmtp",
@@ -128,61 +92,48 @@ class ServerSession(SASLServerMachine[Reply]):
         "offers_starttls",
         "offers_xclient",
         "profile",
+        "refuses_inside_tls",
     )
 
     _handshake_state: ClassVar[object] = State.TLS
     _state: State
-    _plain: dict[type[Event], bytes]
-    """The usual answers that mean nothing but the next state."""
+    _next_state: State
+    """The state that follows when the application accepts the event that is owed its answer."""
+    _drain_left: int
+    """Octets of a refused chunk that are still to come; then `_drain_state` follows, and `_after_drain` is done."""
+    _drain_state: State
+    _after_drain: Callable[[], Event | None]
 
-    def __init__(
-        self,
-        hostname: str,
-        profile: Profile,
-        lmtp: bool,
-        greeting: str | None,
-        lf_bodies: bool,
-    ) -> None:
+    def __init__(self, rules: Rules, hostname: str, lmtp: bool, greeting: str | None, lf_bodies: bool) -> None:
+        profile = rules.profile
+        limits = profile.limits
         super().__init__(
-            State.GREETING,
-            auth_line=profile.limits.auth_line,
+            _GREETING,
+            auth_line=limits.auth_line,
             free_authorization_identity=profile.free_authorization_identity,
             auth_as_original=profile.auth_as_original,
         )
+        self._rules = rules
+        self._additions = NOTHING_ADDED
+        self._budgets = Budgets(limits)
         self.lf_bodies = lf_bodies
         self.profile = profile
         self.hostname = hostname
         self.lmtp = lmtp
         self.greeting = greeting if greeting is not None else f"{hostname} mailfront"
         self.offers_starttls = False
+        self.refuses_inside_tls = False
         self.offers_xclient = False
-        self.extensions = profile.extensions - PROMISES
-        self.message_size = profile.limits.message_size
+        self.extensions = rules.extensions
+        self.message_size = limits.message_size
         self.in_tls = False
         """TLS is in use."""
-
-        self._strict_lines = profile.line_ends is not LineEnds.ACCEPT
         self._enhances = profile.enhanced_codes
-        self._after_message = after_message(profile)
-        self._max_wire_line = 512 if profile.wraps_replies else None
-        self._command_limit = profile.limits.command_line
-        recipients = profile.limits.recipients
-        self._max_recipients = inf if recipients is None else recipients
-        self._frame_limit = max(profile.limits.command_line, profile.limits.auth_line)
-        self._vendor: dict[bytes, str] = {}
-        self._capabilities: dict[str, str] = {}
-        self._registered: dict[str, dict[str, Registered]] = {"MAIL": {}, "RCPT": {}}
-        self._overrides: dict[Reply, Reply] = {}
-        self._budgets = Budgets(profile.limits)
-
-        self._secrets_may_follow = False
+        self._plain = rules.plain
         self._short_line = 0
         """Octets in a line that may be all that it seems: see `mailfront_proto.smtp.server_commands`."""
-        self._next_state = _CONNECTED
+        self._secrets_may_follow = False
         self._greeted = False
-        self._drain_left = 0
-        self._drain_state = _CONNECTED
-        self._after_drain: Callable[[], Event | None] = _nothing
         self._forget_client()
 
     def _forget_client(self) -> None:
@@ -219,24 +170,24 @@ class ServerSession(SASLServerMachine[Reply]):
     @property
     def capabilities(self) -> list[str]:
         """The machine's own capability lines, behind those of the application."""
-        return list(self._offers().values())
+        return list(offers(self._facts()).values())
 
-    def _offers(self) -> dict[str, str]:
-        """The machine's own capability lines, by keyword."""
-        extensions = frozenset(self.extensions)
-        offers = {}
-        if self.message_size is not None and "SIZE" in extensions:
-            offers["SIZE"] = f"SIZE {self.message_size}"
-        if self.sasl.mechanisms and not self.authenticated:  # RFC 4954 section 4: not twice
-            offers["AUTH"] = "AUTH " + " ".join(self.sasl.mechanisms)
-        offers.update(_extension_lines(extensions, self.profile.limits.recipients, self.in_tls))
-        if self.offers_starttls and not self.in_tls:
-            offers["STARTTLS"] = "STARTTLS"
-        if self.offers_xclient:
-            from mailfront_proto.smtp.xclient import XCLIENT_ATTRIBUTES
+    def _facts(self) -> Facts:
+        return (
+            frozenset(self.extensions),
+            self.message_size,
+            self.profile.limits.recipients,
+            () if self.authenticated else tuple(self.sasl.mechanisms),  # RFC 4954 section 4: not twice
+            self.in_tls,
+            self.offers_starttls,
+            self.offers_xclient,
+        )
 
-            offers["XCLIENT"] = "XCLIENT " + " ".join(XCLIENT_ATTRIBUTES)
-        return offers
+    def _add(self) -> Additions:
+        """What the application has added, where more is added."""
+        if self._additions is NOTHING_ADDED:
+            self._additions = Additions()
+        return self._additions
 
     def register_command(self, verb: str, parameter: str = "optional") -> None:
         """Hand the command `verb` to the application as `VendorCommand`, in place of a built-in one.
@@ -248,12 +199,12 @@ class ServerSession(SASLServerMachine[Reply]):
                 f"register_command({verb!r}, {parameter!r}): the verb is ASCII letters and digits, "
                 "the parameter 'required', 'forbidden' or 'optional'"
             )
-        self._vendor[verb.upper().encode()] = parameter
+        self._add().commands[verb.upper().encode()] = parameter
         self._short_line = 0
 
     def unregister_command(self, verb: str) -> None:
         """Take `verb` back: the built-in command, or none, is in force again."""
-        self._vendor.pop(verb.upper().encode(), None)
+        self._additions.commands.pop(verb.upper().encode(), None)
 
     def register_capability(self, line: str) -> None:
         """Offer ``KEYWORD`` or ``KEYWORD PARAMETERS`` in the answer to EHLO and LHLO, in place of the machine's own
@@ -263,11 +214,11 @@ class ServerSession(SASLServerMachine[Reply]):
                 f"register_capability({line!r}): a keyword of ASCII letters, digits and hyphens, and printable words "
                 "behind single blanks (RFC 5321 section 4.1.1.1)"
             )
-        self._capabilities[line.partition(" ")[0].upper()] = line
+        self._add().capabilities[line.partition(" ")[0].upper()] = line
 
     def unregister_capability(self, keyword: str) -> None:
         """Take the line of `keyword` back."""
-        self._capabilities.pop(keyword.upper(), None)
+        self._additions.capabilities.pop(keyword.upper(), None)
 
     def register_parameter(
         self,
@@ -281,16 +232,16 @@ class ServerSession(SASLServerMachine[Reply]):
         `check`: whether a value is good (None: there was no ``=``); what is not is 501. `capability`: a keyword that
         must have been offered in EHLO, else the parameter is 555. A built-in parameter of that name is yours then.
         """
-        if verb not in self._registered or not _KEYWORD.match(keyword):
+        if verb not in self._additions.parameters or not _KEYWORD.match(keyword):
             raise LocalProtocolError(
                 f"register_parameter({verb!r}, {keyword!r}): the verb is 'MAIL' or 'RCPT', the keyword ASCII letters, "
                 "digits and hyphens (RFC 5321 section 4.1.2)"
             )
-        self._registered[verb][keyword.upper()] = Registered(capability.upper(), check)
+        self._add().parameters[verb][keyword.upper()] = Registered(capability.upper(), check)
 
     def unregister_parameter(self, verb: str, keyword: str) -> None:
         """Take `keyword` back: the built-in parameter, or none, is in force again."""
-        self._registered[verb].pop(keyword.upper(), None)
+        self._additions.parameters[verb].pop(keyword.upper(), None)
 
     def override_reply(self, reply: Reply, replacement: Reply) -> None:
         """Say `replacement` wherever the machine would say `reply` by itself: one of
@@ -301,13 +252,13 @@ class ServerSession(SASLServerMachine[Reply]):
                 f"override_reply(): {replacement.code} cannot stand for {reply.code}: 2yz stands for 2yz, 3yz for 3yz, "
                 "4yz and 5yz for each other, and 421 for 421 alone"
             )
-        self._overrides[reply] = replacement
-        self._plain = {}
+        self._add().replies[reply] = replacement
+        self._plain = {}  # `replies` is asked from now on
 
     def _say(self, reply: Reply) -> Reply:
         """Send what the machine says by itself, or what the application has put in its place."""
-        if self._overrides:
-            reply = self._overrides.get(reply, reply)
+        if self._additions.replies:
+            reply = self._additions.replies.get(reply, reply)
         self._send(reply.code, reply.text)
         return reply
 
@@ -318,7 +269,7 @@ class ServerSession(SASLServerMachine[Reply]):
         """The wire form of an answer to an event of `kind`. The greeting has no enhanced code: the client
         does not know yet that we have them (RFC 2034 section 4)."""
         enhanced = enhanced_code(kind, code) if self._enhances and self._state is not _GREETING else ""
-        return encode_reply(code, text, self._max_wire_line, enhanced)
+        return encode_reply(code, text, self._rules.max_wire_line, enhanced)
 
     def completed(self, reply: Reply) -> Reply:
         """`reply` as the answer to the last event, with the enhanced code that it will get (for logs)."""
@@ -337,8 +288,8 @@ class ServerSession(SASLServerMachine[Reply]):
     def _message_done(self, accepted: bool) -> None:
         before = self._transaction
         self._transaction = after = Transaction()
-        self._state = self._after_message
-        if self._after_message is _RECIPIENTS:  # the same envelope for another message
+        self._state = state = self._rules.after_message
+        if state is _RECIPIENTS:  # the same envelope for another message
             after.recipients, after.smtputf8, after.binary = before.recipients, before.smtputf8, before.binary
         if accepted:
             self._budgets.idle_commands = 0
@@ -426,7 +377,3 @@ def _kind_of_answer(reply: Reply) -> int:
     if reply.code == 421:
         return 421
     return 4 if reply.code >= 400 else reply.code // 100
-
-
-def _nothing() -> None:
-    return None
