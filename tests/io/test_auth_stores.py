@@ -232,6 +232,71 @@ def lines(*users: tuple[str, str]) -> str:
     return "# users\n\n" + "".join(made)
 
 
+def token_line(name: str, token: bytes, rest: str = "") -> str:
+    return f"{name}:{{TOKEN-SHA256}}{hashlib.sha256(token).hexdigest()}{rest}\n"
+
+
+def test_tokens_in_a_password_file(tmp_path: Path) -> None:
+    path = tmp_path / "passwd"
+    path.write_text(
+        lines(("ann", "SCRAM-SHA-256")) + token_line("ann", b"one", ":2000") + token_line("ann", b"two", ":2001")
+        + token_line("robot", b"three").upper().replace("ROBOT", "robot")
+    )  # fmt: skip
+    store = PasswdStore(str(path))
+    assert store.mechanisms == (
+        "SCRAM-SHA-256", "LOGIN", "PLAIN", "OAUTHBEARER", "XOAUTH2", "EXTERNAL", "ANONYMOUS"
+    )  # fmt: skip
+    for token, user, uid in ((b"one", "ann", 2000), (b"two", "ann", 2001), (b"three", "robot", None)):
+        for claimed in ("", user, "bob"):  # who calls compares
+            found = said(lambda asker, t=token, c=claimed: store.verify_token(c, Secret(t), {}, asker))  # type: ignore[misc]
+            assert found == Identity(user, uid=uid)
+    for wrong in (b"", b"four", hashlib.sha256(b"one").hexdigest().encode()):
+        assert said(lambda asker, t=wrong: store.verify_token("ann", Secret(t), {}, asker)) is None  # type: ignore[misc]
+    ann, robot = (said(lambda asker, n=name: store.look_up(n, asker)) for name in ("ann", "robot"))  # type: ignore[misc]
+    assert ann is not None and ann.uid == 1000 and robot == Identity("robot")
+    for password in (b"one", b"three", hashlib.sha256(b"three").hexdigest().encode()):
+        assert said(lambda asker, p=password: store.verify_password("robot", Secret(p), asker)) is None  # type: ignore[misc]
+    assert said(lambda asker: store.find_keys("robot", "sha256", asker)) is None
+
+
+def test_a_file_of_tokens_alone_takes_no_passwords(tmp_path: Path) -> None:
+    path = tmp_path / "passwd"
+    path.write_text(token_line("robot", b"three"))
+    store = PasswdStore(str(path))
+    assert store.mechanisms == ("OAUTHBEARER", "XOAUTH2", "EXTERNAL", "ANONYMOUS") and not store.weak_mechanisms
+    assert not store.takes_passwords
+    path.write_text("")
+    assert PasswdStore(str(path)).mechanisms == ("LOGIN", "PLAIN", "EXTERNAL", "ANONYMOUS")
+
+
+def test_scram_with_sha_1_is_for_all_or_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "passwd"
+    keys = derive_keys(PENCIL, b"sixteen  octets.", 4096, "sha1").encode().reveal().decode()
+    path.write_text(f"ann:{{SCRAM-SHA-1}}{keys}\n{token_line('robot', b'three')}")
+    store = PasswdStore(str(path))
+    assert store.mechanisms[:3] == ("SCRAM-SHA-1", "LOGIN", "PLAIN") and store.iterations == 4096
+    assert said(lambda asker: store.verify_password("ann", PENCIL, asker)) == Identity("ann")
+    assert said(lambda asker: store.verify_password("ann", WRONG, asker)) is None
+    assert said(lambda asker: store.find_keys("ann", "sha256", asker)) is None
+    found = said(lambda asker: store.find_keys("ann", "sha1", asker))
+    assert found is not None and found.encode().reveal().decode() == keys
+    spent = []
+    derive = hashlib.pbkdf2_hmac
+
+    def counting(name: str, password: bytes, salt: bytes, iterations: int, size: int | None = None) -> bytes:
+        spent.append((name, iterations))
+        return derive(name, password, salt, iterations, size)
+
+    monkeypatch.setattr(hashlib, "pbkdf2_hmac", counting)
+    for name in ("ann", "bob", "robot"):
+        assert said(lambda asker, n=name: store.verify_password(n, WRONG, asker)) is None  # type: ignore[misc]
+    assert spent == [("sha1", 4096)] * 3
+    for others in SCHEMES:
+        path.write_text(f"ann:{{SCRAM-SHA-1}}{keys}\n{lines(('bob', others))}")
+        with pytest.raises(ValueError, match="SCRAM-SHA-1 is the scheme of all passwords, or of none"):
+            PasswdStore(str(path))
+
+
 SCHEMES = ("SCRAM-SHA-256", "PBKDF2-SHA256", "PLAIN")
 
 
@@ -257,12 +322,15 @@ def test_a_password_file(tmp_path: Path, scheme: str, others: tuple[str, ...]) -
 
 @pytest.mark.parametrize(
     "line",
-    ["ann", "ann:pencil", "ann:{CRYPT}x", "ann:{PLAIN}", "ann:{SCRAM-SHA-256}x", "ann:{PBKDF2-SHA256}1$$", ":{PLAIN}x"],
+    ["ann", "ann:pencil", "ann:{CRYPT}x", "ann:{PLAIN}", "ann:{SCRAM-SHA-256}x", "ann:{PBKDF2-SHA256}1$$", ":{PLAIN}x",
+     "bob:{PLAIN}pencil", "ann:{TOKEN-SHA256}pencil", "ann:{TOKEN-SHA256}" + "0" * 63, "ann:{TOKEN-SHA256}" + "0" * 65,
+     "ann:{TOKEN-SHA256}" + "0" * 63 + "\u0660", "eve:{TOKEN-SHA256}" + "1" * 64,
+     "ann:{SCRAM-SHA-1}SCRAM-SHA-256$4096:c2FsdA==$c2FsdA==:c2FsdA=="],
 )
 def test_lines_that_are_none_are_named_and_not_shown(tmp_path: Path, line: str) -> None:
     path = tmp_path / "passwd"
-    path.write_text(f"bob:{{PLAIN}}x\n{line}\n")
-    with pytest.raises(ValueError, match="line 2: write name:") as caught:
+    path.write_text(f"bob:{{PLAIN}}x\nbob:{{TOKEN-SHA256}}{'1' * 64}\n{line}\n")
+    with pytest.raises(ValueError, match="line 3: write name:") as caught:
         PasswdStore(str(path))
     assert "pencil" not in str(caught.value)
 
@@ -511,11 +579,21 @@ def test_a_login_is_forgotten_with_its_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "x", "sqlite:", "mysql:x", "static:/nowhere/at/all", "passwd:/nowhere", "sqlite:/nowhere"]
+    "name",
+    ["", "x", "sqlite:", "mysql:x", "static:/nowhere/at/all", "passwd:/nowhere", "sqlite:/nowhere", "class:x",
+     "class:no_such_module:Store", "class:mailfront_io.auth.static:Nothing", "class:mailfront_io.ops:Connection",
+     "class:mailfront_io.auth.static:StaticStore", "class:tests.io.test_auth_stores:Faulty"],
 )
 def test_stores_that_cannot_be_opened_say_why(name: str) -> None:
     with pytest.raises(ValueError, match=r"^\$AUTH_STORE"):
         open_named_store(name)
+
+
+class Faulty(CredentialStore):
+    """One that cannot be made."""
+
+    def __init__(self) -> None:
+        raise KeyError("DIRECTORY_URL")
 
 
 def test_stores_by_name(database: UserDatabase, tmp_path: Path) -> None:
@@ -526,6 +604,7 @@ def test_stores_by_name(database: UserDatabase, tmp_path: Path) -> None:
         f"passwd:{tmp_path}/passwd": PasswdStore,
         f"static:{tmp_path}/static": StaticStore,
         "cvm:cvm-local:/run/cvm": CVMStore,
+        "class:mailfront_io.auth.store:CredentialStore": CredentialStore,
     }
     for name, kind in kinds.items():
         assert type(open_named_store(name)) is kind

@@ -43,7 +43,12 @@ def _of_class(target: str) -> CredentialStore:
     from mailfront_io.registry import CannotLoad, load_class
 
     try:
-        store = load_class("store", target, target, CredentialStore)()
+        kind = load_class("store", target, target, CredentialStore)
     except CannotLoad as error:
         raise ValueError(error.with_remedy) from error
-    return store
+    try:
+        return kind()
+    except StoreUnavailable:
+        raise
+    except Exception as error:  # a stranger's class may raise anything
+        raise ValueError(f"{target} cannot be made: {type(error).__name__}: {error}") from error
