@@ -108,26 +108,28 @@ class Caller:
             return self._run_on(name, chain, (argument,), 0, None, None, own)
         kept: Response | None = None
         left = iter(chain)
-        for hook in left:  # nothing but the call, for each plugin that has no opinion
+        while True:  # once, and again behind each hook that has failed and lets the mail pass
             try:
-                response = hook(argument)
-            except FAULTS as error:
-                response = self.failed(self._owners(name)[_position(chain, left)], error)
-            if response is None:
-                continue
-            if response is ACCEPT:  # the usual acceptance
-                if kept is None:
-                    kept = response
-                continue
-            if type(response) is not Response:
-                return self._run_on(name, chain, (argument,), _position(chain, left), response, kept, own)
-            if response.code >= 400:
-                return response
-            if response.final:
-                kept = response
+                for hook in left:
+                    response = hook(argument)
+                    if response is not None:
+                        if response is ACCEPT:  # the usual acceptance
+                            if kept is None:
+                                kept = response
+                        elif type(response) is not Response:
+                            return self._run_on(name, chain, (argument,), _position(chain, left), response, kept, own)
+                        elif response.code >= 400:
+                            return response
+                        elif response.final:
+                            kept = response
+                            break
+                        elif kept is None:
+                            kept = response
                 break
-            if kept is None:
-                kept = response
+            except FAULTS as error:
+                refusal = self.failed(self._owners(name)[_position(chain, left)], error)
+                if refusal is not None:
+                    return refusal
         if kept is None or own is None:
             return kept
         try:

@@ -49,7 +49,7 @@ class Pipeline:
         "_connects",
         "_crlf",
         "_data_blocks",
-        "_data_ended",
+        "_data_end",
         "_data_error",
         "_data_starts",
         "_debug",
@@ -110,7 +110,7 @@ class Pipeline:
         ) = plan.backend_chain(backend)
         self._spool: Spool | None = None
         self._data_error: Response | None = None
-        self._data_ended = False
+        self._data_end: Hook | None = None  # the backend's, until it has been called for this message
 
     # -- hooks, in the order of a session ----------------------------------------------------------------
 
@@ -242,7 +242,7 @@ class Pipeline:
         if self._spool is not None:
             self._close_spool()
         self._data_error = None
-        self._data_ended = False
+        self._data_end = self._own_data_end
         added = self.session.added_lines
         if added:
             added.clear()
@@ -291,33 +291,40 @@ class Pipeline:
         if session.added_lines:
             for lines in tuple(session.added_lines):  # a hook that adds to them now would go on for ever
                 if self._data_error is None:
-                    waits = self._to_backend_and_spool(lines.replace(b"\n", b"\r\n") if self._crlf else lines)
+                    wanted = lines.replace(b"\n", b"\r\n") if self._crlf else lines
+                    waits = self.data_block(wanted, past_plugins=True)
                     if waits is not None:
                         await waits
             session.added_lines.clear()
         return None
 
-    def data_block(self, data: bytes) -> Waits:
+    def data_block(self, data: bytes, *, past_plugins: bool = False) -> Waits:
         """A slice of the message, in the form that the backend wants; what is returned must be awaited. The first error
-        is kept for `message_end`; what follows is dropped."""
+        is kept for `message_end`; what follows is dropped. `past_plugins`: it is only for the backend and the spool."""
         if self._data_error is not None:
             return None
-        if self._data_blocks:
+        if self._data_blocks and not past_plugins:
             lines = data.replace(b"\r\n", b"\n") if self._crlf else data
             answer = self._caller.run("data_block", self._data_blocks, lines)
             if answer is not None and (type(answer) is not Response or answer.code >= 400):
                 return self._block_behind_plugins(data, answer)
-        return self._to_backend_and_spool(data)
+        own, waits = self._own_data_block, None
+        if own is not None:
+            try:
+                answer = own(data)
+            except FAULTS as error:
+                answer = self._caller.failed(self.backend, error)
+            if answer is not None:
+                waits = self._caller.settle(self.backend, answer)
+        return None if waits is None and self._spool is None else self._to_spool(data, waits)
 
     def data_end(self) -> Waits:
         """That was the last slice; what is returned must be awaited. Where the envelope follows the message, call this
         in between; else `message_end` does."""
-        if self._data_ended or self._data_error is not None:
-            return None
-        self._data_ended = True
-        own = self._own_data_end
+        own = self._data_end
         if own is None:
             return None
+        self._data_end = None
         try:
             answer = own()
         except FAULTS as error:
@@ -409,20 +416,9 @@ class Pipeline:
 
     async def _block_behind_plugins(self, data: bytes, answer: Answer) -> None:
         if await self._note(answer):
-            waits = self._to_backend_and_spool(data)
+            waits = self.data_block(data, past_plugins=True)
             if waits is not None:
                 await waits
-
-    def _to_backend_and_spool(self, data: bytes) -> Waits:
-        own, waits = self._own_data_block, None
-        if own is not None:
-            try:
-                answer = own(data)
-            except FAULTS as error:
-                answer = self._caller.failed(self.backend, error)
-            if answer is not None:
-                waits = self._caller.settle(self.backend, answer)
-        return None if waits is None and self._spool is None else self._to_spool(data, waits)
 
     async def _to_spool(self, data: bytes, answer: Answer) -> None:
         if await self._note(answer) and self._spool is not None:
@@ -443,6 +439,7 @@ class Pipeline:
         return False
 
     async def _fail_data(self, response: Response) -> None:
+        self._data_end = None
         await self.reset()
         self._data_error = response
 

@@ -69,9 +69,8 @@ class Path:
     @property
     def domain(self) -> str:
         """What stands behind the last ``@``; empty when there is none."""
-        address = self.address
-        at = address.rfind("@")
-        return address[at + 1 :] if at >= 0 else ""
+        _, at, domain = self.address.rpartition("@")
+        return domain if at else ""
 
     def __repr__(self) -> str:
         return f"Path({self.address!r}, {self.parameters!r})"

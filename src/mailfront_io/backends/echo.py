@@ -76,10 +76,9 @@ class Echo(Backend):
         is the end of all."""
         if b"\0" in block and self.session.profile.name == "compat":
             block = block.partition(b"\0")[0]
-        lines = block.split(b"\n", 2)
-        shown = lines[0] + (lines[1] if len(lines) > 2 else b"")
         if block:
-            self.session.log(shown.decode("utf-8", "surrogateescape"))
+            *ended, _ = block.split(b"\n", 2)
+            self.session.log(b"".join(ended or [block]).decode("utf-8", "surrogateescape"))
 
 
 def _brackets(path: Path) -> str:
