@@ -12,7 +12,7 @@ from mailfront_io.ops import Sleep
 from mailfront_io.plugin import Lines, Plugin, Response
 from mailfront_io.session import Path
 from mailfront_io.spool import Spool
-from mailfront_io.testing import Front, Kept
+from mailfront_io.testing import Advance, Front, Kept
 from tests.proto.test_whole_packages import package, wrapped
 
 Answer = Response | None | Coroutine[Any, Any, Response | None]
@@ -139,3 +139,15 @@ def test_a_message_has_ended_only_with_its_last_slice() -> None:
     cut = wire.index(b"abc")
     assert Front("accept", backend=Ends, protocol="qmtp").say(wire[:cut], wire[cut:]).startswith(b"24:K")
     assert calls == [b"\r\n" * 3, b"abc", b"end"]
+
+
+def test_each_package_has_its_time() -> None:
+    """Nothing is left of the time of the package before it, which has come in parts, too."""
+    one = package(b"\nx", b"a@b", b"c@d")
+    first: list[Any] = [one[:4], Advance(170), one[4:6], Advance(170), one[6:]]
+    drips: list[Any] = [action for byte in b"some" for action in (Advance(170), bytes([byte]))]
+    played = Front("accept", protocol="qmtp").play(
+        [*first, Advance(250), b"99", Advance(40), b":", Advance(170), b"\n", *drips, Advance(170)], all_read=False
+    )
+    assert played.output == b"24:K2.6.0 Message accepted.,36:Z4.4.2 Timed out, closing connection,"
+    assert round(played.elapsed) == 340 + 290 + 170 + 600

@@ -76,7 +76,7 @@ class PackageFrontend(Conversation[PackageServer]):
     )
 
     _idle_states = _BETWEEN
-    _message_states = frozenset(State)
+    _message_states = frozenset(State) - _BETWEEN
 
     def __init__(self, session: Session, pipeline: Pipeline, machine: PackageServer) -> None:
         self.deadlines = Deadlines.from_session(session)
@@ -85,14 +85,15 @@ class PackageFrontend(Conversation[PackageServer]):
         machine.lf_bodies = pipeline.backend.lines is Lines.LF
         machine.whole_packages = session.profile.name != "compat"
         self._one_response = not (isinstance(machine, QMTPServer) and machine.profile.response_per_recipient)
+        # Of a package that comes in parts, from its `MessageStart` on
         self._package_start = inf
-        self._package_bytes = 0
-        self._size = 0
-        self._recipients = 0
+        self._package_bytes: int
+        self._size: int
+        self._recipients: int
         self._refused = False
         """The package as a whole is refused."""
-        self._refusals = 0
-        """Recipients of this package whose refusals are logged."""
+        self._refusals: int
+        """Recipients whose refusals are logged."""
 
     async def run(self) -> int:
         """The session, from its first byte to its last; the exit code of a one-shot program."""
@@ -115,9 +116,6 @@ class PackageFrontend(Conversation[PackageServer]):
     # -- bytes -------------------------------------------------------------------------------------------
 
     def _message_deadline(self, now: float) -> float:
-        if self._recv.idle:
-            self._package_start = inf
-            return self._command_end
         if self._package_start == inf:  # a package's time begins with its first byte
             self._package_start = now
             self._package_bytes = 0
@@ -293,12 +291,14 @@ class PackageFrontend(Conversation[PackageServer]):
                 self._log_reply(refusal)
 
     async def _message_refused(self, event: events.MessageRefused) -> None:
+        self._package_start = inf
         if not self._refusals:
             self._log_reply(event.reply)
         self._count_message(event.reply.code)
         await self._drop()
 
     async def _message_end(self, event: events.MessageEnd) -> None:
+        self._package_start = inf
         self._answer_end(await self._store())
 
     async def _store(self) -> list[Response]:
