@@ -92,8 +92,6 @@ class SocketWorld(World):
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._receive = connection.recv
-        self._send = connection.send
         self._receive_wait = inf  # the timeout in force
         self._size = SMALL_READ
         self._receiving: bool | None = None  # in the kernel, and can be woken by a shutdown; whether that is idle
@@ -108,7 +106,7 @@ class SocketWorld(World):
             if self._attention:
                 self._look_before_use(False)
             try:
-                sent = self._send(output, MSG_DONTWAIT)
+                sent = self._socket.send(output, MSG_DONTWAIT)
             except OSError as error:
                 sent = self._not_sent(error)
             if sent < len(output):
@@ -125,7 +123,7 @@ class SocketWorld(World):
                     self._receiving = None
                     return b""
             try:
-                data = self._receive(self._size)
+                data = self._socket.recv(self._size)
             except BlockingIOError:  # the timeout: time is up, or LONGEST_WAIT or an older deadline is over
                 self._receive_wait = self._set_timeout(SO_RCVTIMEO, self._left(deadline))
                 continue
@@ -149,7 +147,7 @@ class SocketWorld(World):
         if self._attention:
             self._look_before_use(False)
         try:
-            sent = self._send(data, MSG_DONTWAIT)
+            sent = self._socket.send(data, MSG_DONTWAIT)
         except OSError as error:
             sent = self._not_sent(error)
         if sent < len(data):
@@ -169,7 +167,7 @@ class SocketWorld(World):
             if self._attention:
                 self._look(False)
             try:
-                rest = rest[self._send(rest) :]
+                rest = rest[self._socket.send(rest) :]
             except BlockingIOError:
                 self._send_wait = self._set_timeout(SO_SNDTIMEO, self._left(deadline))
             except OSError as error:
