@@ -83,13 +83,24 @@ FAULTS = (Exception, SystemExit)
 class Caller:
     """Calls the hooks of one connection: those of `everyone`, the plugins and then the backend, as `plan` has them."""
 
-    __slots__ = ("_debug", "_everyone", "_plan", "_session")
+    __slots__ = ("_awake", "_debug", "_everyone", "_plan", "_session")
 
     def __init__(self, session: Session, plan: Plan, everyone: Sequence[Hooks]) -> None:
         self._session = session
         self._plan = plan
         self._debug = plan.debug
         self._everyone = everyone
+        self._awake: dict[str, list[Hooks]] | None = None
+
+    def awake(self) -> list[Chain]:
+        """The chains as `Plan.chains` has them, without the hooks that rest (`mailfront_io.plugin.Plugin.rest`)."""
+        if not self._debug:
+            *plugins, _ = self._everyone
+            self._awake = {
+                name: [plugins[at] for at in positions if name not in plugins[at].resting]  # type: ignore[attr-defined]
+                for name, positions in self._plan.positions.items()
+            }
+        return [[getattr(hooks, name) for hooks in self._owners(name)] for name in PLUGIN_HOOKS]
 
     def call(self, hooks: Hooks, hook: Hook, *arguments: Any) -> Answer:
         """Call one hook."""
@@ -227,6 +238,8 @@ class Caller:
         return [*zip(self._owners(name), chain, strict=True)]
 
     def _owners(self, name: str) -> list[Hooks]:
+        if self._awake is not None:
+            return self._awake[name]
         return [self._everyone[at] for at in self._plan.positions[name]]
 
     async def settle(self, hooks: Hooks, response: Any) -> Response | None:

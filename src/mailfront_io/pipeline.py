@@ -85,17 +85,7 @@ class Pipeline:
         self.backend: Backend = backend
         self._crlf = backend.lines is Lines.CRLF
         self._caller = Caller(session, plan, hooks)
-        (
-            self._connects,
-            self._helos,
-            self._auths,
-            self._senders,
-            self._recipients,
-            self._data_starts,
-            self._data_blocks,
-            self._message_ends,
-            self._resets,
-        ) = plan.chains(hooks)
+        self._bind(plan.chains(hooks))
         (
             self._own_connect,
             self._own_helo,
@@ -112,13 +102,30 @@ class Pipeline:
         self._data_error: Response | None = None
         self._data_end: Hook | None = None  # the backend's, until it has been called for this message
 
+    def _bind(self, chains: Sequence[Chain]) -> None:
+        (
+            self._connects,
+            self._helos,
+            self._auths,
+            self._senders,
+            self._recipients,
+            self._data_starts,
+            self._data_blocks,
+            self._message_ends,
+            self._resets,
+        ) = chains
+        self.session.hooks_rest = False
+
     # -- hooks, in the order of a session ----------------------------------------------------------------
 
     async def connect(self) -> Response | None:
         """The error that takes the greeting's place, or None."""
         if not self._connects and self._own_connect is None and not self._debug:
             return None
-        return await self._begin("connect", self._connects, self._own_connect)
+        response = await self._begin("connect", self._connects, self._own_connect)
+        if self.session.hooks_rest:
+            self._bind(self._caller.awake())
+        return response
 
     def mechanisms(self) -> ServerOptions:
         """All SASL mechanisms that are offered now, in order."""
@@ -256,10 +263,13 @@ class Pipeline:
                 answer = self._caller.failed(self.backend, error)
             if answer is not None:
                 return self._data_start_behind_backend(self._caller.settle(self.backend, answer))
-        answer = None
         if self._data_starts or self._debug:
             answer = self._caller.run("data_start", self._data_starts, None)
-        return None if answer is None and not added else self._data_start_behind_plugins(answer)
+            if answer is not None:
+                return self._data_start_behind_plugins(answer)
+            if self.session.hooks_rest:
+                self._bind(self._caller.awake())
+        return self._data_start_behind_plugins(None) if added else None
 
     async def _data_start_with_spool(self) -> Response | None:
         directory = self._spool_directory()
@@ -285,6 +295,8 @@ class Pipeline:
         """What hooks have added goes in front of the message, unless one refuses it."""
         session = self.session
         response = answer if answer is None or type(answer) is Response else await answer
+        if session.hooks_rest:
+            self._bind(self._caller.awake())
         if response is not None and response.refuses:
             await self.reset()
             return response

@@ -233,6 +233,17 @@ class Hooks:
 class Plugin(Hooks):
     """Base class of plugins, which decide."""
 
+    resting: tuple[str, ...] = ()
+    """The hooks that are not called for now; see `rest`."""
+
+    def rest(self, *names: str) -> None:
+        """Call this in ``connect`` or ``data_start``: as things are, these hooks of this plugin would do nothing. They
+        are not called from then on, until one of those two calls it again, with other names or with none. (With
+        ``$MSG_DEBUG``, which logs all calls, all are called.)"""
+        if names != self.resting:
+            self.resting = names
+            self.session.hooks_rest = True
+
 
 class Backend(Hooks):
     """Base class of backends, which take the message.

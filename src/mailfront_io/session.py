@@ -143,6 +143,8 @@ class Session:
     """How the session has ended, for who counts: a value of ``reason`` of ``sessions_ended_total``."""
     settings_changed: int = 0
     """Grows whenever a setting may have another value than before; what was made of settings holds until then."""
+    hooks_rest: bool = False
+    """A plugin has said which of its hooks rest, and nobody has looked yet."""
     tls: TLSFacts | None = None
     """What was agreed, while TLS is in use."""
     certificate_user: str = ""

@@ -12,7 +12,8 @@ PLUGINS = (
     "check-fqdn", "reject", "require-auth", "mailrules", "patterns", "relayclient", "accept-domains", "accept-sender",
     "accept-recipient", "accept",
 )  # fmt: skip
-"""Ten that wait for nothing. Each has its hooks called; none refuses (`RELAYCLIENT` lets the client in)."""
+"""Ten that wait for nothing; none refuses (`RELAYCLIENT` lets the client in). mailrules and patterns have no file here:
+they let their hooks rest."""
 
 ENVIRONMENT = {"RELAYCLIENT": "", "ACCEPT_DOMAINS": "other.example"}
 

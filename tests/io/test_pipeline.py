@@ -500,3 +500,74 @@ def test_lines_that_are_added_while_added_lines_are_written_do_not_go_on_for_eve
     front = Front(calls.plugin("a", data_start=adding(b"X: 1\n")), "accept", backend=calls.backend(data_block=block))
     assert codes(front.say(HELO, MAIL, RCPT, b"DATA\r\n", b"x\r\n.\r\n"))[-1] == 250
     assert blocks == [b"X: 1\n", b"x\n"]
+
+
+# -- hooks that rest -------------------------------------------------------------------------------------
+
+SECOND = MAIL + RCPT + b"DATA\r\n"
+
+
+def resting(hook: str, *names: str) -> Callable[..., None]:
+    """A hook that lets these rest: in ``connect`` for good, in ``data_start`` for each message but the first."""
+
+    def call(hooks: Any, *arguments: Any) -> None:
+        messages = getattr(hooks, "messages", 0)
+        hooks.messages = messages + 1
+        hooks.rest(*names if hook == "connect" or messages else ())
+
+    return call
+
+
+def test_hooks_that_rest_are_not_called_until_they_are_woken(calls: Calls) -> None:
+    def every_other_message(hooks: Any, spool: Spool | None) -> None:
+        hooks.messages = getattr(hooks, "messages", 0) + 1
+        if hooks.messages % 2:
+            hooks.rest("data_block", "message_end")
+        else:
+            hooks.rest()
+
+    sleeper = calls.plugin("a", data_start=every_other_message, data_block=None, message_end=None)
+    front = Front(sleeper, calls.plugin("b", data_start=None, data_block=None, message_end=None), "accept")
+    front.say(DATA, BODY, SECOND, BODY, SECOND, BODY)
+    assert calls.of("data_start") == ["a", "b"] * 3
+    assert calls.of("data_block") == calls.of("message_end") == ["b", "a", "b", "b"]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["plain", "async"])
+def test_what_rests_after_connect_stays_so_and_the_others_are_known_by_name(calls: Calls, asynchronous: bool) -> None:
+    def broken(hooks: Any, path: Path) -> Response:
+        raise RuntimeError("a fault")
+
+    async def broken_later(hooks: Any, path: Path) -> Response:
+        await Sleep(1)
+        raise RuntimeError("a fault")
+
+    a = calls.plugin("a", connect=resting("connect", "sender", "reset"), sender=NO, recipient=None, reset=NO)
+    b = calls.plugin("b", sender=OK, recipient=broken_later if asynchronous else broken)
+    front = Front(a, b, "accept")
+    assert codes(front.say(HELO, MAIL, RCPT))[-2:] == [250, 451]
+    assert calls == ["a.connect", "b.sender", "a.recipient", "b.recipient"]
+    [fault] = [line for line in front.log if line.startswith("Error")]
+    assert fault.endswith(": plugin b: RuntimeError: a fault")
+
+
+@pytest.mark.parametrize("spools", [False, True])
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["plain", "async"])
+def test_hooks_rest_behind_a_data_start_that_waits(calls: Calls, spools: bool, asynchronous: bool) -> None:
+    rest = resting("data_start", "data_block")
+
+    async def later(hooks: Any, spool: Spool | None) -> None:
+        await Sleep(1)
+        rest(hooks)
+
+    a = calls.plugin("a", data_start=later if asynchronous else rest, data_block=None)
+    front = Front(a, calls.plugin("b", data_block=None), "accept", backend=calls.backend(spools))
+    front.say(DATA, BODY, SECOND, BODY)
+    assert calls.of("data_block") == ["a", "b", "b"]
+
+
+def test_msg_debug_tells_of_hooks_that_rest_too(calls: Calls) -> None:
+    a = calls.plugin("a", connect=resting("connect", "sender"), sender=None)
+    front = Front(a, "accept", env={"MSG_DEBUG": "1"})
+    front.say(HELO, MAIL)
+    assert calls.of("sender") == ["a"] and "Debug: Calling plugin: a" in front.log

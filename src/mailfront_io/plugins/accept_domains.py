@@ -26,4 +26,5 @@ class AcceptDomains(Plugin):
         if text is not self._text:
             self._text = text
             self._domains = frozenset(fold(text or "").split(":")) - {""}
-        return ACCEPT if fold(path.domain) in self._domains else None
+        _, at, domain = path.address.rpartition("@")
+        return ACCEPT if at and (domain in self._domains or fold(domain) in self._domains) else None

@@ -39,15 +39,14 @@ class CheckFQDN(Plugin):
         return self._qualify(path) if path.address else EMPTY_RECIPIENT
 
     def _qualify(self, path: Path) -> Response | None:
-        address = path.address
-        at = address.rfind("@")
-        if at <= 0:  # one at the start has no local part in front: no host either
+        local, _, domain = path.address.rpartition("@")
+        if not local:  # an @ at the start has no local part in front: no host either
             host = self.session.getenv("DEFAULTHOST")
             if host is None:
                 return NO_DOMAIN
-            path.address = address = f"{address}@{host}"
-            at = address.rfind("@")
-        if address.find(".", at) < 0:
+            path.address += "@" + host
+            domain = path.domain
+        if "." not in domain:
             domain = self.session.getenv("DEFAULTDOMAIN")
             if domain is None:
                 return NOT_QUALIFIED

@@ -75,7 +75,9 @@ class Lua(Plugin):
         self._script = None
         path = self.session.getenv("LUA_SCRIPT")
         if path is None:
+            self.rest("helo", "sender", "recipient", "data_start", "data_block", "message_end", "reset")
             return None
+        self.rest()
         source = SCRIPTS.current(path)
         return self._load(path) if source is None else self._start(path, source)
 

@@ -47,7 +47,10 @@ class MailRules(Plugin):
         """Takes the rules as they are now. A file that has changed is read in a thread."""
         path = self.session.getenv("MAILRULES")
         if path is None:
+            if self._rules is None:
+                self.rest("sender", "recipient", "reset")
             return None
+        self.rest()
         rules = RULES.current(path)
         return self.use(rules) if rules is not None else self._load(path)
 

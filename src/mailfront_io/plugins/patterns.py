@@ -90,7 +90,10 @@ class Patterns(Plugin):
         self._patterns = None
         path = self.session.getenv("PATTERNS")
         if path is None:
+            if not self.resting:
+                self.rest("data_block", "message_end")
             return None
+        self.rest()
         self._rest = b""
         self._in_header = True
         self._behind_blank = False
