@@ -47,8 +47,8 @@ class CheckFQDN(Plugin):
             path.address += "@" + host
             domain = path.domain
         if "." not in domain:
-            domain = self.session.getenv("DEFAULTDOMAIN")
-            if domain is None:
+            default = self.session.getenv("DEFAULTDOMAIN")
+            if default is None:
                 return NOT_QUALIFIED
-            path.address += "." + domain
+            path.address += "." + default
         return None
