@@ -192,7 +192,7 @@ class SMTPServer(ServerCommands):
         return PAUSED
 
     def _next_of_greeting(self) -> Event:
-        early = len(self._buffer) > 0 and not self._greeted
+        early = self._buffer.has_unread and not self._greeted
         self._greeted = True
         return self._owe(Connected(early), _CONNECTED)
 
@@ -228,12 +228,11 @@ class SMTPServer(ServerCommands):
         """What means more than the next state, or is said in other words than the usual ones."""
         event = self._pending
         kind = type(event)
-        usual = self._rules.usual.get(kind)  # type: ignore[arg-type]
         if kind is Connected:
             self.reply(220, f"{self.greeting} {'LMTP' if self.lmtp else 'ESMTP'}" if text is None else text)
         elif kind is Helo:
             self._accept_helo(capabilities)
-        elif usual is not None:
+        elif (usual := self._rules.usual.get(kind)) is not None:  # type: ignore[arg-type]
             said = self._additions.replies.get(usual, usual) if text is None else Reply(usual.code, text)
             self.reply(said.code, said.text)
         elif kind is Xclient and text is None:
@@ -262,8 +261,9 @@ class SMTPServer(ServerCommands):
             if self.lmtp:  # an answer for each recipient: RFC 2033 section 4.2
                 wire *= self._transaction.recipients
             self._message_done(True)
-        if self._output:
-            self._put(wire)
+        if self._output:  # `_put`, in place: nearly all commands come this way
+            self._more_output.append(wire)
+            self._output_size += len(wire)
         else:
             self._output = wire
         self._state = self._next_state

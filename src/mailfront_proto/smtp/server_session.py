@@ -286,11 +286,12 @@ class ServerSession(SASLServerMachine[Reply]):
         return event
 
     def _message_done(self, accepted: bool) -> None:
-        before = self._transaction
-        self._transaction = after = Transaction()
+        after = Transaction()
         self._state = state = self._rules.after_message
         if state is _RECIPIENTS:  # the same envelope for another message
+            before = self._transaction
             after.recipients, after.smtputf8, after.binary = before.recipients, before.smtputf8, before.binary
+        self._transaction = after
         if accepted:
             self._budgets.idle_commands = 0
 
