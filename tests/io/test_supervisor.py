@@ -19,7 +19,6 @@ import pytest
 from mailfront_io.generation import Worker as Process
 from mailfront_io.generation import prepare
 from mailfront_io.listening import BadAddress, inherited_sockets, open_listener, parse_listening_address
-from mailfront_io.sharing import REST_SECONDS, shares
 from mailfront_io.supervisor import Supervisor
 from tests.certificates import authority
 from tests.serving import DRIVERS, MAILFRONT, SECONDS, environment, queue_directory, queued
@@ -445,28 +444,6 @@ def test_nobody_waits_for_a_worker_that_hangs(driver: str, tmp_path: Path) -> No
             os.kill(worker, signal.SIGCONT)
         for peer in peers:
             peer.close()
-
-
-def test_who_is_ahead_rests() -> None:
-    one, two, three = shares(3)
-    assert one.rest() == 0  # nobody serves yet
-    one.set(0)
-    assert one.rest() == 0  # it is alone
-    two.set(0)
-    one.set(2)
-    assert (one.rest(), two.rest()) == (0, 0)
-    one.set(3)
-    assert (one.rest(), two.rest()) == (REST_SECONDS, 0)
-    two.set(400)
-    one.set(500)
-    assert (one.rest(), two.rest()) == (0, 0)
-    one.set(503)
-    assert (one.rest(), two.rest()) == (REST_SECONDS, 0)
-    three.set(0)
-    assert (one.rest(), two.rest(), three.rest()) == (REST_SECONDS, REST_SECONDS, 0)
-    three.gone()
-    two.gone()
-    assert one.rest() == 0
 
 
 def test_when_a_worker_is_started_again_is_said(tmp_path: Path) -> None:
