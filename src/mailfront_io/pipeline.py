@@ -348,16 +348,28 @@ class Pipeline:
         answer = self.ask_message_end()
         return answer if isinstance(answer, list) else await answer
 
-    def ask_message_end(self) -> Results:
-        """The same, without a coroutine where no hook waits and the message is stored."""
+    def ask_message_end(self, *, past_plugins: bool = False) -> Results:
+        """The same, without a coroutine where no hook waits and the message is stored. `past_plugins`: they have been
+        asked."""
         waits = self.data_end()
         if waits is not None or self._data_error is not None:
             return self._message_end_behind_data(waits)
-        if self._message_ends or self._debug:
+        if (self._message_ends or self._debug) and not past_plugins:
             answer = self._caller.run("message_end", self._message_ends, self._spool)
             if answer is not None and (type(answer) is not Response or answer.code >= 400):
                 return self._message_end_behind_plugins(answer)
-        return self._store()
+        own = self._own_message_end
+        if own is None:
+            self._message_done()
+            return [self._accepted]
+        try:
+            answer = own(self._spool)
+        except FAULTS as error:
+            answer = self._caller.failed(self.backend, error)
+        if type(answer) is Response and answer.text and answer.code < 400:
+            self._message_done()
+            return [answer]
+        return self._message_end_behind_backend(answer)
 
     async def _message_end_behind_data(self, waits: Waits) -> list[Response]:
         if waits is not None:
@@ -375,7 +387,7 @@ class Pipeline:
             await self.reset()
             self._message_done()
             return [response]
-        results = self._store()
+        results = self.ask_message_end(past_plugins=True)
         return results if isinstance(results, list) else await results
 
     def _message_done(self) -> None:
@@ -455,23 +467,8 @@ class Pipeline:
         await self.reset()
         self._data_error = response
 
-    def _store(self) -> Results:
-        """The backend's `message_end`."""
-        own = self._own_message_end
-        if own is None:
-            self._message_done()
-            return [self._accepted]
-        try:
-            answer = own(self._spool)
-        except FAULTS as error:
-            answer = self._caller.failed(self.backend, error)
-        if type(answer) is Response and answer.text and answer.code < 400:
-            self._message_done()
-            return [answer]
-        return self._store_behind(answer)
-
-    async def _store_behind(self, answer: Any) -> list[Response]:
-        """The same, where the backend waits, has no words, or answers for each recipient, or does not store it."""
+    async def _message_end_behind_backend(self, answer: Any) -> list[Response]:
+        """Where the backend waits, has no words, answers for each recipient, or does not store the message."""
         try:
             if isinstance(answer, CoroutineType):
                 begun = self.session.clock.monotonic()
