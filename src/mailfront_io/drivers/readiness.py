@@ -23,9 +23,9 @@ class Readiness:
         loop.add_reader(self._epoll.fileno(), self._ready)
 
     def add(self, fd: int, call: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
-        """Call `call` whenever `fd` is readable."""
-        self._calls[fd] = call
+        """Call `call` whenever `fd` is readable. Raises OSError where the system watches no more of them."""
         self._epoll.register(fd, select.EPOLLIN)
+        self._calls[fd] = call
 
     def remove(self, fd: int, loop: asyncio.AbstractEventLoop) -> None:
         """Do not call about `fd` any more. It must be open still."""
