@@ -10,7 +10,7 @@ import pytest
 
 from mailfront_io.auth.sqlite import UserDatabase
 from mailfront_proto.secret import Secret
-from tests.certificates import certificate, write_pem
+from tests.certificates import certificate, write_authority, write_pem
 from tests.docs.blocks import blocks, command_lines, pages
 from tests.docs.running import SECONDS, environment, start, stop
 from tests.serving import queue_directory
@@ -38,6 +38,7 @@ def place(tmp_path: Path) -> Path:
     for name in ("var/spool", "etc/ssl", "etc/mailfront", "etc/mail", "var/mail", "run", "mail", "var/qmail/control"):
         (tmp_path / name).mkdir(parents=True)
     queue_directory(tmp_path).rename(tmp_path / "var" / "spool" / "in")
+    write_authority(tmp_path).rename(tmp_path / "users-ca.pem")
     pem = write_pem(tmp_path).read_bytes()
     leaf = certificate()
     leaf.private_key_pem.write_to_path(str(tmp_path / "key.pem"))

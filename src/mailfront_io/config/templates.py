@@ -73,6 +73,7 @@ _SUBMISSION: Final = (
 [settings]
 databytes = 52428800            # bytes in a message
 upstream = "127.0.0.1:25"       # who takes the mail from here
+# tls_client_ca = "/etc/ssl/users-ca.pem"   # who certifies users that log in by certificate
 
 # Mail from our users: STARTTLS on port 587, TLS from the first byte on port 465 (RFC 6409, RFC 8314).
 [[listener]]
@@ -104,6 +105,7 @@ _POP3: Final = (
     + """
 [settings]
 maildir_root = "/var/mail/maildirs"     # the users' maildirs, each by the name of its user
+# tls_client_ca = "/etc/ssl/users-ca.pem"   # who certifies users that log in by certificate
 
 # STLS on port 110, TLS from the first byte on port 995.
 [[listener]]
