@@ -34,7 +34,9 @@ otherwise. RFC 5321 section
 Answer = Response | None | Coroutine[Any, Any, Response | None]
 
 PLUGIN_HOOKS = ("connect", "helo", "auth", "sender", "recipient", "data_start", "data_block", "message_end", "reset")
-BACKEND_HOOKS = (*PLUGIN_HOOKS, "data_end")
+BACKEND_HOOKS = (
+    "connect", "helo", "sender", "recipient", "data_start", "data_block", "data_end", "message_end", "reset",
+)  # fmt: skip
 
 Chain = Sequence[Hook]
 """One hook of all plugins of a connection that have it, in order."""

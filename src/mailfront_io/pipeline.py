@@ -56,7 +56,6 @@ class Pipeline:
         "_everyone",
         "_helos",
         "_message_ends",
-        "_own_auth",
         "_own_connect",
         "_own_data_block",
         "_own_data_end",
@@ -89,14 +88,13 @@ class Pipeline:
         (
             self._own_connect,
             self._own_helo,
-            self._own_auth,
             self._own_sender,
             self._own_recipient,
             self._own_data_start,
             self._own_data_block,
+            self._own_data_end,
             self._own_message_end,
             self._own_reset,
-            self._own_data_end,
         ) = plan.backend_chain(backend)
         self._spool: Spool | None = None
         self._data_error: Response | None = None
