@@ -8,6 +8,7 @@ from this file, never from a peer.
 
 import fcntl
 import mmap
+import os
 import platform
 import tempfile
 import threading
@@ -76,7 +77,7 @@ OF_LISTENERS: Final = (
 OF_SERVER: Final = (
     Family("workers", "gauge", "processes that serve"),
     Family("workers_restarted_total", "counter", "workers that ended without being told to, and were replaced"),
-    Family("reloads_total", "counter", "reloads of the configuration", ("result",), (("ok", "failed"),)),
+    Family("reloads_total", "counter", "reloads of the configuration", ("result",), (("ok", "failed", "dropped"),)),
     Family("build_info", "gauge", "always 1", ("version", "python")),
 )
 """Those that have neither ``listener`` nor ``protocol``."""
@@ -130,7 +131,10 @@ class ProcessLock:
     """A lock for a process and its forked children, where each session is a process. Who dies gives it back."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # for as long as the process lives
+        if hasattr(os, "memfd_create"):  # in memory: a server may have no directory that it can write to
+            self._file = open(os.memfd_create("lock"), "r+b")  # noqa: SIM115  # for as long as the process lives
+        else:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115
 
     def __enter__(self) -> None:
         fcntl.lockf(self._file, fcntl.LOCK_EX)
@@ -252,8 +256,9 @@ class Totals:
 
     def __init__(self) -> None:
         self._kept: dict[Series, int] = {
-            ("workers_restarted_total", ()): 0, ("reloads_total", ("ok",)): 0, ("reloads_total", ("failed",)): 0
-        }  # fmt: skip
+            ("workers_restarted_total", ()): 0,
+            **{("reloads_total", (result,)): 0 for result in ("ok", "failed", "dropped")},
+        }
 
     def count(self, name: str, *values: str) -> None:
         """One more of a counter of the server."""

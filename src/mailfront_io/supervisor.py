@@ -93,6 +93,7 @@ class Supervisor:
         if self._next is not None:
             self._current.log("Reload: the last one is still under way, and is dropped")
             self._drop_next()
+            self._totals.count("reloads_total", "dropped")
         notify(self._environment, "RELOADING=1\nMONOTONIC_USEC=" + str(time.monotonic_ns() // 1000))
         try:
             self._next = self._prepare(self._current.sockets)

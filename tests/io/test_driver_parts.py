@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import queue
+import select
 import socket
 import subprocess
 import sys
@@ -22,7 +23,17 @@ from mailfront_io.drivers import asyncio as asyncio_driver
 from mailfront_io.drivers import blocking as blocking_driver
 from mailfront_io.drivers import trio as trio_driver
 from mailfront_io.drivers.deadlines import NEVER, Deadlines
-from mailfront_io.drivers.listener import TAKEN_AT_ONCE, Backoff, Listener, Stop, accept, address
+from mailfront_io.drivers.listener import (
+    TAKEN_AT_ONCE,
+    Backoff,
+    Listener,
+    Report,
+    Stop,
+    accept,
+    address,
+    report_to_stderr,
+)
+from mailfront_io.drivers.readiness import Readiness
 from mailfront_io.drivers.threads import MAX_ABANDONED, MAX_THREADS, Call, ThreadPool
 from mailfront_io.ops import Connection, DeadlineExceeded, Send, Sleep, Thread
 
@@ -64,7 +75,7 @@ async def hello(connection: Connection) -> int:
 
 
 @contextmanager
-def serving(driver: str, listener: Listener) -> Iterator[None]:
+def serving(driver: str, listener: Listener, report: Report = report_to_stderr) -> Iterator[None]:
     """Serve `listener` in a thread."""
     stop: list[Stop] = []
     started = threading.Event()
@@ -75,11 +86,11 @@ def serving(driver: str, listener: Listener) -> Iterator[None]:
 
     def serve() -> None:
         if driver == "asyncio":
-            asyncio.run(asyncio_driver.serve([listener], on_started=on_started))
+            asyncio.run(asyncio_driver.serve([listener], on_started=on_started, report=report))
         elif driver == "trio":
-            trio.run(partial(trio_driver.serve, [listener], on_started=on_started))
+            trio.run(partial(trio_driver.serve, [listener], on_started=on_started, report=report))
         else:
-            blocking_driver.serve([listener], on_started=on_started)
+            blocking_driver.serve([listener], on_started=on_started, report=report)
 
     server = threading.Thread(target=serve)
     server.start()
@@ -119,6 +130,28 @@ def test_a_connection_may_be_left_to_others(driver: str) -> None:
             with socket.create_connection(listening.getsockname(), 60) as connection:
                 assert connection.makefile("rb").read() == b"hello"
         assert len(rests) >= 2
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="this system has no epoll")
+def test_a_connection_that_the_system_does_not_watch_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """epoll has limits of its own: the session has not begun, its place is free again, and the next one is served."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    add = Readiness.add
+    released: list[Any] = []
+
+    def not_the_first(readiness: Readiness, *arguments: Any) -> None:
+        if not released:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        add(readiness, *arguments)
+
+    monkeypatch.setattr(Readiness, "add", not_the_first)
+    told: list[BaseException] = []
+    with serving("asyncio", Listener(listening, hello, release=released.append), told.append):
+        for reply in (b"", b"hello"):
+            with socket.create_connection(listening.getsockname(), 60) as connection:
+                assert connection.makefile("rb").read() == reply
+    assert [error.errno for error in told if isinstance(error, OSError)] == [errno.ENOSPC]
+    assert len(told) == 1 and len(released) == 2
 
 
 def test_h22_sessions_have_their_turn_however_many_are_refused() -> None:

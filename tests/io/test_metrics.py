@@ -1,6 +1,7 @@
 """What is counted, and its text: read by the parser of Prometheus' own library."""
 
 import os
+import tempfile
 import threading
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -167,6 +168,16 @@ def test_threads_lose_nothing(page: Page) -> None:
     for thread in threads:
         thread.join()
     assert value(told(page), "messages_total", **MX, result="accepted") == 40_000
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
+def test_a_lock_needs_no_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service may have none that it can write to."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    lock = ProcessLock()
+    with lock:
+        pass
+    lock.close()
 
 
 def test_processes_lose_nothing(tmp_path: Path) -> None:

@@ -152,6 +152,25 @@ def test_workers_are_added_up_and_nothing_goes_back(driver: str, tmp_path: Path)
         until(lambda: counted(monitor) == {"workers": 2.0, **kept, **doubled(SOME_SESSIONS)})
 
 
+def test_every_reload_is_counted(tmp_path: Path) -> None:
+    """Those as well that are dropped, because the next signal came before their workers served."""
+    with Running(tmp_path, configuration(tmp_path)) as running:
+        [_, monitor] = running.addresses
+
+        def one_is_dropped() -> bool:
+            running.process.send_signal(signal.SIGHUP)
+            return "is dropped" in running.log()
+
+        until(one_is_dropped)
+        until(lambda: "is in force" in running.log())
+
+        def said() -> dict[str, float]:
+            words = {"ok": "is in force", "dropped": "is dropped"}
+            return {f"reloads_total {result}": float(running.log().count(text)) for result, text in words.items()}
+
+        until(lambda: {"workers": 1.0, **said()} == counted(monitor))
+
+
 def test_an_open_connection_is_counted_for_as_long_as_its_worker_is_there(tmp_path: Path) -> None:
     with Running(tmp_path, configuration(tmp_path)) as running:
         address, monitor = running.addresses

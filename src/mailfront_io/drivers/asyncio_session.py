@@ -160,7 +160,13 @@ class SocketSession:
         """Begin the session."""
         self._socket.setblocking(False)
         no_delay(self._socket)
-        self._read(True)
+        try:
+            self._read(True)
+        except OSError as error:  # the system waits for no more descriptors
+            self.error, self._reading = error, False
+            self._session.close()
+            self._over()
+            return
         self._step(None)
 
     # The loop's callbacks
