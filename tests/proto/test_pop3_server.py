@@ -38,6 +38,8 @@ from mailfront_proto.pop3 import (
     Update,
     VerifyPassword,
     answers,
+    maildrop,
+    server_mailbox,
 )
 from mailfront_proto.pull import MAX_HELD_INPUT, MAX_PENDING_OUTPUT
 from mailfront_proto.sasl import ServerOptions
@@ -467,6 +469,37 @@ def test_a_range_of_read_messages_is_what_its_numbers_are(read: range) -> None:
         assert marked(read) == sorted(read)
     else:
         assert "messages are 1 to 5" in str(marked(read))
+
+
+UIDS = st.one_of(
+    st.sampled_from([b"%d", b"100%", b"%%s%", b"", b"!", b"~" * 70, b"x" * 71, b"a b", b"\xff", b"1\r\n."]),
+    st.from_regex(rb"[a-z0-9%]{1,70}", fullmatch=True),
+)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 500])
+@given(st.lists(st.tuples(UIDS, st.integers(0, 2**64 - 1)), max_size=8), st.sets(st.integers(1, 8)))
+def test_a_listing_is_what_each_message_is_by_itself(
+    at_once: int, messages: list[tuple[bytes, int]], deleted: set[int]
+) -> None:
+    machine = opening()
+    machine.open_mailbox([size for _, size in messages], [uid for uid, _ in messages])
+    deleted = {number for number in deleted if number <= len(messages)}
+
+    def says(*commands: str) -> bytes:
+        machine.data_to_send()
+        machine.receive_data("".join(f"{command}\r\n" for command in commands).encode())
+        while machine.next_event() is not NEED_DATA:
+            pass
+        return machine.data_to_send()
+
+    says("NOOP", *(f"DELE {number}" for number in deleted))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maildrop, "LINES_AT_ONCE", at_once)
+        patch.setattr(server_mailbox, "LINES_AT_ONCE", at_once)
+        for command in ("LIST", "UIDL"):
+            of_each = [says(f"{command} {n}") for n in range(1, len(messages) + 1) if n not in deleted]
+            assert says(command) == b"+OK \r\n" + b"".join(line.removeprefix(b"+OK ") for line in of_each) + b".\r\n"
 
 
 @given(st.binary(max_size=200))

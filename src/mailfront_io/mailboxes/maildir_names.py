@@ -8,6 +8,7 @@ import os
 import re
 from array import array
 from collections.abc import Sequence
+from itertools import chain
 from typing import overload
 
 LONGEST_UID = 70
@@ -75,15 +76,17 @@ def size(name: str) -> int:
 
 def read_numbers(names: Sequence[str]) -> Sequence[int]:
     """The numbers, from 1, of the names that have the flag S, for seen."""
-    found: list[int] = []
+    found: list[Sequence[int]] = []
     for at in range(0, len(names), _BLOCK):
         block = names[at : at + _BLOCK]
         text = _as_text(block)
         if text.count(":2,S/") == len(block) == text.count(":"):  # this flag alone, in each of them
-            found += range(at + 1, at + len(block) + 1)
+            found.append(range(at + 1, at + len(block) + 1))
         elif "S" in text:
-            found += [number for number, name in enumerate(block, at + 1) if _seen(name)]
-    return array("L", found) if len(found) < len(names) else range(1, len(names) + 1)
+            found.append([number for number, name in enumerate(block, at + 1) if _seen(name)])
+    if sum(map(len, found)) == len(names):
+        return range(1, len(names) + 1)
+    return array("L", chain.from_iterable(found))
 
 
 def with_seen(name: str) -> str:

@@ -6,8 +6,8 @@ application's, and each is looked at when it is sent. No object is made for a me
 
 from array import array
 from collections.abc import Iterable, Sequence
-from itertools import chain, compress, count
-from typing import Final
+from itertools import compress, count
+from typing import Any, Final
 
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.lazy_patterns import compile_later
@@ -18,7 +18,7 @@ LINES_AT_ONCE: Final = 500
 # unique-id: one to 70 characters 0x21 to 0x7E (RFC 1939 section 7)
 _LONGEST_UID: Final = 70
 _NOT: Final = bytes((1, 0)) + bytes(254)
-_UID_OCTETS: Final = bytes(range(0x21, 0x7F))
+_USUAL_OCTETS: Final = bytes(range(0x21, 0x7F)).replace(b"%", b"")
 _UID: Final = compile_later(rb"[!-~]{1,%d}\Z" % _LONGEST_UID)
 
 
@@ -32,12 +32,13 @@ def wire_uid(uid: bytes) -> bytes:
     return sha256(uid).hexdigest().encode("ascii")
 
 
-def wire_uids(uids: Sequence[bytes]) -> Sequence[bytes]:
-    """`wire_uid` of each. Nearly always all are fit to be sent, which is seen without looking at them one by one."""
+def _uid_lines(uids: Sequence[bytes]) -> bytes:
+    """A format of lines of unique-ids, which lacks the numbers. Nearly always all are fit to be sent and have no ``%``,
+    which is seen without looking at them one by one."""
     fit = all(0 < length <= _LONGEST_UID for length in set(map(len, uids)))
-    if fit and not b"".join(uids).translate(None, _UID_OCTETS):
-        return uids
-    return list(map(wire_uid, uids))
+    if not fit or b"".join(uids).translate(None, _USUAL_OCTETS):
+        uids = [wire_uid(uid).replace(b"%", b"%%") for uid in uids]
+    return b"%d " + b"\r\n%d ".join(uids) + b"\r\n" if uids else b""
 
 
 def _marks(read: Iterable[int], total: int) -> bytearray:
@@ -123,18 +124,15 @@ class Maildrop:
         """The lines of `LINES_AT_ONCE` messages from the one behind `start`, without those marked deleted."""
         end = start + LINES_AT_ONCE
         deleted = self._deleted[start:end]
-        if of_uids:
-            line = b"%d %s\r\n"
-            values: Sequence[bytes] | Sequence[int] = wire_uids(self._uids[start:end])
-        else:
-            line = b"%d %d\r\n"
-            values = self._sizes[start:end]
-        pairs: Iterable[tuple[int, bytes | int]] = enumerate(values, start + 1)
+        numbers: Iterable[int] = range(start + 1, start + 1 + len(deleted))
+        listed: Iterable[Any] = self._uids[start:end] if of_uids else self._sizes[start:end]
         if 1 in deleted:
-            pairs = compress(pairs, deleted.translate(_NOT))
-        # One format for all lines is a little faster than one for each.
-        listed = tuple(chain.from_iterable(pairs))
-        return line * (len(listed) // 2) % listed
+            kept = deleted.translate(_NOT)
+            numbers, listed = compress(numbers, kept), compress(listed, kept)
+        values = tuple(listed)
+        # All numbers are put in by one format: that is faster than one for each line, or one for numbers and values.
+        lines = _uid_lines(values) if of_uids else b"%%d %d\r\n" * len(values) % values
+        return lines % tuple(numbers)
 
     def deleted(self) -> list[int]:
         """The numbers of the messages that are marked deleted, in order."""
