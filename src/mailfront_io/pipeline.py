@@ -44,35 +44,11 @@ class Pipeline:
     What a message needs is bound here: the chain of each hook, and the backend's own, None where it has none."""
 
     __slots__ = (
-        "_auths",
-        "_caller",
-        "_connects",
-        "_crlf",
-        "_data_blocks",
-        "_data_end",
-        "_data_error",
-        "_data_starts",
-        "_debug",
-        "_everyone",
-        "_helos",
-        "_message_ends",
-        "_own_connect",
-        "_own_data_block",
-        "_own_data_end",
-        "_own_data_start",
-        "_own_helo",
-        "_own_message_end",
-        "_own_recipient",
-        "_own_reset",
-        "_own_sender",
-        "_plan",
-        "_recipients",
-        "_resets",
-        "_senders",
-        "_spool",
-        "backend",
-        "session",
-    )
+        "_auths", "_caller", "_connects", "_crlf", "_data_blocks", "_data_end", "_data_error", "_data_starts", "_debug",
+        "_everyone", "_helos", "_message_ends", "_own_connect", "_own_data_block", "_own_data_end", "_own_data_start",
+        "_own_helo", "_own_message_end", "_own_recipient", "_own_reset", "_own_sender", "_plan", "_recipients",
+        "_resets", "_senders", "_spool", "backend", "session",
+    )  # fmt: skip
 
     def __init__(self, session: Session, plan: Plan, hooks: Sequence[Hooks]) -> None:
         self.session = session
@@ -85,7 +61,7 @@ class Pipeline:
         self._crlf = backend.lines is Lines.CRLF
         self._caller = Caller(session, plan, hooks)
         self._bind(plan.chains(hooks))
-        (
+        (  # in the order of `calling.BACKEND_HOOKS`
             self._own_connect,
             self._own_helo,
             self._own_sender,
@@ -101,7 +77,7 @@ class Pipeline:
         self._data_end: Hook | None = None  # the backend's, until it has been called for this message
 
     def _bind(self, chains: Sequence[Chain]) -> None:
-        (
+        (  # in the order of `calling.PLUGIN_HOOKS`
             self._connects,
             self._helos,
             self._auths,
