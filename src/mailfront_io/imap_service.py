@@ -8,6 +8,7 @@ Courier's IMAP server, on the same connection.
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mailfront_io.auth.offer import ANONYMOUS
 from mailfront_io.auth.offer import SETTINGS as OFFER_SETTINGS
 from mailfront_io.child_environment import CHILD_ENVIRONMENT
 from mailfront_io.frontends.imap import IMAPFrontend
@@ -28,6 +29,7 @@ SETTINGS = (
     Setting("CVM_SASL_PLAIN", Kind.TEXT, "the CVM modules for passwords, where AUTH_STORE is not set"),
     Setting("CVM_SASL_CRAM_MD5", Kind.TEXT, "the CVM modules for CRAM-MD5"),
     *OFFER_SETTINGS,
+    ANONYMOUS,
     Setting("AUTH_FAILURE_DELAY", Kind.NUMBER, "seconds before a failed login is answered", "1 (compat: 0)"),
     Setting("MAXAUTHFAIL", Kind.NUMBER, "failed logins before the session ends", "5 (compat: no limit)"),
     Setting("IMAP_CAPABILITY", Kind.TEXT, "what the program offers, as CAPABILITY tells it; or CAPABILITY"),

@@ -7,6 +7,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from mailfront_io.auth.offer import ANONYMOUS
 from mailfront_io.auth.offer import SETTINGS as OFFER_SETTINGS
 from mailfront_io.frontends.pop3 import HandOff, POP3Frontend
 from mailfront_io.login_service import LoginService
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 SETTINGS = (
     Setting("AUTH_STORE", Kind.TEXT, "where users are looked up: KIND:NAME"),
     *OFFER_SETTINGS,
+    ANONYMOUS,
     Setting("AUTH_FAILURE_DELAY", Kind.NUMBER, "seconds before a failed login is answered", "1 (compat: 0)"),
     Setting("MAXAUTHFAIL", Kind.NUMBER, "failed logins before the session ends", "5 (compat: no limit)"),
     Setting("MAXUSERCMD", Kind.NUMBER, "USER commands before the session ends", "20 (compat: no limit)"),

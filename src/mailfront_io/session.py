@@ -341,40 +341,48 @@ class Session:
 
     @property
     def anonymous(self) -> bool:
-        """Whether the client has logged in as nobody, and may do no more than one that has not: see `identity`."""
-        return self.identity is not None and not self.authenticated
+        """Whether the client has logged in without saying who it is. It may do no more than one that has not."""
+        return bool(self.numbers.get("anonymous"))
 
     @property
     def login_store(self) -> "CredentialStore | None":
         """Who is asked for logins."""
         return self.credentials if self.modules is None else self.modules
 
-    def log_in(self, identity: "Identity", *, anonymous: bool = False) -> None:
-        """The client is `identity`: its facts become the strings ``auth_…``, numbers, and settings. `anonymous`: it is
-        somebody who did not say who it is, and gets the settings only."""
+    def log_in(self, identity: "Identity") -> None:
+        """The client is `identity`: its facts become the strings ``auth_…``, numbers, and settings."""
         self.log_out()
         self.identity = identity
-        if not anonymous:
-            self.numbers["authenticated"] = 1
-            strings = {
-                "auth_user": identity.username,
-                "auth_domain": identity.domain,
-                "auth_mailbox": identity.mailbox,
-                "auth_realname": identity.real_name,
-                "auth_system_user": identity.system_username,
-            }
-            self.strings.update({name: value for name, value in strings.items() if value})
-            numbers = {"auth_uid": identity.uid, "auth_gid": identity.gid}
-            self.numbers.update({name: number for name, number in numbers.items() if number is not None})
+        self.numbers["authenticated"] = 1
+        strings = {
+            "auth_user": identity.username,
+            "auth_domain": identity.domain,
+            "auth_mailbox": identity.mailbox,
+            "auth_realname": identity.real_name,
+            "auth_system_user": identity.system_username,
+        }
+        self.strings.update({name: value for name, value in strings.items() if value})
+        numbers = {"auth_uid": identity.uid, "auth_gid": identity.gid}
+        self.numbers.update({name: number for name, number in numbers.items() if number is not None})
         self.environment = {**self._settings, **identity.environment()}
         self._settle()
+
+    def log_in_anonymously(self, identity: "Identity | None") -> None:
+        """Somebody has logged in who does not say who it is: that is no authentication, and permits nothing.
+        `identity`: whose mail and ids the client gets all the same, and with them the settings; None: nobody's."""
+        self.log_out()
+        self.numbers["anonymous"] = 1
+        self.identity = identity
+        if identity is not None:
+            self.environment = {**self._settings, **identity.environment()}
+            self._settle()
 
     def log_out(self) -> None:
         """Nobody has logged in (any more)."""
         self.identity = None
         for name in [name for name in self.strings if name.startswith("auth_")]:
             del self.strings[name]
-        for name in ("authenticated", "auth_uid", "auth_gid"):
+        for name in ("authenticated", "anonymous", "auth_uid", "auth_gid"):
             self.numbers.pop(name, None)
         self.environment = self._settings
         self._settle()

@@ -324,12 +324,20 @@ def test_nobody_is_never_authenticated_whoever_says_so() -> None:
             self.session.numbers["authenticated"] = 1
             return Response(235, "2.7.0 Welcome")
 
-    front = Front(
-        "authenticate", Welcome, "accept-sender", "relayclient", credentials=ANN, env={"AUTH_ANONYMOUS": "ann"},
-    )  # fmt: skip
+    class Look(Plugin):
+        def sender(self, path: object) -> None:
+            session = self.session
+            seen.append((session.anonymous, session.authenticated, session.identity, session.getenv("USER")))
+
+    seen: list[object] = []
     say = b"EHLO x\r\nAUTH ANONYMOUS YW5u\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n"
-    assert codes(front.say(say)) == [220, 250, 235, 250, 550] and len(requests) == 1
-    assert front.log[0] == 'SASL AUTH ANONYMOUS username= trace="ann"'
+    for plugins, name in (((Look,), "ann"), ((Look, Welcome), "")):
+        front = Front(
+            "authenticate", *plugins, "accept-sender", "relayclient", credentials=ANN, env={"AUTH_ANONYMOUS": "ann"},
+        )  # fmt: skip
+        assert codes(front.say(say)) == [220, 250, 235, 250, 550]
+        assert front.log[0] == f'SASL AUTH ANONYMOUS username={name} trace="ann"'
+    assert len(requests) == 1 and seen == [(True, False, None, None)] * 2
 
 
 def test_facts_of_a_session_without_a_name() -> None:
@@ -340,8 +348,10 @@ def test_facts_of_a_session_without_a_name() -> None:
         return session.anonymous, session.authenticated, session.identity, session.getenv("HOME")
 
     assert state() == (False, False, None, None)
-    session.log_in(public, anonymous=True)
-    assert state() == (True, False, public, "/home/public") and not session.strings and not session.numbers
+    session.log_in_anonymously(public)
+    assert state() == (True, False, public, "/home/public") and not session.strings
+    session.log_in_anonymously(None)
+    assert state() == (True, False, None, None) and session.numbers == {"anonymous": 1}
     session.log_in(public)
     assert state() == (False, True, public, "/home/public")
     session.log_out()

@@ -19,13 +19,15 @@ SETTINGS = (
         "the SASL mechanisms to offer, of those that the store can serve",
         "all but weak ones",
     ),
-    Setting(
-        "AUTH_ANONYMOUS",
-        Kind.TEXT,
-        "the user whose mail anybody may have who logs in by ANONYMOUS; in SMTP such a login permits nothing",
-        "ANONYMOUS is not offered",
-    ),
 )
+
+ANONYMOUS = Setting(
+    "AUTH_ANONYMOUS",
+    Kind.TEXT,
+    "the user whose mail anybody may have who logs in by ANONYMOUS; in SMTP such a login permits nothing",
+    "ANONYMOUS is not offered",
+)
+"""For stores that know who exists."""
 
 
 def offer(session: Session) -> ServerOptions:

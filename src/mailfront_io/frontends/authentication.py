@@ -89,7 +89,10 @@ async def answer(machine: TakesKeys, event: Request, session: Session) -> Verdic
 def log_in(event: Request, session: Session, identity: Identity) -> None:
     """Note and log that the client is `identity`."""
     anonymous = event.mechanism == "ANONYMOUS"
-    session.log_in(identity, anonymous=anonymous)
+    if anonymous:
+        session.log_in_anonymously(identity)
+    else:
+        session.log_in(identity)
     count(session, event.mechanism, "ok")
     if not is_command(event):
         system = f" sys_username={identity.system_username}" if identity.system_username else ""

@@ -400,6 +400,8 @@ class SMTPFrontend(Conversation[SMTPServer]):
             log_in(event, session, _told_by_plugins(event, session))
             verdict = Verdict.ACCEPTED
         if verdict is Verdict.ACCEPTED:
+            if session.anonymous:  # nothing comes of it here: who asks for an identity is to find none
+                session.log_in_anonymously(None)
             session.strings.pop("helo_domain", None)
             self.machine.accept()
             self._offer()

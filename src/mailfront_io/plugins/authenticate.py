@@ -14,6 +14,7 @@ class Authenticate(Plugin):
     settings = (
         Setting("AUTH_STORE", Kind.TEXT, "where users are looked up: KIND:NAME", required=True),
         *offer.SETTINGS,
+        offer.ANONYMOUS,
     )
 
     def mechanisms(self) -> Sequence[str]:
