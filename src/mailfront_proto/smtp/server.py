@@ -87,7 +87,8 @@ _CLOSED: Final = State.CLOSED
 
 _MAX_KNOWN_RULES: Final = 64
 
-_LINE_STATES: Final = frozenset(COMMAND_STATES)
+# In which nothing is to be done while nothing has come
+_WAITING_STATES: Final = frozenset((*COMMAND_STATES, State.BODY))
 _QUIT: Final = ConnectionClosed("QUIT")
 
 
@@ -183,13 +184,14 @@ class SMTPServer(ServerCommands):
         """The next event, `NEED_DATA`, or `PAUSED` while an answer is owed or output is undrained."""
         if self._pending is not None:
             return PAUSED
-        if not self._buffer.has_unread and self._state in _LINE_STATES:
-            return self._end_of_input() if self._eof else NEED_DATA
-        while self._output_size <= MAX_PENDING_OUTPUT:
+        while True:
+            if not self._buffer.has_unread and self._state in _WAITING_STATES:
+                return self._end_of_input() if self._eof else NEED_DATA
+            if self._output_size > MAX_PENDING_OUTPUT:
+                return PAUSED
             event = _READERS[self._state](self)
             if event is not None:
                 return event
-        return PAUSED
 
     def _next_of_greeting(self) -> Event:
         early = self._buffer.has_unread and not self._greeted
@@ -417,6 +419,7 @@ _READERS: Final[dict[State, Callable[[SMTPServer], Event | NeedData | Paused | N
     State.GREETING: SMTPServer._next_of_greeting,
     State.AUTH: SMTPServer._next_auth_response,
     State.BODY: SMTPServer._next_of_body,
+    State.ENDED: SMTPServer._end_of_message,
     State.CHUNK: SMTPServer._next_of_chunk,
     State.DRAIN: SMTPServer._next_of_drain,
     State.TLS: SMTPServer._next_of_tls,

@@ -21,9 +21,10 @@ from mailfront_proto.smtp.server_session import as_text
 from mailfront_proto.smtp.states import Row, State
 
 # chunk-size [ SP "LAST" ], RFC 3030 section 2; digits that fit 63 bits
-_MESSAGE_END: Final = MessageEnd()
-
 _CHUNK: Final = compile_later(rb"([0-9]{1,18})(?:[ \t]+(.*))?\Z", re.DOTALL)
+
+_MESSAGE_END: Final = MessageEnd()
+_ENDED: Final = State.ENDED  # bound once: an attribute of an Enum costs a descriptor call each time
 
 
 class ServerMessage(ServerAuth):
@@ -40,13 +41,9 @@ class ServerMessage(ServerAuth):
             return self._refuse(verb, "", answers.BINARY_NEEDS_BDAT)
         return self._owe(Data(), next_state)
 
-    def _next_of_body(self) -> Event | NeedData | None:
+    def _next_of_body(self) -> Event | None:
         transaction = self._transaction
-        if transaction.ended:
-            return self._end_of_message()
         buffer = self._buffer
-        if not buffer.has_unread:
-            return self._end_of_input() if self._eof else NEED_DATA
         decoder = transaction.decoder
         data = None
         if decoder is None:
@@ -57,7 +54,7 @@ class ServerMessage(ServerAuth):
                 message, size = whole
                 if self.message_size is None or size <= self.message_size:
                     buffer.skip(size)
-                    transaction.ended = True
+                    self._state = _ENDED
                     return Body(message)
             decoder = transaction.decoder = DotDecoder(self.profile.line_ends, self.lf_bodies)
             data = buffer.read_through(END_OF_DATA)  # what is behind it is not for the decoder
@@ -66,7 +63,7 @@ class ServerMessage(ServerAuth):
         decoded, rest = decoder.feed(data or buffer.read_all())
         if rest is not None:
             buffer.push_back(rest)
-            transaction.ended = True
+            self._state = _ENDED
         return self._slice(decoder, decoded, before)
 
     # -- BDAT --------------------------------------------------------------------------------------------
@@ -125,9 +122,7 @@ class ServerMessage(ServerAuth):
             before = decoder.size
             return self._slice(decoder, decoder.feed(data), before)
         if transaction.last_chunk:
-            if transaction.ended:
-                return self._end_of_message()
-            transaction.ended = True
+            self._state = _ENDED
             before = decoder.size
             return self._slice(decoder, decoder.finish(), before)
         if transaction.refusal is not None:

@@ -53,8 +53,6 @@ class Transaction:
     """Made with the first chunk of BDAT, and behind DATA when there is no short way for the message."""
     refusal: Reply | None = None
     """With what the machine will refuse the message, which is read all the same."""
-    ended = False
-    """All of the message was read."""
     chunk_left = 0
     """Octets of the current chunk that are still to come."""
     last_chunk = False

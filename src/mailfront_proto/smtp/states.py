@@ -39,6 +39,8 @@ class State(Enum):
     """A recipient was accepted, too."""
     BODY = "body"
     """A message is coming in."""
+    ENDED = "ended"
+    """All of a message is here, and its answer is owed, or will be."""
     CHUNK = "chunk"
     """The octets of a chunk are coming in (BDAT, RFC 3030 section 2)."""
     CHUNKS = "chunks"
@@ -66,10 +68,13 @@ COMMANDS = (
 COMMAND_STATES = (State.CONNECTED, State.READY, State.MAIL, State.RECIPIENTS, State.CHUNKS)
 """The states in which lines are commands."""
 
-TRANSACTION_STATES = frozenset((State.MAIL, State.RECIPIENTS, State.BODY, State.CHUNK, State.CHUNKS))
+MESSAGE_STATES = frozenset((State.BODY, State.ENDED, State.CHUNK, State.CHUNKS))
+"""The states in which a message has begun and its answer has not gone out."""
+
+TRANSACTION_STATES = MESSAGE_STATES | {State.MAIL, State.RECIPIENTS}
 """The states in which a sender was accepted and its message is not done."""
 
-UNFINISHED_STATES = frozenset((State.BODY, State.CHUNK, State.CHUNKS, State.AUTH, State.TLS))
+UNFINISHED_STATES = MESSAGE_STATES | {State.AUTH, State.TLS}
 """The states in which a message, an AUTH exchange or a handshake is begun and not done."""
 
 
