@@ -657,17 +657,17 @@ def test_abort_while_an_answer_is_owed() -> None:
 def test_the_end_of_a_message_is_told_though_nothing_more_comes() -> None:
     for aborts in (False, True):
         machine = greeted("MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA")
-        assert machine.state is State.BODY and machine.next_event() is NEED_DATA
+        assert machine_state(machine)["state"] is State.BODY and machine.next_event() is NEED_DATA
         machine.receive_data(b"x\r\n.\r\n")
         machine.receive_eof()
         assert machine.next_event() == Body(b"x\r\n") and not machine.answer_owed
-        assert machine.state is State.ENDED and machine.in_transaction
+        assert machine_state(machine)["state"] is State.ENDED and machine.in_transaction
         assert machine.next_event() == MessageEnd()
         if aborts:
             machine.abort()
         else:
             machine.accept()
-            assert machine.state is State.READY
+            assert machine_state(machine)["state"] is State.READY
         assert machine.next_event() == ConnectionClosed("aborted" if aborts else "EOF", in_message=aborts)
 
 
