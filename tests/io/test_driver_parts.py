@@ -35,7 +35,7 @@ from mailfront_io.drivers.listener import (
 )
 from mailfront_io.drivers.readiness import Readiness
 from mailfront_io.drivers.threads import MAX_ABANDONED, MAX_THREADS, Call, ThreadPool
-from mailfront_io.ops import Connection, DeadlineExceeded, Send, Sleep, Thread
+from mailfront_io.ops import Connection, DeadlineExceeded, Recv, Send, Sleep, Thread
 
 
 async def greet(connection: Connection) -> int:
@@ -222,6 +222,37 @@ def test_threads_do_not_interrupt_each_other_unless_somebody_has_chosen(before: 
     command = [sys.executable, "-c", _POLICY, str(getattr(os, before))]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert int(done.stdout) == getattr(os, after)
+
+
+@pytest.mark.parametrize("driver", ["asyncio", "trio", "blocking"])
+def test_who_says_much_at_a_time_is_read_in_large_pieces(driver: str) -> None:
+    """Also while each piece is answered: a package or a message that is cut is read in parts, for twice the time."""
+    sizes: list[int] = []
+
+    async def session(connection: Connection) -> int:
+        output = b""
+        while data := await Recv(output=output):
+            sizes.append(len(data))
+            output = b"."
+        return 0
+
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(bytes(50_000))
+        theirs.shutdown(socket.SHUT_WR)
+        if driver == "blocking":
+            blocking_driver.serve_connection(ours, session)
+        elif driver == "asyncio":
+            asyncio.run(asyncio_driver.serve_connection(ours, session))
+        else:
+
+            async def serve() -> None:
+                stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+                await trio_driver.serve_connection(stream, session)
+
+            trio.run(serve)
+    assert sum(sizes) == 50_000
+    assert len(sizes) <= 4
 
 
 def test_admission_that_raises_refuses() -> None:

@@ -188,13 +188,12 @@ class SocketSession:
             except OSError as error:
                 self._step(None, self._lose(error))
                 return
+            self._size = SMALL_READ if len(data) < SMALL_READ else RECEIVE_SIZE
             if not data:
                 self._eof = True
                 self._read(False)
             if not self._step(data):
-                self._size = SMALL_READ
                 return
-            self._size = RECEIVE_SIZE  # a large message
             reads -= 1
 
     def _writable(self) -> None:
