@@ -77,7 +77,9 @@ OF_LISTENERS: Final = (
 OF_SERVER: Final = (
     Family("workers", "gauge", "processes that serve"),
     Family("workers_restarted_total", "counter", "workers that ended without being told to, and were replaced"),
-    Family("reloads_total", "counter", "reloads of the configuration", ("result",), (("ok", "failed", "dropped"),)),
+    Family("reloads_total", "counter",
+           "reloads of the configuration: in force; failed; dropped, because the next began before",
+           ("result",), (("ok", "failed", "dropped"),)),
     Family("build_info", "gauge", "always 1", ("version", "python")),
 )
 """Those that have neither ``listener`` nor ``protocol``."""
