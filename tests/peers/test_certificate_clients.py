@@ -59,28 +59,36 @@ SCRIPT = (
 PLACES = [(protocol, tls) for protocol in WORDS for tls in ("starttls", "implicit")]
 
 
-@pytest.fixture(params=DRIVERS)
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    """Listeners for all that `PLACES` names, and the users ann, who has a token, and public."""
-    write_pem(tmp_path)
-    write_authority(tmp_path)
-    write_user_pem(tmp_path, "ann")
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with certificates, the users ann, who has a token, and public, and a message for each of them."""
+    place = tmp_path_factory.mktemp("server")
+    write_pem(place)
+    write_authority(place)
+    write_user_pem(place, "ann")
     # Only root can be somebody else; nobody runs a program as root.
     uid, gid = (os.geteuid(), os.getegid()) if os.geteuid() else (65534, 65534)
-    (tmp_path / "users").write_text(
+    (place / "users").write_text(
         f"ann:{{PLAIN}}pencil:{uid}:{gid}\npublic:{{PLAIN}}x:{uid}:{gid}\n"
         f"ann:{{TOKEN-SHA256}}{hashlib.sha256(TOKEN.encode()).hexdigest()}:{uid}:{gid}\n"
     )
     for name in ("ann", "public"):
         for part in ("cur", "new", "tmp"):
-            (tmp_path / "boxes" / name / part).mkdir(parents=True)
-        (tmp_path / "boxes" / name / "cur" / "1.a").write_text(f"Subject: for {name}\n\nhello\n")
+            (place / "boxes" / name / part).mkdir(parents=True)
+        (place / "boxes" / name / "cur" / "1.a").write_text(f"Subject: for {name}\n\nhello\n")
+    (place / "message").write_text("Subject: x\r\n\r\nhello\r\n")
+    return place
+
+
+@pytest.fixture(scope="module", params=DRIVERS)
+def server(request: pytest.FixtureRequest, place: Path) -> Iterator[Served]:
+    """Listeners for all that `PLACES` names."""
     text = SERVER.format(driver=request.param)
     for protocol, tls in PLACES:
-        words = WORDS[protocol].replace("{boxes}", str(tmp_path / "boxes")).replace("{script}", SCRIPT)
+        words = WORDS[protocol].replace("{boxes}", str(place / "boxes")).replace("{script}", SCRIPT)
         text += LISTENER.format(protocol=protocol, tls=tls, words=words)
-    (tmp_path / "mailfront.toml").write_text(text)
-    with Served(tmp_path, ["-c", "mailfront.toml"]) as served:
+    (place / "mailfront.toml").write_text(text)
+    with Served(place, ["-c", "mailfront.toml"]) as served:
         yield served
         served.signal()
         assert served.finish()[0] == 0
@@ -90,11 +98,11 @@ def address(server: Served, protocol: str, tls: str) -> tuple[str, int]:
     return server.addresses[PLACES.index((protocol, tls))]
 
 
-def context(tmp_path: Path, shown: bool = True) -> ssl.SSLContext:
+def context(place: Path, shown: bool = True) -> ssl.SSLContext:
     made = client_context()
     made.check_hostname = False
     if shown:
-        made.load_cert_chain(tmp_path / "user.pem")
+        made.load_cert_chain(place / "user.pem")
     return made
 
 
@@ -110,23 +118,23 @@ def connect(server: Served, tls: str, context: ssl.SSLContext) -> tuple[poplib.P
     return pop, imap
 
 
-def test_libraries_of_python_by_external(server: Served, tmp_path: Path) -> None:
+def test_libraries_of_python_by_external(server: Served, place: Path) -> None:
     with smtplib.SMTP(*address(server, "smtp", "starttls"), timeout=SECONDS) as smtp:
-        smtp.starttls(context=context(tmp_path))
+        smtp.starttls(context=context(place))
         smtp.ehlo()
         assert smtp.auth("EXTERNAL", lambda challenge=None: "", initial_response_ok=True)[0] == 235
         assert smtp.mail("a@b.example")[0] == 250
-    with smtplib.SMTP_SSL(*address(server, "smtp", "implicit"), timeout=SECONDS, context=context(tmp_path)) as smtp:
+    with smtplib.SMTP_SSL(*address(server, "smtp", "implicit"), timeout=SECONDS, context=context(place)) as smtp:
         smtp.ehlo()
         assert smtp.auth("EXTERNAL", lambda challenge=None: "ann", initial_response_ok=False)[0] == 235
     with smtplib.SMTP_SSL(
-        *address(server, "smtp", "implicit"), timeout=SECONDS, context=context(tmp_path, False)
+        *address(server, "smtp", "implicit"), timeout=SECONDS, context=context(place, False)
     ) as smtp:
         smtp.ehlo()
         assert "EXTERNAL" not in smtp.esmtp_features["auth"].split()
         assert smtp.login("ann", "pencil")[0] == 235
     for tls in ("starttls", "implicit"):
-        pop, imap = connect(server, tls, context(tmp_path))
+        pop, imap = connect(server, tls, context(place))
         assert "EXTERNAL" in pop.capa()["SASL"]
         pop._shortcmd("AUTH EXTERNAL =")  # type: ignore[attr-defined]
         assert b"Subject: for ann" in pop.retr(1)[1]
@@ -135,10 +143,10 @@ def test_libraries_of_python_by_external(server: Served, tmp_path: Path) -> None
         imap.logout()
 
 
-def curl(tmp_path: Path, url: str, *words: str) -> "subprocess.CompletedProcess[bytes]":
+def curl(place: Path, url: str, *words: str) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(
         [program("curl"), "-sS", "--insecure", "--ssl-reqd", url, *words],
-        capture_output=True, timeout=SECONDS, cwd=tmp_path,
+        capture_output=True, timeout=SECONDS, cwd=place,
     )  # fmt: skip
 
 
@@ -153,8 +161,7 @@ LOGINS = {
 }
 
 
-def test_curl(server: Served, tmp_path: Path) -> None:
-    (tmp_path / "message").write_text("Subject: x\r\n\r\nhello\r\n")
+def test_curl(server: Served, place: Path) -> None:
     for protocol, tls in PLACES:
         host, port = address(server, protocol, tls)
         scheme = protocol + ("s" if tls == "implicit" else "")
@@ -164,13 +171,13 @@ def test_curl(server: Served, tmp_path: Path) -> None:
             elif protocol == "imap":
                 words = [*words, "--request", "NOOP"]
             path = "/1" if protocol == "pop3" else ""
-            done = curl(tmp_path, f"{scheme}://{host}:{port}{path}", *words)
+            done = curl(place, f"{scheme}://{host}:{port}{path}", *words)
             assert (done.returncode == 0) is good, (protocol, tls, name, done.stderr)
             if protocol == "pop3" and good:
                 assert done.stdout.startswith(b"Subject: for ann")
 
 
-def test_msmtp(server: Served, tmp_path: Path) -> None:
+def test_msmtp(server: Served, place: Path) -> None:
     for tls in ("starttls", "implicit"):
         host, port = address(server, "smtp", tls)
         for words, code in (
@@ -182,20 +189,20 @@ def test_msmtp(server: Served, tmp_path: Path) -> None:
                 [program("msmtp"), "--file=/dev/null", f"--host={host}", f"--port={port}", "--tls=on",
                  f"--tls-starttls={'on' if tls == 'starttls' else 'off'}", "--tls-certcheck=off",
                  "--from=a@b.example", *words, "c@d.example"],
-                input=b"Subject: x\n\nhello\n", capture_output=True, timeout=SECONDS, cwd=tmp_path,
-                env={"HOME": str(tmp_path)},
+                input=b"Subject: x\n\nhello\n", capture_output=True, timeout=SECONDS, cwd=place,
+                env={"HOME": str(place)},
             )  # fmt: skip
             assert done.returncode == code, (tls, words, done.stderr)
 
 
-def test_openssl(server: Served, tmp_path: Path) -> None:
+def test_openssl(server: Served, place: Path) -> None:
     host, port = address(server, "smtp", "starttls")
     lines = b"AUTH EXTERNAL =\r\nMAIL FROM:<a@b.example>\r\nQUIT\r\n"
     for words, expected in ((["-cert", "user.pem", "-key", "user.pem"], b"235 2.7.0"), ([], b"504 5.5.4")):
         done = subprocess.run(
             [program("openssl"), "s_client", "-connect", f"{host}:{port}", "-starttls", "smtp", "-quiet", "-crlf",
              "-ign_eof", *words],
-            input=b"EHLO x\n" + lines.replace(b"\r", b""), capture_output=True, timeout=SECONDS, cwd=tmp_path,
+            input=b"EHLO x\n" + lines.replace(b"\r", b""), capture_output=True, timeout=SECONDS, cwd=place,
         )  # fmt: skip
         assert b"\n" + expected in done.stdout, (done.stdout, done.stderr)
 
