@@ -9,7 +9,7 @@ its like in `mailfront_proto.sasl.requests`.
 Events that **tell only** need nothing: `Body`, `Refused`, `MessageRefused`, `ConnectionClosed`.
 
 All events are mutable records for speed (frozen ones cost three times as much to make); treat them
-as read-only.
+as read-only: those that say nothing but their kind are the same object each time.
 """
 
 from enum import Enum

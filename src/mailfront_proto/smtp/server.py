@@ -85,15 +85,13 @@ _READY: Final = State.READY
 _CHUNK: Final = State.CHUNK
 _CLOSED: Final = State.CLOSED
 
-_MAX_KNOWN_RULES: Final = 64
-
 # In which nothing is to be done while nothing has come
 _WAITING_STATES: Final = frozenset((*COMMAND_STATES, State.BODY))
-_QUIT: Final = ConnectionClosed("QUIT")
-
 
 # What may be accepted with whatever words, nearly always the same: most servers know few
 _ACCEPTED_ALIKE: Final = frozenset((Connected, Mail, Recipient, MessageEnd))
+
+_QUIT: Final = ConnectionClosed("QUIT")
 
 
 def _acceptance(enhances: bool, max_line: int | None) -> Callable[[type[Event | None], int, str], bytes | None]:
@@ -109,6 +107,7 @@ def _acceptance(enhances: bool, max_line: int | None) -> Callable[[type[Event | 
     return wire  # type: ignore[return-value]  # mypy forgets what it takes
 
 
+_MAX_KNOWN_RULES: Final = 64
 _known_rules: Final[dict[tuple[int, bool], Rules]] = {}
 
 

@@ -198,7 +198,7 @@ class ServerCommands(ServerEnvelope):
 
     def _is_helo_name(self, host: str) -> bool:
         """Whether there is one word, of a length that a domain may have (RFC 5321 section 4.5.3.1.2): more would
-        look like facts of ours in a trace line. What the word means is not judged."""
+        look like facts of ours in a trace line. What the word means is not judged. No profile takes control bytes."""
         if self.profile.helo_argument_required:
             return len(host) <= 255 and _HELO_NAME.match(host) is not None
         return _CONTROL.search(host) is None

@@ -42,7 +42,7 @@ _CAPABILITY: Final = compile_later(r"[A-Za-z0-9][A-Za-z0-9-]*(?: [!-~]+)*\Z", re
 class Transaction:
     """One message on its way in. It is never cleaned: when it ends, another takes its place."""
 
-    # Defaults are those of the class: few transactions have more of their own than recipients and an end.
+    # Defaults are those of the class: few transactions have more of their own than recipients.
     recipients = 0
     """How many were accepted."""
     smtputf8 = False
