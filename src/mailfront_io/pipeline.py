@@ -44,10 +44,10 @@ class Pipeline:
     What a message needs is bound here: the chain of each hook, and the backend's own, None where it has none."""
 
     __slots__ = (
-        "_auths", "_caller", "_connects", "_crlf", "_data_blocks", "_data_end", "_data_error", "_data_starts", "_debug",
-        "_everyone", "_helos", "_message_ends", "_own_connect", "_own_data_block", "_own_data_end", "_own_data_start",
-        "_own_helo", "_own_message_end", "_own_recipient", "_own_reset", "_own_sender", "_plan", "_recipients",
-        "_resets", "_senders", "_spool", "backend", "session",
+        "_again", "_auths", "_caller", "_connects", "_crlf", "_data_blocks", "_data_end", "_data_error", "_data_starts",
+        "_debug", "_everyone", "_helos", "_message_ends", "_own_connect", "_own_data_block", "_own_data_end",
+        "_own_data_start", "_own_helo", "_own_message_end", "_own_recipient", "_own_reset", "_own_sender", "_plan",
+        "_recipients", "_resets", "_senders", "_spool", "backend", "session",
     )  # fmt: skip
 
     def __init__(self, session: Session, plan: Plan, hooks: Sequence[Hooks]) -> None:
@@ -72,6 +72,8 @@ class Pipeline:
             self._own_message_end,
             self._own_reset,
         ) = plan.backend_chain(backend)
+        self._again = False
+        """A message has come to its end. Before that, to leave out hooks that rest costs more than to call them."""
         self._spool: Spool | None = None
         self._data_error: Response | None = None
         self._data_end: Hook | None = None  # the backend's, until it has been called for this message
@@ -97,7 +99,7 @@ class Pipeline:
         if not self._connects and self._own_connect is None and not self._debug:
             return None
         response = await self._begin("connect", self._connects, self._own_connect)
-        if self.session.hooks_rest:
+        if self.session.hooks_rest and self._again:
             self._bind(self._caller.awake())
         return response
 
@@ -224,7 +226,8 @@ class Pipeline:
             self._close_spool()
         self._data_error = None
         self._data_end = self._own_data_end
-        added = self.session.added_lines
+        session = self.session
+        added = session.added_lines
         if added:
             added.clear()
         if self._plan.spools:
@@ -241,8 +244,8 @@ class Pipeline:
             answer = self._caller.run("data_start", self._data_starts, None)
             if answer is not None:
                 return self._data_start_behind_plugins(answer)
-            if self.session.hooks_rest:
-                self._bind(self._caller.awake())
+        if session.hooks_rest and self._again:
+            self._bind(self._caller.awake())
         return self._data_start_behind_plugins(None) if added else None
 
     async def _data_start_with_spool(self) -> Response | None:
@@ -269,7 +272,7 @@ class Pipeline:
         """What hooks have added goes in front of the message, unless one refuses it."""
         session = self.session
         response = answer if answer is None or type(answer) is Response else await answer
-        if session.hooks_rest:
+        if session.hooks_rest and self._again:
             self._bind(self._caller.awake())
         if response is not None and response.refuses:
             await self.reset()
@@ -365,6 +368,7 @@ class Pipeline:
         return results if isinstance(results, list) else await results
 
     def _message_done(self) -> None:
+        self._again = True
         if self._spool is not None:
             self._close_spool()
         self.session.envelope = Envelope()

@@ -237,9 +237,9 @@ class Plugin(Hooks):
     """The hooks that are not called for now; see `rest`."""
 
     def rest(self, *names: str) -> None:
-        """Call this in ``connect`` or ``data_start``: as things are, these hooks of this plugin would do nothing. They
-        are not called from then on, until one of those two calls it again, with other names or with none. (With
-        ``$MSG_DEBUG``, which logs all calls, all are called.)"""
+        """Call this in ``connect`` or ``data_start``: as things are, these hooks of this plugin would do nothing. From
+        the second message of a connection on they are left out, until one of those two calls this again, with other
+        names or with none. (With ``$MSG_DEBUG``, which logs all calls, all are called.)"""
         if names != self.resting:
             self.resting = names
             self.session.hooks_rest = True
