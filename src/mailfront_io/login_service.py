@@ -50,7 +50,8 @@ class LoginService(ABC):
         needs_tls = parse_number(self.environment.get("AUTH_REQUIRES_TLS")) != 0 and not is_compat(self.environment)
         if needs_tls and self._tls_context is None:
             raise ConfigurationError(
-                "$TLS_CERTFILE is not set: no password would be taken (with AUTH_REQUIRES_TLS=0 without TLS, too)"
+                "$TLS_CERTFILE is not set, so no password would be taken: name a certificate there, or set "
+                "AUTH_REQUIRES_TLS=0 to take passwords without TLS"
             )
 
     def session(
