@@ -115,6 +115,7 @@ def one_shot(words: list[str]) -> int:
         log(f"Fatal: {error}")
         os.write(1, encoded(words[0], Reply(421, "4.3.0 This server is not configured correctly")))
         return EX_CONFIG
+    service.alone = True
     return run_descriptors(service.session)
 
 

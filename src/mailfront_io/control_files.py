@@ -121,7 +121,7 @@ def open_cdb(path: str | bytes, sources: Sources) -> Container[bytes]:
         reader = Reader(data=data)
     except OSError:  # so it says that the file is too short for a CDB's head
         raise DamagedFile(f"{name} is no CDB file") from None
-    if any(start < 2048 or start + 8 * slots > len(data) for start, slots in reader.index):
+    if any(slots and (start < 2048 or start + 8 * slots > len(data)) for start, slots in reader.index):
         raise DamagedFile(f"{name} is no CDB file, or has been cut short")
     return _CDB(name, reader)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SETTINGS = (
     Setting("AUTH_STORE", Kind.TEXT, "where users are looked up: KIND:NAME"),
     Setting("CVM_SASL_PLAIN", Kind.TEXT, "the CVM modules for passwords, where AUTH_STORE is not set"),
+    Setting("CVM_SASL_LOGIN", Kind.TEXT, "the CVM modules for LOGIN alone, where CVM_SASL_PLAIN is not set"),
     Setting("CVM_SASL_CRAM_MD5", Kind.TEXT, "the CVM modules for CRAM-MD5"),
     *OFFER_SETTINGS,
     ANONYMOUS,
@@ -87,14 +88,10 @@ def imap_service_from_line(
 
 def cvm_store(environment: Mapping[str, str]) -> "CredentialStore | None":
     """The store that asks the CVM modules of the settings; None if there are none. Raises `ConfigurationError`."""
-    passwords = environment.get("CVM_SASL_PLAIN", "")
-    responses = environment.get("CVM_SASL_CRAM_MD5", "")
-    if not passwords and not responses:
-        return None
     from mailfront_io.auth.cvm import CVMStore
 
     try:
-        return CVMStore(passwords, responses)
+        return CVMStore.from_settings(environment.get, is_compat(environment))
     except ValueError as error:
         raise ConfigurationError(f"$CVM_SASL_PLAIN, $CVM_SASL_CRAM_MD5: {error}") from error
 

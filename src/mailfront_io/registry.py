@@ -168,6 +168,13 @@ def parse_plugin_list(arguments: list[str], variable: str | None) -> list[str]:
     return elements
 
 
+def named_plugins(arguments: list[str], variable: str | None) -> list[str]:
+    """Every element that the list names, in its order, also those that it removes again: the original loads each as
+    soon as it is named."""
+    words = [word for argument in [*arguments, variable or ""] for word in _split(argument)]
+    return [word.removeprefix("+") for word in words if word[0] != "-"]
+
+
 def _split(argument: str) -> list[str]:
     elements: list[str] = []
     for part in argument.split(":"):

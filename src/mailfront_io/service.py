@@ -11,7 +11,7 @@ from mailfront_io.ops import Connection, Send
 from mailfront_io.ops import Session as SessionCoroutine
 from mailfront_io.pipeline import Pipeline
 from mailfront_io.plugin import Backend, Hooks, Kind, Plugin, Setting
-from mailfront_io.registry import CannotLoad, load_backend, load_plugin, parse_plugin_list
+from mailfront_io.registry import CannotLoad, load_backend, load_plugin, named_plugins, parse_plugin_list
 from mailfront_io.session import Session, parse_number, parse_number_as_in_c
 from mailfront_io.settings import ConfigurationError, check_settings, is_compat, load_tls, open_store
 from mailfront_proto.record import replace
@@ -51,6 +51,8 @@ class Service:
     """`protocol` by name, `backend` and `plugins` by name or as classes; `environment`: the settings; `log`: takes a
     line.
 
+    `also_loaded`: names that must be there, too, though nobody asks for what they name.
+
     Raises `ConfigurationError`. A plugin or backend that cannot be loaded is told to each client instead
     (`load_error`), as is a fault of the settings of a service that is already running.
     """
@@ -63,16 +65,21 @@ class Service:
         environment: Mapping[str, str],
         log: Callable[[str], None],
         credentials: "CredentialStore | None" = None,
+        also_loaded: Iterable[str] = (),
     ) -> None:
         self.protocol = protocol
         self.environment = environment
         self.log = log
         self.profile = profile_from(environment)
         self.load_error: CannotLoad | None = None
+        self.alone = False
+        """Whether there will be one session, in a process of its own."""
         self.credentials = credentials
         try:
-            self._plugins = [load_plugin(plugin) if isinstance(plugin, str) else plugin for plugin in plugins]
             self._backend = load_backend(backend) if isinstance(backend, str) else backend
+            for name in also_loaded:
+                load_plugin(name)
+            self._plugins = [load_plugin(plugin) if isinstance(plugin, str) else plugin for plugin in plugins]
         except CannotLoad as error:
             self.load_error = error
             return
@@ -149,6 +156,8 @@ class Service:
         session = Session(connection, self.environment, log or self.log, self.profile, facts)
         session.received = received
         session.id = id
+        if self.alone:
+            session.alone = True
         session.meter = meter
         session.tls_context = self._tls_context
         session.tls_key_type = self._tls_key_type
@@ -165,7 +174,8 @@ class Service:
         return self._run(session, Pipeline(session, plan, made))
 
     def _make_plan(self) -> Plan:
-        debug = self.environment.get("MSG_DEBUG") not in (None, "0")
+        parse = parse_number_as_in_c if self.profile.name == "compat" else parse_number
+        debug = bool(parse(self.environment.get("MSG_DEBUG")))
         self._plan = plan = Plan((*self._plugins, self._backend), debug)
         return plan
 
@@ -187,7 +197,8 @@ class Service:
         log(str(reply))
         data = encoded(self.protocol, reply)
         await Send(data)
-        log(f"bytes in: 0 bytes out: {len(data)}")
+        if self.profile.name != "compat":
+            log(f"bytes in: 0 bytes out: {len(data)}")
         return 1
 
 
@@ -212,8 +223,10 @@ def service_from_line(
         raise ConfigurationError(
             f"there is no protocol {protocol!r}: the first argument is one of {', '.join(PROTOCOLS)}"
         )
-    names = parse_plugin_list(plugins, environment.get("PLUGINS"))
-    return Service(protocol, backend, names, environment, log, credentials)
+    variable = environment.get("PLUGINS")
+    names = parse_plugin_list(plugins, variable)
+    also = named_plugins(plugins, variable) if is_compat(environment) else ()
+    return Service(protocol, backend, names, environment, log, credentials, also)
 
 
 def profile_from(environment: Mapping[str, str]) -> Profile:

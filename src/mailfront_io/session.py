@@ -137,6 +137,8 @@ class Session:
 
     id: str = ""
     """What the log calls this session; empty where it has no name for it."""
+    alone: bool = False
+    """Whether this process serves this connection and ends with it, as under tcpserver."""
     meter: "Meter | None" = None
     """Who counts what happens, if anybody does."""
     ended: str = ""

@@ -64,7 +64,7 @@ class Fact(IntEnum):
     DOMAIN = 14
     MAILBOX = 15
     OUT_OF_SCOPE = 16
-    """With a refusal: not 0 if the account is none of this module's."""
+    """With a refusal: 1 if the account is none of this module's."""
 
 
 class Code(IntEnum):
@@ -97,7 +97,8 @@ class Verdict(Enum):
 class CVMRequest:
     """What a module is asked. None: this credential is not given (in `domain`, too).
 
-    `account`, `domain`: octets without control bytes, `account` not empty (`split_account` makes both of a login name).
+    `account`, `domain`: octets without control bytes (`split_account` makes both of a login name); modules of ours take
+    no empty account.
     `password`: to be compared. `challenge`, `response`, `response_type`: in place of it; for CRAM-MD5 the challenge as
     sent, the digest's 16 octets, and ``CRAM-MD5``. `secret`: what client and module share, for modules that look
     accounts up without a password. `random_bytes`: octets of chance, repeated in the response (version 2): 8 where the
@@ -121,8 +122,8 @@ class CVMRequest:
         512, control bytes in account or domain, NUL in a secret, and what version 1 cannot say.
         """
         values = _values(self)
-        if not self.account or _CONTROL.search(self.account) or _CONTROL.search(self.domain or b""):
-            raise LocalProtocolError("CVMRequest: the account is not empty, and no control byte is in it or the domain")
+        if _CONTROL.search(self.account) or _CONTROL.search(self.domain or b""):
+            raise LocalProtocolError("CVMRequest: no control byte is in account or domain")
         if any(secret is not None and b"\0" in secret.reveal() for secret in (self.password, self.secret)):
             raise LocalProtocolError("CVMRequest: a secret holds a NUL, at which modules would end it")
         if self.version == 2:
@@ -210,8 +211,14 @@ class CVMResponse:
         if self.code == Code.SUCCESS:
             return Verdict.REFUSED if self.number(Fact.USER_ID) == 0 else Verdict.ACCEPTED
         if self.code == Code.REFUSED:
-            return Verdict.OUT_OF_SCOPE if self.number(Fact.OUT_OF_SCOPE) else Verdict.REFUSED
+            return Verdict.OUT_OF_SCOPE if 1 in self.numbers(Fact.OUT_OF_SCOPE) else Verdict.REFUSED
         return Verdict.UNAVAILABLE
+
+    @property
+    def in_scope(self) -> bool:
+        """Whether a refusal is the module's last word: it says that the account is one of its own. Otherwise the next
+        module is asked, if there is one."""
+        return 0 in self.numbers(Fact.OUT_OF_SCOPE)
 
     def text(self, fact: Fact) -> str | None:
         """A fact as text, what is no UTF-8 as surrogate escapes; None if it is not there."""
@@ -246,7 +253,7 @@ class CVMResponse:
         """The answer to `request`.
 
         Raises `RemoteProtocolError` for a packet that is malformed or does not repeat the random bytes. By UDP such a
-        one is not the answer: wait on. What follows an error is not read, but for a fact that says "out of scope".
+        one is not the answer: wait on. Of the facts of an error only those count that say "out of scope".
         """
         if not 1 <= len(packet) <= MAX_PACKET:
             raise RemoteProtocolError(f"the module's answer has {len(packet)} octets, not 1 to {MAX_PACKET}")
@@ -254,12 +261,12 @@ class CVMResponse:
         chance = bytes([len(request.random_bytes)]) + request.random_bytes
         if request.version == 2 and Secret(packet[1 : 1 + len(chance)]) != Secret(chance):
             raise RemoteProtocolError("the module's answer does not repeat the random bytes of the request")
-        if packet[0] != Code.SUCCESS:
-            facts = [fact for fact in (parsed[1] if parsed else ()) if fact[0] == Fact.OUT_OF_SCOPE]
-            return cls(packet[0], tuple(fact for fact in facts if _NUMBER.match(fact[1])))
-        if parsed is None:
+        if parsed is None and (request.version == 2 or packet[0] == Code.SUCCESS):
             raise RemoteProtocolError("the module's answer is malformed")
-        facts = parsed[1]
+        facts = parsed[1] if parsed is not None else []  # an error of version 1 may be its code alone
+        if packet[0] != Code.SUCCESS:
+            said = [fact for fact in facts if fact[0] == Fact.OUT_OF_SCOPE and _NUMBER.match(fact[1])]
+            return cls(packet[0], tuple(said))
         once = [number for number, _ in facts if number != Fact.SUPPLEMENTARY_GROUP_ID and number < 128]
         if len(set(once)) != len(once):
             raise RemoteProtocolError("the module's answer has a fact twice")
@@ -270,14 +277,13 @@ class CVMResponse:
     @classmethod
     def of_command(cls, output: bytes, status: int, request: CVMRequest) -> "CVMResponse":
         """The answer of a module that is a program: what it has written, and its exit status (below 0: the signal that
-        ended it), which takes the place of the code. No output, a crash, or nonsense with success: `Code.IO`."""
+        ended it), which takes the place of the code. No output, a crash, or nonsense: `Code.IO`."""
         if not output or not 0 <= status <= 255:
             return cls(Code.IO)
         try:
-            parsed = cls.parse(bytes([status]) + output[1:], request)
+            return cls.parse(bytes([status]) + output[1:], request)
         except RemoteProtocolError:
-            return cls(Code.IO if status == Code.SUCCESS else status)
-        return parsed
+            return cls(Code.IO)
 
 
 def split_account(name: str, characters: str = "@", default_domain: str = "") -> tuple[bytes, bytes]:

@@ -411,7 +411,9 @@ def test_a_module_that_is_a_program(name: str) -> None:
 
 CHAINS = {
     "the first that knows": ((NOT_MINE, YES, NO), JOE, 2),
-    "a refusal in scope ends it": ((NO, YES), None, 1),
+    "a refusal in scope ends it": ((CVMResponse(100, ((Fact.OUT_OF_SCOPE, b"0"),)), YES), None, 1),
+    "one that does not say whose the account is does not": ((NO, YES), JOE, 2),
+    "the last word counts": ((NOT_MINE, NO), None, 2),
     "nobody's": ((NOT_MINE, NOT_MINE), None, 2),
     "trouble ends it": ((NOT_MINE, BROKEN, YES), StoreUnavailable, 2),
     "the superuser's": ((CVMResponse(0, ((Fact.USER_ID, b"0"),)), YES), None, 1),

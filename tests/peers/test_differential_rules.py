@@ -353,6 +353,31 @@ def test_packages(one_shot: OneShot, case: Case) -> None:
     compare(one_shot, *case)
 
 
+# -- lists that rules refer to, one by one ------------------------------------------------------------------
+
+_KEYS = cdb(b"a@one.example", b"@two.example", b"one.example", b"")
+_LISTS = {
+    **{"entries": b"a@one.example\n@two.example\none.example\n", "empty": b"", "no end": b"@two.example", "@": b"@\n"},
+    **{"CRLF": b"a@one.example\r\n@two.example\r\n", "NUL": b"a@one.example\0\n@two.example", "blanks": b" \n\n\t\n"},
+    **{"a long line": b"a" * 100_000 + b"\n@two.example\n", "comments": b" # x\n#@two.example\na@one.example # x\n"},
+    **{"capitals": b"A@ONE.EXAMPLE\n@TWO.EXAMPLE", "8 bits": b"\xff\xfe\n", "blanks around": b" a@one.example\t\n"},
+}
+_CDBS = {"keys": _KEYS, "no key": cdb(), "empty key": cdb(b""), "zeros": b"\0" * 2048, "more zeros": b"\0" * 4097}
+_SENDERS = b"".join(
+    b"MAIL FROM:<%s> X\r\n" % sender
+    for sender in (b"a@one.example", b"", b"B@TWO.example", b"c", b"@x", b"x@", b"a@b@one.example")
+)
+
+
+@pytest.mark.parametrize("reference", ["[[%s]]", "[[@%s]]", "![[%s]]", "\\[[%s]]"])
+def test_lists(one_shot: OneShot, reference: str) -> None:
+    files = [("list", content) for content in _LISTS.values()] + [("l.cdb", content) for content in _CDBS.values()]
+    for name, content in [*files, *((short, _LISTS["entries"]) for short in (".cdb", "ll"))]:
+        rules = f":s\nd{reference % name}:*:listed\nk*:*:ok\n".encode()
+        env = {"MAILRULES": "$DIR/rules"}
+        compare(one_shot, ["smtp", "echo", "mailrules", "accept"], env, _SENDERS, {"rules": rules, name: content})
+
+
 # -- what the generated cases leave out ---------------------------------------------------------------------
 
 _MAIL = b"MAIL FROM:<a@one.example>\r\n"
@@ -424,6 +449,15 @@ EXPLAINED = {
         {"QMAILHOME": "$DIR"},
         {"control/morercpthosts.cdb": b"two.example\n"},
     ),
+    "control-bytes-in-texts": Explained(
+        "no text of rules, patterns or settings can carry control bytes to a client",
+        _MAIL,
+        b"553 a\x1b[2Jb\r\n",
+        b"553 a?[2Jb\r\n",
+        "smtp echo mailrules accept",
+        {"MAILRULES": "$DIR/rules"},
+        {"rules": b":s\nd*:*:a\x1b[2Jb\n"},
+    ),
     "question-mark-behind-star": Explained(
         "the original reads behind the end of the address, and finds a byte for the last ? there",
         _MAIL,
@@ -432,6 +466,15 @@ EXPLAINED = {
         "smtp echo mailrules accept",
         {"MAILRULES": "$DIR/rules"},
         {"rules": b":s\nda@one.example*?:*:fits\n"},
+    ),
+    "list-of-one-letter": Explained(
+        "in the original [[l]] is a set and a ], and no list, though [[@l]] and [[ll]] are",
+        _MAIL,
+        b"250 Sender=",
+        b"553 listed",
+        "smtp echo mailrules accept",
+        {"MAILRULES": "$DIR/rules"},
+        {"rules": b":s\nd[[l]]:*:listed\n", "l": b"a@one.example\n"},
     ),
     "unclosed-set": Explained(
         "in the original a [ without ] fits anything, however long",

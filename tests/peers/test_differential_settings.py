@@ -76,6 +76,41 @@ def test_numbers_of_mailboxes(one_shot: OneShot, tmp_path: Path, variable: str) 
         assert (ours.stdout, ours.exit) == (theirs.stdout, theirs.exit), text
 
 
+# -- variables that are set and empty, one by one --------------------------------------------------------------------
+
+_FOR_ALL = "PLUGINS PROTO TMPDIR TIMEOUT SESSION_TIMEOUT AUTH_TIMEOUT SMTPGREETING MAXNOTIMPL MSG_DEBUG PATH"
+_FACTS = "TCPLOCALHOST TCPLOCALIP TCPREMOTEHOST TCPREMOTEIP TCPREMOTEINFO"
+_SCANNERS = {"CLAMAV_HOST": "127.0.0.1", "CLAMAV_PORT": "1", "SPAMD_HOST": "127.0.0.1", "SPAMD_PORT": "1"}
+_RECEIVED = "FIXUP_RECEIVED_HOST FIXUP_RECEIVED_IP HEADER_ADD RELAYCLIENT"
+_LISTED = {"PATTERNS": "$DIR/p", "LUA_SCRIPT": "$DIR/s", "MAILRULES": "$DIR/r", "QMAILHOME": "$DIR"}
+EMPTY: dict[str, tuple[str, dict[str, str]]] = {
+    f"{_FOR_ALL} {_FACTS}": ("echo force-file accept", {}),
+    "SMTPREJECT REJECT": ("echo reject accept", {"REJECT": "one", "SMTPREJECT": "two"}),
+    "RELAYCLIENT": ("echo require-auth accept-sender relayclient", {}),
+    "QUEUEDIR_TMP QUEUEDIR_DEST QUEUEDIR_NOSYNC": ("queuedir accept", {}),
+    f"{_FACTS} {_RECEIVED}": ("queuedir add-received accept", {"FIXUP_RECEIVED_HOST": "x", "FIXUP_RECEIVED_IP": "1"}),
+    "DEFAULTHOST DEFAULTDOMAIN SENDER_DOMAINS": ("echo check-fqdn accept", {}),
+    "MAXRCPTS MAXRCPTS_REJECT DATABYTES MAXMSGS MAXHOPS": ("echo counters accept", {"MAXRCPTS": "1", "DATABYTES": "9"}),
+    "PATTERNS PATTERNS_LINEMAX LUA_SCRIPT MAILRULES": ("echo patterns lua mailrules accept", _LISTED),
+    "QMAILHOME": ("echo qmail-validate accept", _LISTED),
+    "QMAILHOME QQERRMSG_1": ("qmail accept", {"QMAILHOME": "$DIR/none"}),
+    "CLAMAV_HOST CLAMAV_PORT CLAMAV_MAXSIZE CLAMAV_TIMEOUT CLAMAV_CONNECT_TIMEOUT": ("echo clamav accept", _SCANNERS),
+    "SPAMD_HOST SPAMD_PORT SPAMD_MAXSIZE SPAMD_TIMEOUT SPAMD_REJECT": ("echo spamassassin accept", _SCANNERS),
+    "RBL_BLACKLISTS RBL_QUEUEDIR TCPREMOTEIP": ("echo rbl accept", {}),
+}
+
+
+@pytest.mark.parametrize("variables", EMPTY)
+def test_variables_that_are_empty(one_shot: OneShot, variables: str) -> None:
+    """Each beside the others as they are. What sets CVM modules is in test_differential_modules.py; left out are
+    `$SPAMD_PATH`, with which the original crashes, and `$MODULE_PATH`, which is ignored."""
+    words, env = EMPTY[variables]
+    files = {"p": b"/h?\n", "s": b"function sender() end\n", "r": b"", "control/me": b""}
+    for variable in variables.split():
+        for said in (b"EHLO c\r\n" + _MESSAGE + b"A\r\n", b"MAIL FROM:<>\r\nRCPT TO:<>\r\nRCPT TO:<a>\r\n"):
+            compare(one_shot, ["smtp", *words.split()], env | {variable: ""}, said, files)
+
+
 # -- the limits of counters, set and taken away in any hook ---------------------------------------------------------
 
 _LIMITS = {"maxdatabytes": "DATABYTES", "maxrcpts": "MAXRCPTS", "maxmsgs": "MAXMSGS", "maxhops": "MAXHOPS"}

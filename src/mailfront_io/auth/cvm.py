@@ -4,7 +4,7 @@ A list of modules is asked in turn until one knows: it accepts, refuses an accou
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from mailfront_io.auth.store import NOBODY, Asker, CredentialStore, Identity, StoreUnavailable
@@ -31,7 +31,8 @@ _PREFIXES: Final = ("cvm-command:", "cvm-local:", "cvm-udp:")
 
 @record(frozen=True)
 class Module:
-    """One module. `kind`: ``command``, ``local``, ``udp``; `address`: a program, a socket's path, or host and port."""
+    """One module. `kind`: ``command``, ``local``, ``udp``; ``none`` for a name that names none (compat). `address`: a
+    program, a socket's path, or host and port."""
 
     kind: str
     address: "Address"
@@ -41,32 +42,45 @@ class Module:
         return f"cvm-{self.kind}:{place}"
 
 
-def parse_modules(text: str) -> list[Module]:
-    """The modules of a comma list. Raises `ValueError`, in words."""
+def parse_modules(text: str, compat: bool = False) -> list[Module]:
+    """The modules of a comma list. Raises `ValueError`, in words, for a name that names none; in the compat profile
+    such a one is a module that cannot be asked, a comma may end the list, and an empty list is one without modules."""
+    if not compat:
+        return [_parse_module(name) for name in text.split(",")]
     modules = []
-    for name in text.split(","):
-        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
-        rest = name.removeprefix(prefix)
-        host, colon, port = rest.rpartition(":")
-        number = parse_number(port)
-        if not rest or "\0" in rest:
-            raise ValueError(f"{text!r} names no module: write cvm-command:PROGRAM, cvm-local:PATH, cvm-udp:HOST:PORT")
-        if prefix == "cvm-udp:":
-            if not host or not colon or number is None or not 1 <= number <= 65535:
-                raise ValueError(f"{name!r} names no module: write cvm-udp:HOST:PORT")
-            modules.append(Module("udp", (host.strip("[]"), number)))
-        else:
-            modules.append(Module("local" if prefix == "cvm-local:" else "command", rest))
+    for name in text.removesuffix(",").split(",") if text else ():
+        try:
+            modules.append(_parse_module(name))
+        except ValueError:
+            modules.append(Module("none", name))
     return modules
 
 
+def _parse_module(name: str) -> Module:
+    prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
+    rest = name.removeprefix(prefix)
+    if not rest or "\0" in rest:
+        raise ValueError(f"{name!r} names no module: write cvm-command:PROGRAM, cvm-local:PATH, cvm-udp:HOST:PORT")
+    if prefix != "cvm-udp:":
+        return Module("local" if prefix == "cvm-local:" else "command", rest)
+    host, _, port = rest.rpartition(":")
+    number = parse_number(port)
+    if not host or number is None or not 1 <= number <= 65535:
+        raise ValueError(f"{name!r} names no module: write cvm-udp:HOST:PORT")
+    return Module("udp", (host.strip("[]"), number))
+
+
 async def ask_modules(modules: Sequence[Module], request: CVMRequest, asker: Asker) -> CVMResponse | None:
-    """The answer of the first module that knows; `request` without random bytes. None: the account is none of theirs,
-    or of what no packet can carry (a value of more than 255 octets is refused, never cut or wrapped).
+    """The answer of the first module that knows, or of the last one; `request` without random bytes. None: the account
+    is none of theirs. Where there are no modules, and for what no packet can carry (a value of more than 255 octets is
+    never cut or wrapped), it is a refusal.
 
     Raises `StoreUnavailable`, naming the module.
     """
+    if not modules:
+        return CVMResponse(100)
     packet_request = request
+    compat = asker.environment.get("MAILFRONT_PROFILE") == "compat"
     if any(module.kind == "udp" for module in modules):
         wanted = parse_number(asker.environment.get("CVM_RANDOM_BYTES")) or 0
         packet_request = _with_random_bytes(request, os.urandom(min(max(wanted, MIN_RANDOM_BYTES), 64)))
@@ -78,34 +92,61 @@ async def ask_modules(modules: Sequence[Module], request: CVMRequest, asker: Ask
         try:
             response = await _ASK[module.kind](module, packet_request, packet, asker)
             verdict = response.verdict
+            if verdict is Verdict.ACCEPTED and compat:
+                _check_facts(response)
         except (RemoteProtocolError, Unreachable, ConnectionLost, SpawnFailed) as error:
             raise StoreUnavailable(f"{module}: {error}") from error
         except DeadlineExceeded as error:
             raise StoreUnavailable(f"{module}: no answer in time") from error
         if verdict is Verdict.UNAVAILABLE:
             raise StoreUnavailable(f"{module}: temporary error {response.code}")
-        if verdict is not Verdict.OUT_OF_SCOPE:
+        if response.code == 0 or response.in_scope:
             return response
-    return None
+    return None if verdict is Verdict.OUT_OF_SCOPE else response
 
 
 class CVMStore(CredentialStore):
     """Asks modules. `passwords`, `responses`, `lookups`: which ones, comma lists of names, for passwords, for CRAM-MD5
-    and for users without a password; empty: none. `login_only`: passwords come by LOGIN and not by PLAIN.
+    and for users without a password; None: none. `login_only`: passwords come by LOGIN and not by PLAIN. `compat`: see
+    `parse_modules`.
 
     From the asker's settings: ``$CVM_ACCOUNT_SPLIT_CHARS``, ``$CVM_LOOKUP_SECRET``, ``$CVM_RANDOM_BYTES``. Raises
     `ValueError` for a name that names nothing.
     """
 
     def __init__(
-        self, passwords: str = "", responses: str = "", lookups: str = "", *, login_only: bool = False
+        self,
+        passwords: str | None = None,
+        responses: str | None = None,
+        lookups: str | None = None,
+        *,
+        login_only: bool = False,
+        compat: bool = False,
     ) -> None:
-        self._passwords = parse_modules(passwords) if passwords else []
-        self._responses = parse_modules(responses) if responses else []
-        self._lookups = parse_modules(lookups) if lookups else []
-        names = (("LOGIN",) if login_only else ("LOGIN", "PLAIN")) if passwords else ()
-        names = (*names, "CRAM-MD5") if responses else names
-        self.mechanisms = (*names, "EXTERNAL", "ANONYMOUS") if lookups else names
+        self._passwords = parse_modules(passwords, compat) if passwords is not None else None
+        self._responses = parse_modules(responses, compat) if responses is not None else None
+        self._lookups = parse_modules(lookups, compat) if lookups is not None else None
+        names = (("LOGIN",) if login_only else ("LOGIN", "PLAIN")) if passwords is not None else ()
+        names = (*names, "CRAM-MD5") if responses is not None else names
+        self.mechanisms = (*names, "EXTERNAL", "ANONYMOUS") if lookups is not None else names
+
+    @classmethod
+    def from_settings(cls, getenv: Callable[[str], str | None], compat: bool) -> "CVMStore | None":
+        """Of the modules that ``$CVM_SASL_PLAIN``, or ``$CVM_SASL_LOGIN`` where that is not set, and
+        ``$CVM_SASL_CRAM_MD5`` name; None where none is set. (An empty one is not, but in the compat profile.) Raises
+        `ValueError`."""
+
+        def named(variable: str) -> str | None:
+            value = getenv(variable)
+            return value if value or compat else None
+
+        passwords, responses = named("CVM_SASL_PLAIN"), named("CVM_SASL_CRAM_MD5")
+        login_only = passwords is None
+        if login_only:
+            passwords = named("CVM_SASL_LOGIN")
+        if passwords is responses is None:
+            return None
+        return cls(passwords, responses, login_only=login_only, compat=compat)
 
     async def verify_password(self, username: str, password: Secret, asker: Asker = NOBODY) -> Identity | None:
         """Asks with account, domain and password; an empty password is sent as empty."""
@@ -128,16 +169,12 @@ class CVMStore(CredentialStore):
         account, domain = _split(name, asker)
         return await self._identify(self._lookups, *lookup(account, domain, asker))
 
-    async def _identify(self, modules: Sequence[Module], request: CVMRequest, asker: Asker) -> Identity | None:
-        if not modules:
+    async def _identify(self, modules: list[Module] | None, request: CVMRequest, asker: Asker) -> Identity | None:
+        if modules is None:
             raise StoreUnavailable("no CVM module is configured for this")
         response = await ask_modules(modules, request, asker)
         if response is None or response.verdict is not Verdict.ACCEPTED:
             return None
-        if asker.environment.get("MAILFRONT_PROFILE") == "compat":
-            missing = [fact for fact in _NEEDED_BY_ORIGINAL if response.text(fact) is None]
-            if missing:
-                raise StoreUnavailable(f"the module does not tell fact {missing[0]}")
         try:
             return identity_of(response, request)
         except RemoteProtocolError as error:
@@ -148,12 +185,15 @@ def lookup(account: bytes, domain: bytes, asker: Asker) -> tuple[CVMRequest, Ask
     """The request that asks for an account without a password, and who asks it. Where there is no secret to share, the
     variable is there and empty: so programs know that they are to look up and not to authenticate."""
     environment = asker.environment
-    secret = environment.get("CVM_LOOKUP_SECRET", environment.get("LOOKUP_SECRET"))
-    if secret is None:
+    secret, other = environment.get("CVM_LOOKUP_SECRET"), environment.get("LOOKUP_SECRET")
+    if secret is None and other is None:
         empty = {"CVM_LOOKUP_SECRET": ""}
         programs = {**asker.program_environment, **empty}
         asker = Asker(asker.deadline, {**environment, **empty}, asker.default_domain, programs)
-    return CVMRequest(account, domain, secret=Secret(secret.encode()) if secret else None), asker
+        secret = ""
+    elif secret is None:
+        secret = other or None
+    return CVMRequest(account, domain, secret=None if secret is None else Secret(secret.encode())), asker
 
 
 def identity_of(response: CVMResponse, request: CVMRequest) -> Identity:
@@ -178,7 +218,14 @@ def identity_of(response: CVMResponse, request: CVMRequest) -> Identity:
     )
 
 
-_NEEDED_BY_ORIGINAL: Final = (Fact.USERNAME, Fact.USER_ID, Fact.GROUP_ID, Fact.DIRECTORY)
+def _check_facts(response: CVMResponse) -> None:
+    """Raise `RemoteProtocolError` where a fact is missing without which the original takes no success."""
+    for fact in (Fact.USERNAME, Fact.DIRECTORY):
+        if response.text(fact) is None:
+            raise RemoteProtocolError(f"the module does not tell fact {fact}")
+    for fact in (Fact.USER_ID, Fact.GROUP_ID):
+        if response.number(fact) is None:
+            raise RemoteProtocolError(f"the module does not tell fact {fact}")
 
 _VARIABLES: Final = {
     Fact.REAL_NAME: ("NAME",),
@@ -223,7 +270,12 @@ async def _ask_udp(module: Module, request: CVMRequest, packet: bytes, asker: As
     return await Datagram(module.address, packet, take, asker.deadline, UDP_WAITS)
 
 
-_ASK: Final = {"command": _ask_command, "local": _ask_local, "udp": _ask_udp}
+async def _ask_nobody(module: Module, request: CVMRequest, packet: bytes, asker: Asker) -> CVMResponse:
+    """The name names no module."""
+    raise Unreachable("such a module cannot be asked")
+
+
+_ASK: Final = {"command": _ask_command, "local": _ask_local, "udp": _ask_udp, "none": _ask_nobody}
 
 
 def _split(name: str, asker: Asker) -> tuple[bytes, bytes]:
@@ -232,7 +284,7 @@ def _split(name: str, asker: Asker) -> tuple[bytes, bytes]:
 
 def _shared_secret(asker: Asker) -> Secret | None:
     secret = asker.environment.get("CVM_LOOKUP_SECRET")
-    return Secret(secret.encode()) if secret else None
+    return Secret(secret.encode()) if secret is not None else None
 
 
 def _with_random_bytes(request: CVMRequest, random_bytes: bytes) -> CVMRequest:

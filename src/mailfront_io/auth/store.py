@@ -63,13 +63,15 @@ class Asker:
 
     `deadline`: a reading of the session's ``clock.monotonic()`` by which it must have answered; None: no limit.
     `environment`: the session's settings. `default_domain`: the domain of a login name that has none, for stores that
-    split names. `program_environment`: what programs find that a store starts.
+    split names. `program_environment`: what programs find that a store starts. `by_command`: a command beside SASL
+    asks: POP3's PASS, IMAP's LOGIN.
     """
 
     deadline: float | None = None
     environment: Mapping[str, str] = MappingProxyType({})
     default_domain: str = ""
     program_environment: Mapping[str, str] = MappingProxyType({})
+    by_command: bool = False
 
 
 NOBODY: Final = Asker()

@@ -71,7 +71,7 @@ class Qmail(Backend):
     name = "qmail"
     spools = True
     settings = (
-        Setting("QMAILQUEUE", Kind.TEXT, "the program, by its path, or below the directory", "bin/qmail-queue"),
+        Setting("QMAILQUEUE", Kind.TEXT, "the program: its path, or in PATH where it has no slash", "bin/qmail-queue"),
         Setting("QMAILHOME", Kind.DIRECTORY, "the directory that it is started in", "/var/qmail"),
         Setting("QMAILQUEUE_TIMEOUT", Kind.NUMBER, "seconds until it is killed", str(QUEUE_SECONDS)),
         CHILD_ENVIRONMENT,
@@ -82,11 +82,18 @@ class Qmail(Backend):
     )
 
     async def data_start(self, spool: Spool | None) -> Response | None:
-        """A directory that is not there is known now, where this process has not started a program in it yet."""
+        """A directory that is not there is known now, where this process has not started a program in it yet.
+
+        In the compat profile a process that serves one connection goes there, as the original does: relative names of
+        files that plugins open from now on start there.
+        """
         home = self._home
         if home in _checked:
             return None
         try:
+            if self._compat and self.session.alone:
+                os.chdir(home)
+                return None
             await Thread(_check, home, deadline=self._deadline())
         except OSError as error:
             return self._failed(NO_DIRECTORY, f"{home}: {error.strerror}")
@@ -100,7 +107,9 @@ class Qmail(Backend):
         if session.envelope.sender is None:
             return NO_SENDER
         home, deadline = self._home, self._deadline()
-        program = os.path.join(home, session.getenv("QMAILQUEUE") or "bin/qmail-queue")
+        program = self._setting("QMAILQUEUE", "bin/qmail-queue")
+        if "/" in program:
+            program = os.path.join(home, program)
         try:
             with await Spawn(
                 [program], child_environment(session), directory=home, writes=[0, 1], deadline=deadline
@@ -131,8 +140,16 @@ class Qmail(Backend):
         return Response(250, text)
 
     @property
+    def _compat(self) -> bool:
+        return self.session.profile.name == "compat"
+
+    @property
     def _home(self) -> str:
-        return self.session.getenv("QMAILHOME") or "/var/qmail"
+        return self._setting("QMAILHOME", "/var/qmail")
+
+    def _setting(self, name: str, default: str) -> str:
+        value = self.session.getenv(name)
+        return default if value is None or not (value or self._compat) else value
 
     def _deadline(self) -> float:
         seconds = parse_number(self.session.getenv("QMAILQUEUE_TIMEOUT")) or QUEUE_SECONDS
@@ -142,7 +159,7 @@ class Qmail(Backend):
         return refusal(code, self.session.getenv(f"QQERRMSG_{code}"))
 
     def _failed(self, response: Response, why: str) -> Response:
-        if self.session.profile.name != "compat":
+        if not self._compat:
             self.session.log(f"qmail: {why}")
         return response
 

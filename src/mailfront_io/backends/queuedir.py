@@ -15,6 +15,7 @@ from mailfront_io.spool import Spool
 MISSING = Response(451, "4.3.0 Missing backend configuration parameter")
 CANNOT_CREATE = Response(451, "4.3.0 Error creating queue file")
 CANNOT_WRITE = Response(451, "4.3.0 Error writing queue file")
+NO_WAY_THERE = Response(451, "4.3.0 Internal error.")
 
 _checked: set[str] = set()
 """The directories in which files could be made, when this process looked at them last."""
@@ -43,13 +44,18 @@ class QueueDir(Backend):
     async def sender(self, path: Path) -> Response | None:
         """A directory that cannot be written is known now, where this process has not written there yet."""
         root = self._setting("QUEUEDIR")
-        if not root:
+        if root is None or (not root and self.session.profile.name != "compat"):
             return MISSING
         building, final = self._setting("QUEUEDIR_TMP"), self._setting("QUEUEDIR_DEST")
         self._building = f"{root}/{'tmp' if building is None else building}"
         self._final = f"{root}/{'new' if final is None else final}"
         if self._building in _checked:
             return None
+        try:
+            if self.session.profile.name == "compat":
+                await Thread(_look_into, self._building, self._final)
+        except OSError as error:
+            return self._failed(NO_WAY_THERE, root, error)
         try:
             await Thread(_check, self._building, self._mode, commit=True)
         except OSError as error:
@@ -86,6 +92,16 @@ class QueueDir(Backend):
         if self.session.profile.name != "compat":
             self.session.log(f"queuedir: {path}: {error.strerror}")
         return response
+
+
+def _look_into(*directories: str) -> None:
+    """The original begins by looking whether the name of its file is there already. Raises what it finds in place of
+    an answer; a directory that is missing has no such file."""
+    for directory in directories:
+        try:
+            os.stat(f"{directory}/0.000000.0")
+        except FileNotFoundError:
+            pass
 
 
 def _check(building: str, mode: int) -> None:

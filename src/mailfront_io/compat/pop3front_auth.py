@@ -17,7 +17,7 @@ from mailfront_io.log import line_log
 from mailfront_io.ops import Send
 from mailfront_io.pop3_service import POP3Service
 from mailfront_io.session import Session
-from mailfront_io.settings import ConfigurationError, NoImmediateTLS, inherited_environment
+from mailfront_io.settings import ConfigurationError, NoImmediateTLS, inherited_environment, is_compat
 from mailfront_proto.pop3.replies import Reply
 from mailfront_proto.pop3.states import Mode
 from mailfront_proto.secret import Secret
@@ -33,10 +33,9 @@ class PasswordModules(CVMStore):
     """Asks the modules `commands` for USER and PASS, and those of the settings for AUTH."""
 
     def __init__(self, commands: str, environment: Mapping[str, str]) -> None:
-        responses = environment.get("CVM_SASL_CRAM_MD5", "")
-        super().__init__(commands, responses)
-        passwords, logins = environment.get("CVM_SASL_PLAIN", ""), environment.get("CVM_SASL_LOGIN", "")
-        self._sasl = CVMStore(passwords or logins, responses, login_only=not passwords)
+        compat = is_compat(environment)
+        super().__init__(commands, compat=compat)
+        self._sasl = CVMStore.from_settings(environment.get, compat) or CVMStore()
         self.mechanisms = self._sasl.mechanisms
 
     @property
@@ -45,10 +44,16 @@ class PasswordModules(CVMStore):
         return True
 
     async def verify_password(self, username: str, password: Secret, asker: Asker = NOBODY) -> Identity | None:
-        """The default domain tells who asks: SASL gives none."""
-        if asker.default_domain:
+        """For PASS, or for SASL."""
+        if asker.by_command:
             return await super().verify_password(username, password, asker)
         return await self._sasl.verify_password(username, password, asker)
+
+    async def verify_response(
+        self, username: str, challenge: bytes, digest: bytes, asker: Asker = NOBODY
+    ) -> Identity | None:
+        """For SASL."""
+        return await self._sasl.verify_response(username, challenge, digest, asker)
 
 
 def main() -> int:

@@ -139,8 +139,9 @@ async def _ask(machine: TakesKeys, event: Request, session: Session) -> Identity
     store = session.login_store
     if store is None:
         raise StoreUnavailable("none is configured")
-    default_domain = (session.local_host or "unknown") if is_command(event) else ""
-    asker = asker_for(session, session.clock.monotonic() + STORE_SECONDS, default_domain)
+    command = is_command(event)
+    default_domain = session.local_host or ("unknown" if command else "")
+    asker = asker_for(session, session.clock.monotonic() + STORE_SECONDS, default_domain, command)
     match event:
         case FindKeys():
             machine.supply_keys(await store.find_keys(event.username, event.hash_name, asker))

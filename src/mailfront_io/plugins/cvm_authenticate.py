@@ -22,17 +22,16 @@ class CVMAuthenticate(Plugin):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        passwords, logins = session.getenv("CVM_SASL_PLAIN"), session.getenv("CVM_SASL_LOGIN")
-        responses = session.getenv("CVM_SASL_CRAM_MD5") or ""
-        if passwords or logins or responses:
-            session.modules = CVMStore(passwords or logins or "", responses, login_only=not passwords)
+        session.modules = CVMStore.from_settings(session.getenv, session.profile.name == "compat")
 
     def mechanisms(self) -> list[str]:
         """Those that modules are there for."""
-        return offer.offered_mechanisms(self.session)
+        session = self.session
+        required = session.profile.name == "compat" and session.getenv("AUTH_REQUIRES_TLS") is not None  # even 0
+        return [] if required and session.tls is None else offer.offered_mechanisms(session)
 
     def helo(self, host: str, capabilities: list[str]) -> None:
         """Lists AUTH at the plugin's place."""
-        names = offer.offered_mechanisms(self.session)
+        names = self.mechanisms()
         if names and not (self.session.authenticated or self.session.anonymous):
             capabilities.append("AUTH " + " ".join(names))

@@ -26,25 +26,26 @@ class CVMValidate(Plugin):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._parsed: tuple[str, list[Module]] = ("", [])
+        self._parsed: tuple[str | None, list[Module]] = (None, [])
 
     async def recipient(self, path: Path) -> Response | None:
         """553 for one that does not exist, 451 where nobody can say."""
         session = self.session
+        compat = session.profile.name == "compat"
         names = session.getenv("CVM_LOOKUP")
         account, at, domain = path.address.rpartition("@")
-        if not names or not at:
+        if names is None or not at or not (names or compat):
             return None
         if self._parsed[0] != names:
-            self._parsed = (names, parse_modules(names))
+            self._parsed = (names, parse_modules(names, compat))
         asker = asker_for(session, session.clock.monotonic() + LOOKUP_SECONDS)
-        if not account:
+        if not account and not compat:
             return UNKNOWN
         request, asker = lookup(_octets(account), _octets(domain), asker)
         try:
             response = await ask_modules(self._parsed[1], request, asker)
         except StoreUnavailable as error:
-            raise CheckFailed(UNAVAILABLE, str(error) if session.profile.name != "compat" else "") from None
+            raise CheckFailed(UNAVAILABLE, str(error) if not compat else "") from None
         return None if response is None or response.verdict is Verdict.ACCEPTED else UNKNOWN
 
 

@@ -9,7 +9,7 @@ from mailfront_io.ops import Thread
 from mailfront_io.plugin import ACCEPT, Kind, Plugin, Response, Setting
 from mailfront_io.rules.decision import Address
 from mailfront_io.session import Path, Session
-from mailfront_proto.record import record
+from mailfront_proto.record import record, replace
 
 NO_DIRECTORY = Response(451, "4.3.0 Could not change to the qmail directory.")
 NOT_READ = Response(451, "4.3.0 Could not read the qmail control files.")
@@ -21,12 +21,14 @@ QMAIL_HOME = "/var/qmail"
 
 @record(frozen=True)
 class ControlFiles:
-    """The four lists, entries in lower case. A file that is missing is an empty list."""
+    """The four lists, entries in lower case. A file that is missing, or cannot be opened, is an empty list.
+    `unreadable`: why the first of those that are there cannot be opened; empty: there is none."""
 
     badmailfrom: Container[bytes]
     badrcptto: Container[bytes]
     rcpthosts: Container[bytes]
     morercpthosts: Container[bytes]
+    unreadable: str = ""
 
     def accepts(self, recipient: Address) -> bool:
         """Whether its domain, or a part of that from a dot on, is listed. In front of the ``@`` is something."""
@@ -49,23 +51,28 @@ class NoDirectory(Exception):
 
 
 def load_control_files(home: str, sources: Sources) -> ControlFiles:
-    """Read them. Raises `NoDirectory`, and for a file that is there and cannot be used `OSError`, `DamagedFile` or
-    `MissingPackage`."""
+    """Read them. Raises `NoDirectory`, and `DamagedFile` or `MissingPackage` for a file that is there and cannot be
+    used."""
     if not os.path.isdir(home):
         raise NoDirectory(home)
+    unreadable: list[str] = []
 
     def load(name: str, read: Callable[[str, Sources], Container[bytes]]) -> Container[bytes]:
         try:
             return read(os.path.join(home, "control", name), sources)
         except (FileNotFoundError, NotADirectoryError):
-            return frozenset()
+            pass
+        except OSError as error:
+            unreadable.append(str(error))
+        return frozenset()
 
-    return ControlFiles(
+    files = ControlFiles(
         load("badmailfrom", read_list),
         load("badrcptto", read_list),
         load("rcpthosts", read_list),
         load("morercpthosts.cdb", open_cdb),
     )
+    return replace(files, unreadable=unreadable[0]) if unreadable else files
 
 
 CONTROL_FILES = Cache(load_control_files)
@@ -74,7 +81,11 @@ CONTROL_FILES = Cache(load_control_files)
 
 class QmailValidate(Plugin):
     """Refuses senders in `badmailfrom` and recipients in `badrcptto`; accepts other senders, and recipients in the
-    domains of `rcpthosts` and `morercpthosts.cdb`. The files are in `control` below `$QMAILHOME`."""
+    domains of `rcpthosts` and `morercpthosts.cdb`. The files are in `control` below `$QMAILHOME`.
+
+    In the compat profile a process that serves one connection goes to that directory, as the original does: relative
+    names of files that plugins open from then on start there.
+    """
 
     name = "qmail-validate"
     settings = (Setting("QMAILHOME", Kind.DIRECTORY, "where control is", QMAIL_HOME),)
@@ -90,18 +101,30 @@ class QmailValidate(Plugin):
         files = CONTROL_FILES.current(home)
         if files is None:
             return self._load(home)
+        return self._use(files, home)
+
+    def _use(self, files: ControlFiles, home: str) -> Response | None:
         self._files = files
+        if self.session.profile.name != "compat":
+            return self._not_read(files.unreadable) if files.unreadable else None
+        if self.session.alone:
+            try:
+                os.chdir(home)
+            except OSError:
+                return NO_DIRECTORY
         return None
+
+    def _not_read(self, why: str) -> Response:
+        self.session.log(f"qmail-validate: {why}")
+        return NOT_READ
 
     async def _load(self, home: str) -> Response | None:
         try:
-            self._files = await Thread(CONTROL_FILES.load, home)
+            return self._use(await Thread(CONTROL_FILES.load, home), home)
         except NoDirectory:
             return NO_DIRECTORY
-        except (OSError, DamagedFile, MissingPackage) as error:
-            self.session.log(f"qmail-validate: {error}")
-            return NOT_READ
-        return None
+        except (DamagedFile, MissingPackage) as error:
+            return self._not_read(str(error))
 
     def sender(self, path: Path) -> Response:
         """`badmailfrom`; any other sender is accepted."""

@@ -27,8 +27,9 @@ class Address:
         """What stands behind the last ``@``; None without one."""
 
     def is_in(self, entries: Container[bytes]) -> bool:
-        """Whether `entries` have the whole of it, or ``@`` and its domain."""
-        return self.whole in entries or (self.domain is not None and b"@" + self.domain in entries)
+        """Whether `entries` have the whole of it, or ``@`` and its domain; in place of that nothing, where there is no
+        domain. (A CDB file may have an empty entry.)"""
+        return self.whole in entries or (b"" if self.domain is None else b"@" + self.domain) in entries
 
 
 class Outcome(Enum):

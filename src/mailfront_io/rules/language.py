@@ -46,7 +46,7 @@ class Code(Enum):
 @record(frozen=True)
 class ListReference:
     """``[[name]]``: the whole address, or ``@`` and its domain, is in a list; ``[[@name]]`` (`domains`): its domain
-    is. A `name` that ends in ``.cdb`` is a CDB file, any other a text with an entry a line."""
+    is. A `name` that ends in ``.cdb``, and has more than that, is a CDB file, any other a text with an entry a line."""
 
     name: bytes
     domains: bool = False
@@ -54,7 +54,7 @@ class ListReference:
     @property
     def is_cdb(self) -> bool:
         """Whether the list is a CDB file."""
-        return self.name.endswith(b".cdb")
+        return self.name.endswith(b".cdb") and len(self.name) > 4
 
 
 @record(frozen=True)

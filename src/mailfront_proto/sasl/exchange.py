@@ -38,8 +38,8 @@ class ServerExchange:
     """One exchange; see above how a machine drives it.
 
     `options`: what is offered. `ignores_authorization_identity`: in PLAIN any bytes pass for it, and none is handed on
-    (compat). `as_original`: an initial response that is no base64 comes before a mechanism that is unknown, and base64
-    ends with its first ``=``, whatever stands behind (compat).
+    (compat). `as_original`: an initial response that is no base64 comes before a mechanism that is unknown, base64
+    ends with its first ``=``, whatever stands behind, and PLAIN takes empty names and passwords (compat).
     """
 
     def __init__(
@@ -65,7 +65,12 @@ class ServerExchange:
         if upper not in self._options.mechanisms:
             bad = self._as_original and initial_response is not None and self._decode(initial_response) is None
             return Failed(Cause.BAD_INITIAL_RESPONSE if bad else Cause.NO_SUCH_MECHANISM)
-        self._mechanism = _new_mechanism(upper, self._options, self._ignores_authorization_identity)
+        if upper == "PLAIN":
+            from mailfront_proto.sasl.plain import PlainServer
+
+            self._mechanism = PlainServer(self._ignores_authorization_identity, self._as_original)
+        else:
+            self._mechanism = _new_mechanism(upper, self._options)
         if initial_response is None:
             return self._checked(self._mechanism.start(None))
         empty = initial_response == b"=" and self._mechanism.takes_empty
@@ -119,12 +124,9 @@ class ServerExchange:
         return step
 
 
-def _new_mechanism(name: str, options: ServerOptions, ignores_authorization_identity: bool) -> ServerMechanism:
-    """Each is imported when a client first asks for it. What it needs is there: `ServerOptions` has seen to that."""
-    if name == "PLAIN":
-        from mailfront_proto.sasl.plain import PlainServer
-
-        return PlainServer(ignores_authorization_identity)
+def _new_mechanism(name: str, options: ServerOptions) -> ServerMechanism:
+    """Any but PLAIN. Each is imported when a client first asks for it. What it needs is there: `ServerOptions` has seen
+    to that."""
     if name == "LOGIN":
         from mailfront_proto.sasl.login import LoginServer
 

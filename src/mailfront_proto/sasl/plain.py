@@ -17,23 +17,27 @@ from mailfront_proto.secret import Secret
 class PlainServer(ServerMechanism):
     """The server role: one message, then `VerifyPassword`.
 
-    `ignores_authorization_identity`: any bytes pass for it, and none is handed on (compat).
+    `ignores_authorization_identity`: any bytes pass for it, and none is handed on (compat). `takes_empty_names`: user
+    name and password may be empty (compat).
     """
 
     takes_empty = False
 
-    def __init__(self, ignores_authorization_identity: bool = False) -> None:
+    def __init__(self, ignores_authorization_identity: bool = False, takes_empty_names: bool = False) -> None:
         self._ignores = ignores_authorization_identity
+        self._takes_empty_names = takes_empty_names
 
     def respond(self, response: bytes) -> Step:
-        """RFC 4616 section 2: exactly two NULs, a user name and a password that are not empty."""
+        """RFC 4616 section 2: exactly two NULs, a user name and a password that are not empty (but see above)."""
         parts = response.split(b"\0")
         if len(parts) != 3:
             return Failed(Cause.MALFORMED)
         authzid, authcid, password = parts
         username = decode_identity(authcid)
         authorization = "" if self._ignores else decode_identity(authzid)
-        if not username or not password or authorization is None or has_control(password):
+        if username is None or authorization is None or has_control(password):
+            return Failed(Cause.MALFORMED)
+        if not self._takes_empty_names and not (username and password):
             return Failed(Cause.MALFORMED)
         return VerifyPassword("PLAIN", "PLAIN", username, Secret(password), authorization)
 
