@@ -1,6 +1,7 @@
 """Who is called about what can be read, by both ways, under both loops."""
 
 import asyncio
+import os
 import select
 import socket
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from mailfront_io.ops import Connection, Recv, Send
 
 LOOPS = (asyncio.new_event_loop, uvloop.new_event_loop)
 
-Ways = Callable[[asyncio.AbstractEventLoop], Readiness]
+Ways = Callable[[], Readiness]
 
 
 @pytest.fixture(params=LOOPS, ids=("asyncio", "uvloop"))
@@ -26,10 +27,11 @@ def runner(request: pytest.FixtureRequest) -> "asyncio.Runner":
 def test_who_can_read_is_called_until_removed(runner: asyncio.Runner, way: Ways) -> None:
     async def check() -> None:
         loop = asyncio.get_running_loop()
-        ready = way(loop)
+        ready = way()
         called: list[str] = []
         ours, theirs = socket.socketpair()
         with ours, theirs:
+            before = sorted(os.listdir("/proc/self/fd"))
             ready.add(ours.fileno(), lambda: called.append(ours.recv(1).decode()), loop)
             theirs.send(b"ab")
             while len(called) < 2:
@@ -38,6 +40,7 @@ def test_who_can_read_is_called_until_removed(runner: asyncio.Runner, way: Ways)
             theirs.send(b"c")
             for _ in range(5):
                 await asyncio.sleep(0)
+            assert sorted(os.listdir("/proc/self/fd")) == before
         assert called == ["a", "b"]
 
     with runner:
@@ -47,7 +50,7 @@ def test_who_can_read_is_called_until_removed(runner: asyncio.Runner, way: Ways)
 def test_one_that_is_removed_by_another_is_not_called(runner: asyncio.Runner) -> None:
     async def check() -> None:
         loop = asyncio.get_running_loop()
-        ready = Readiness(loop)
+        ready = Readiness()
         pairs = [socket.socketpair() for _ in range(2)]
         called: list[int] = []
 
@@ -78,8 +81,9 @@ def test_a_session_where_there_is_no_epoll(runner: asyncio.Runner, monkeypatch: 
             await Send(data)
         return 7
 
+    assert type(readiness()) is LoopsOwn
+
     async def check() -> int:
-        assert type(readiness(asyncio.get_running_loop())) is LoopsOwn
         listening = socket.create_server(("127.0.0.1", 0))
         with listening, socket.create_connection(listening.getsockname()) as client:
             ours, _ = listening.accept()

@@ -134,7 +134,7 @@ class SocketSession:
         self._ended = ended
         shared = _shared.get(loop)
         if shared is None:
-            shared = _shared[loop] = (Deadlines(), readiness(loop))
+            shared = _shared[loop] = (Deadlines(), readiness())
         self._deadlines, self._readiness = shared
         self._waiting = _NOTHING
         self._idle = False  # the Recv that is waited in may be stopped

@@ -14,25 +14,34 @@ AT_ONCE = 64
 
 
 class Readiness:
-    """Calls who has something to read, or has come to its end. The loop is an argument, so that no loop is kept alive
-    from here."""
+    """Calls who has something to read, or has come to its end. The epoll is there while somebody is. The loop is an
+    argument, so that no loop is kept alive from here."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self) -> None:
         self._calls: dict[int, Callable[[], None]] = {}
-        self._epoll = select.epoll()
-        loop.add_reader(self._epoll.fileno(), self._ready)
+        self._epoll: select.epoll | None = None
 
     def add(self, fd: int, call: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         """Call `call` whenever `fd` is readable. Raises OSError where the system watches no more of them."""
-        self._epoll.register(fd, select.EPOLLIN)
+        epoll = self._epoll
+        if epoll is None:
+            epoll = self._epoll = select.epoll()
+            loop.add_reader(epoll.fileno(), self._ready)
+        epoll.register(fd, select.EPOLLIN)
         self._calls[fd] = call
 
     def remove(self, fd: int, loop: asyncio.AbstractEventLoop) -> None:
         """Do not call about `fd` any more. It must be open still."""
+        assert self._epoll is not None
         del self._calls[fd]
         self._epoll.unregister(fd)
+        if not self._calls:
+            loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
+            self._epoll = None
 
     def _ready(self) -> None:
+        assert self._epoll is not None
         calls = self._calls
         for fd, _ in self._epoll.poll(0, AT_ONCE):
             call = calls.get(fd)
@@ -43,9 +52,6 @@ class Readiness:
 class LoopsOwn(Readiness):
     """The same where there is no epoll: the loop watches each connection by itself."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        pass
-
     def add(self, fd: int, call: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         """See `Readiness`."""
         loop.add_reader(fd, call)
@@ -55,6 +61,6 @@ class LoopsOwn(Readiness):
         loop.remove_reader(fd)
 
 
-def readiness(loop: asyncio.AbstractEventLoop) -> Readiness:
+def readiness() -> Readiness:
     """Return what this system has."""
-    return Readiness(loop) if hasattr(select, "epoll") else LoopsOwn(loop)
+    return Readiness() if hasattr(select, "epoll") else LoopsOwn()
