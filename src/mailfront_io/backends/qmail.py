@@ -71,7 +71,7 @@ class Qmail(Backend):
     name = "qmail"
     spools = True
     settings = (
-        Setting("QMAILQUEUE", Kind.TEXT, "the program: its path, or in PATH where it has no slash", "bin/qmail-queue"),
+        Setting("QMAILQUEUE", Kind.TEXT, "the program, by its path, or below the directory", "bin/qmail-queue"),
         Setting("QMAILHOME", Kind.DIRECTORY, "the directory that it is started in", "/var/qmail"),
         Setting("QMAILQUEUE_TIMEOUT", Kind.NUMBER, "seconds until it is killed", str(QUEUE_SECONDS)),
         CHILD_ENVIRONMENT,
@@ -108,7 +108,7 @@ class Qmail(Backend):
             return NO_SENDER
         home, deadline = self._home, self._deadline()
         program = self._setting("QMAILQUEUE", "bin/qmail-queue")
-        if "/" in program:
+        if "/" in program or not self._compat:  # the original looks others up in PATH
             program = os.path.join(home, program)
         try:
             with await Spawn(
