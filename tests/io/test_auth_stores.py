@@ -6,11 +6,12 @@ import hmac
 import os
 import sqlite3
 import stat
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -259,6 +260,47 @@ def test_tokens_in_a_password_file(tmp_path: Path) -> None:
     assert said(lambda asker: store.find_keys("robot", "sha256", asker)) is None
 
 
+def test_h51_no_token_lets_the_superuser_in(tmp_path: Path) -> None:
+    """What is known of a user holds for the tokens, too, unless their lines say more."""
+    path = tmp_path / "passwd"
+    path.write_text(
+        f"{token_line('root', b'first')}root:{{PLAIN}}x:0:0\nann:{{PLAIN}}x:7:8\n{token_line('ann', b'own')}"
+        f"{token_line('ann', b'narrow', ':9')}"
+    )
+    store = PasswdStore(str(path))
+    for token, known in (
+        (b"first", Identity("root", uid=0, gid=0)), (b"own", Identity("ann", uid=7, gid=8)),
+        (b"narrow", Identity("ann", uid=9)),
+    ):  # fmt: skip
+        assert said(lambda asker, t=token: store.verify_token("", Secret(t), {}, asker)) == known  # type: ignore[misc]
+    message = base64.b64encode(b"n,,\x01auth=Bearer first\x01\x01")
+    front = Front("authenticate", "accept", credentials=store, env={"AUTH_REQUIRES_TLS": "0"})
+    assert codes(front.say(b"EHLO x\r\nAUTH OAUTHBEARER " + message + b"\r\nAQ==\r\n"))[-1] == 535
+
+
+def test_h87_salts_and_keys_of_other_lengths_tell_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "passwd"
+    keys = derive_keys(PENCIL, b"eight b.", 4096).encode().reveal().decode()
+    path.write_text(f"ann:{{SCRAM-SHA-256}}{keys}\n")
+    assert "SCRAM-SHA-256" not in PasswdStore(str(path)).mechanisms  # the salts of nobody have 16
+    spent = []
+    derive = hashlib.pbkdf2_hmac
+
+    def counting(name: str, password: bytes, salt: bytes, iterations: int, size: int = 32) -> bytes:
+        spent.append(iterations * (size or 32) // 32)
+        return derive(name, password, salt, iterations, size)
+
+    long = base64.b64encode(derive("sha256", b"pencil", b"salt", 500, 64)).decode()
+    short = base64.b64encode(derive("sha256", b"pencil", b"salt", 500, 32)).decode()
+    path.write_text(f"ann:{{PBKDF2-SHA256}}500$c2FsdA==${long}\nbob:{{PBKDF2-SHA256}}500$c2FsdA==${short}\n")
+    store = PasswdStore(str(path))
+    monkeypatch.setattr(hashlib, "pbkdf2_hmac", counting)
+    for name, known in (("ann", True), ("bob", True), ("eve", False)):
+        spent.clear()
+        assert (said(lambda asker, n=name: store.verify_password(n, PENCIL, asker)) is not None) is known  # type: ignore[misc]
+        assert sum(spent) == 1000
+
+
 def test_a_file_of_tokens_alone_takes_no_passwords(tmp_path: Path) -> None:
     path = tmp_path / "passwd"
     path.write_text(token_line("robot", b"three"))
@@ -325,7 +367,8 @@ def test_a_password_file(tmp_path: Path, scheme: str, others: tuple[str, ...]) -
     ["ann", "ann:pencil", "ann:{CRYPT}x", "ann:{PLAIN}", "ann:{SCRAM-SHA-256}x", "ann:{PBKDF2-SHA256}1$$", ":{PLAIN}x",
      "bob:{PLAIN}pencil", "ann:{TOKEN-SHA256}pencil", "ann:{TOKEN-SHA256}" + "0" * 63, "ann:{TOKEN-SHA256}" + "0" * 65,
      "ann:{TOKEN-SHA256}" + "0" * 63 + "\u0660", "eve:{TOKEN-SHA256}" + "1" * 64,
-     "ann:{SCRAM-SHA-1}SCRAM-SHA-256$4096:c2FsdA==$c2FsdA==:c2FsdA=="],
+     "ann:{SCRAM-SHA-1}SCRAM-SHA-256$4096:c2FsdA==$c2FsdA==:c2FsdA==",
+     "ann:{PLAIN}pencil:4294967295", "ann:{PLAIN}pencil:1:4294967295", "ann:{PLAIN}pencil:9999999999"],
 )
 def test_lines_that_are_none_are_named_and_not_shown(tmp_path: Path, line: str) -> None:
     path = tmp_path / "passwd"
@@ -563,6 +606,32 @@ def test_a_store_that_hangs_is_a_temporary_failure() -> None:
     assert "credential store: it did not answer in time" in front.log
 
 
+ODD_FACTS: list[dict[str, Any]] = [
+    {"username": b"ann"}, {"mailbox": None}, {"uid": "0"}, {"uid": False}, {"uid": 1.5}, {"uid": -1},
+    {"uid": 0xFFFF_FFFF}, {"gid": 0xFFFF_FFFF}, {"groups": (-1,)},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [True, "ann", b"ann", object(), *(Identity(**{"username": "ann", **facts}) for facts in ODD_FACTS)],
+    ids=range(4 + len(ODD_FACTS)),
+)
+def test_h51_what_can_be_no_user_logs_nobody_in(odd: Any) -> None:
+    """To the system 2^32 - 1 is no id: a program that is to run as that goes on as the superuser."""
+
+    class Odd(CredentialStore):
+        mechanisms = ("PLAIN",)
+
+        async def verify_password(self, username: str, password: Secret, asker: Asker = NOBODY) -> Identity | None:
+            found: Identity = odd
+            return found
+
+    front = Front("authenticate", "accept", credentials=Odd(), env={"AUTH_REQUIRES_TLS": "0"})
+    assert codes(front.say(b"EHLO x\r\n" + plain("ann", "x"))) == [220, 250, 454]
+    assert "credential store: its answer is no Identity of text and of ids from 0 to 4294967294" in front.log
+
+
 def test_a_login_is_forgotten_with_its_settings() -> None:
     class Knows(CredentialStore):
         mechanisms = ("PLAIN",)
@@ -584,11 +653,41 @@ def test_a_login_is_forgotten_with_its_settings() -> None:
     "name",
     ["", "x", "sqlite:", "mysql:x", "static:/nowhere/at/all", "passwd:/nowhere", "sqlite:/nowhere", "class:x",
      "class:no_such_module:Store", "class:mailfront_io.auth.static:Nothing", "class:mailfront_io.ops:Connection",
-     "class:mailfront_io.auth.static:StaticStore", "class:tests.io.test_auth_stores:Faulty"],
+     "class:mailfront_io.auth.static:StaticStore", "class:tests.io.test_auth_stores:Faulty", "class:json", "class::",
+     "class:json:"],
 )
 def test_stores_that_cannot_be_opened_say_why(name: str) -> None:
     with pytest.raises(ValueError, match=r"^\$AUTH_STORE"):
         open_named_store(name)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "why"),
+    [
+        ({"mechanisms": "PLAIN"}, "mechanisms is 'PLAIN': make it a tuple of names out of PLAIN, LOGIN, "),
+        ({"mechanisms": None}, "mechanisms is None: make it"),
+        ({"mechanisms": ("plain",)}, "make it a tuple"),
+        ({"mechanisms": ("PLAIN", "SCRAM-SHA-256-PLUS")}, "make it a tuple"),
+        ({"weak_mechanisms": (b"PLAIN",)}, "weak_mechanisms is"),
+        ({"mechanisms": ("SCRAM-SHA-1",)}, "SCRAM needs a salt_secret: make it a Secret of 16 octets"),
+        ({"mechanisms": ("SCRAM-SHA-1",), "salt_secret": Secret(b"short")}, "SCRAM needs a salt_secret"),
+    ],
+)
+def test_what_a_store_of_somebody_s_own_cannot_offer(
+    attributes: dict[str, Any], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type("Own", (CredentialStore,), attributes)
+    monkeypatch.setattr(sys.modules[__name__], "Own", kind, raising=False)
+    with pytest.raises(ValueError, match=rf"^\$AUTH_STORE: .*:Own: {why}|:Own: .*{why}"):
+        open_named_store(f"class:{__name__}:Own")
+
+
+@pytest.mark.parametrize("kind", ["passwd", "static"])
+def test_a_file_of_other_bytes_is_named(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    path.write_bytes(b"ann:{PLAIN}pencil\nbob:{PLAIN}\xff\n")
+    with pytest.raises(ValueError, match=rf"^\$AUTH_STORE: {path} is not UTF-8: write it anew\Z"):
+        open_named_store(f"{kind}:{path}")
 
 
 class Faulty(CredentialStore):

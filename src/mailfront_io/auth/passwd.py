@@ -12,7 +12,8 @@ each of which may be empty. Salts and keys are base64. What a scheme's secret ho
 have one, a plain password may have none. Hashes of ``crypt`` are not known, for Python has none.
 
 A user has one password, and bearer tokens besides or instead, each in a line of its own: the SHA-256 of the token, in
-hexadecimal. That is enough, for nobody can guess a token.
+hexadecimal. That is enough, for nobody can guess a token. A token's line that ends with it takes what the password's
+says of the user: above all whether it is the superuser, who may not in.
 """
 
 import hashlib
@@ -22,12 +23,12 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from mailfront_io.auth.derivation import TURNSTILE, matches
-from mailfront_io.auth.store import NOBODY, Asker, CredentialStore, Identity
+from mailfront_io.auth.store import LARGEST_ID, NOBODY, Asker, CredentialStore, Identity
 from mailfront_io.ops import Thread
 from mailfront_proto.errors import LocalProtocolError
 from mailfront_proto.record import record
 from mailfront_proto.sasl.base64_line import decode_base64
-from mailfront_proto.sasl.scram_keys import ScramKeys
+from mailfront_proto.sasl.scram_keys import SALT_SIZE, ScramKeys
 from mailfront_proto.secret import Secret
 
 _LINE: Final = re.compile(
@@ -51,6 +52,11 @@ class Hashed:
     salt: bytes
     key: Secret
 
+    @property
+    def cost(self) -> int:
+        """Iterations for the whole key: they are made anew for each 32 octets of it."""
+        return self.iterations * -(-len(self.key.reveal()) // hashlib.sha256().digest_size)
+
 
 @record(frozen=True)
 class Entry:
@@ -65,9 +71,9 @@ class Entry:
 
 
 class PasswdStore(CredentialStore):
-    """The file at `path`, read once. SCRAM is offered if every password is SCRAM keys of one iteration count and hash,
-    CRAM-MD5 can be if every password is plain, and OAUTHBEARER and XOAUTH2 are if somebody has a token. Raises
-    `OSError`, or `ValueError` naming file and line, never what is in it."""
+    """The file at `path`, read once. SCRAM is offered if every password is SCRAM keys of one iteration count and hash
+    with salts of 16 octets, CRAM-MD5 can be if every password is plain, and OAUTHBEARER and XOAUTH2 are if somebody has
+    a token. Raises `OSError`, or `ValueError` naming file and line, never what is in it."""
 
     def __init__(self, path: str) -> None:
         self._users: dict[str, Entry] = {}
@@ -88,20 +94,24 @@ class PasswdStore(CredentialStore):
         entries = self._users.values()
         counts = {entry.keys.iterations for entry in entries if entry.keys is not None}
         hashes = {entry.keys.hash_name if entry.keys is not None else "" for entry in entries}
+        salts = {len(entry.keys.salt) for entry in entries if entry.keys is not None}
         if "sha1" in hashes and len(hashes) > 1:  # the time that a failure takes would tell who exists
             raise ValueError(f"{path}: SCRAM-SHA-1 is the scheme of all passwords, or of none: make the others anew")
         passwords: Sequence[str] = ("LOGIN", "PLAIN") if self._users or not self._tokens else ()
-        if len(counts) == 1 and len(hashes) == 1:
+        if len(counts) == 1 and len(hashes) == 1 and salts == {SALT_SIZE}:  # as that of who does not exist
             passwords = ("SCRAM-SHA-1" if "sha1" in hashes else "SCRAM-SHA-256", *passwords)
         tokens = ("OAUTHBEARER", "XOAUTH2") if self._tokens else ()
         self.mechanisms = (*passwords, *tokens, "EXTERNAL", "ANONYMOUS")
         if passwords and all(entry.plain is not None for entry in entries):
             self.weak_mechanisms = ("CRAM-MD5",)
         self.iterations = max(counts, default=CredentialStore.iterations)
-        hashed = {entry.hashed.iterations for entry in entries if entry.hashed is not None}
+        hashed = {entry.hashed.cost for entry in entries if entry.hashed is not None}
         self._cost = max(counts | hashed, default=0)
         self._cost_hash = "sha1" if "sha1" in hashes else "sha256"
         self.salt_secret = _secret_of(path)
+        for digest, holder in self._tokens.items():  # a line that tells no facts of its holder leaves them to the other
+            if holder == Identity(holder.username) and holder.username in self._users:
+                self._tokens[digest] = self._users[holder.username].identity
 
     def _add(self, entry: Entry) -> bool:
         """Whether it is the first of its kind."""
@@ -127,7 +137,7 @@ class PasswdStore(CredentialStore):
         elif entry.keys is not None:
             proven, spent = matches(password, entry.keys), entry.keys.iterations
         elif entry.hashed is not None:
-            proven, spent = _matches(password, entry.hashed), entry.hashed.iterations
+            proven, spent = _matches(password, entry.hashed), entry.hashed.cost
         if spent < self._cost:
             TURNSTILE.call(hashlib.pbkdf2_hmac, self._cost_hash, b"nobody", b"nobody", self._cost - spent)
         return entry.identity if proven and entry is not None else None
@@ -162,6 +172,8 @@ class PasswdStore(CredentialStore):
 def _parse(line: str) -> Entry | None:
     match = _LINE.match(line)
     if match is None:
+        return None
+    if any(int(match[name] or 0) > LARGEST_ID for name in ("uid", "gid")):
         return None
     identity = Identity(
         match["name"],

@@ -15,6 +15,10 @@ class StoreUnavailable(Exception):
     """The store cannot say now (a temporary failure); the text says why, for the log, and holds no secret."""
 
 
+LARGEST_ID: Final = 0xFFFF_FFFE
+"""Of users and groups. To the system one more is none: a program that is to run as that goes on as who starts it."""
+
+
 @record(frozen=True)
 class Identity:
     """Who has logged in, or is looked up: what the store knows of the user; None or empty where it knows nothing.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mailfront_io.auth.asking import asker_for
 from mailfront_io.auth.offer import may_expose_passwords, offer
-from mailfront_io.auth.store import Identity, StoreUnavailable
+from mailfront_io.auth.store import LARGEST_ID, Identity, StoreUnavailable
 from mailfront_io.calling import Bounded
 from mailfront_io.ops import DeadlineExceeded, Sleep
 from mailfront_io.session import Session, parse_number
@@ -74,6 +74,8 @@ async def answer(machine: TakesKeys, event: Request, session: Session) -> Verdic
 
         at = extract_tb(error.__traceback__)[-1]
         return _unavailable(event, session, f"{type(error).__name__} in {at.filename}, line {at.lineno}")
+    if not _can_be(identity):
+        return _unavailable(event, session, f"its answer is no Identity of text and of ids from 0 to {LARGEST_ID}")
     if isinstance(event, FindKeys):
         return Verdict.GOES_ON
     if identity is None or not _may_in(event, identity):
@@ -158,6 +160,22 @@ async def _ask(machine: TakesKeys, event: Request, session: Session) -> Identity
         case Authorize():
             return await store.look_up(event.username, asker)
     raise TypeError(f"{type(event).__name__} is no request that a store can answer")
+
+
+def _can_be(identity: object) -> bool:
+    """Whether a store may say so; one of somebody's own may say anything."""
+    if identity is None:
+        return True
+    if not isinstance(identity, Identity):
+        return False
+    ids = [number for number in (identity.uid, identity.gid, *identity.groups) if number is not None]
+    texts = (
+        identity.username, identity.domain, identity.mailbox, identity.real_name, identity.directory, identity.shell,
+        identity.group_name, identity.system_username,
+    )  # fmt: skip
+    return all(type(text) is str for text in texts) and all(
+        type(number) is int and 0 <= number <= LARGEST_ID for number in ids
+    )
 
 
 def _may_in(event: Request, identity: Identity) -> bool:
