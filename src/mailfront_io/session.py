@@ -151,6 +151,8 @@ class Session:
     """What was agreed, while TLS is in use."""
     certificate_user: str = ""
     """Whom the certificate names that the client has shown in its handshake; empty: nobody, or there is none."""
+    certificate_counts: bool = True
+    """Who shakes hands is the client itself, and no proxy that speaks for others."""
     tls_context: "ssl.SSLContext | None" = None
     """Server settings for TLS; None: it cannot be had."""
     parent_tls: StartParentTLS | None = None
@@ -248,6 +250,7 @@ class Session:
         ``$RELAYCLIENT``, which a rule has given to the proxy's address, is not its client's, nor is the proxy's
         certificate."""
         self.certificate_user = ""
+        self.certificate_counts = False
         known = self._facts or {name: v for name, v in self.environment.items() if name.startswith(self.link)}
         self._facts = {**known, **{self.link + name: value for name, value in facts.items()}}
         self._facts.pop("RELAYCLIENT", None)

@@ -153,9 +153,16 @@ def _ask_for_certificates(context: "ssl.SSLContext", authorities: str) -> None:
             f"$TLS_CLIENT_CA: {authorities} {why}: name a PEM file with the authorities that certify users",
             "TLS init failed: Error while reading file.",
         ) from error
+    held = context.cert_store_stats()
+    if not held["x509"]:
+        raise TLSSettingError(
+            f"$TLS_CLIENT_CA: {authorities} holds no certificate, only lists of revoked ones: put the authorities that "
+            "certify users into it, too",
+            "TLS init failed: Error while reading file.",
+        )
     context.verify_mode = ssl.CERT_OPTIONAL
-    if context.cert_store_stats()["crl"]:
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    if held["crl"]:
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN  # an authority between can be revoked as well
 
 
 def certificate_user(certificate: Mapping[str, Any]) -> str:
@@ -163,11 +170,15 @@ def certificate_user(certificate: Mapping[str, Any]) -> str:
     its one common name, exactly as it stands there. Empty: nobody; it has several, none, or one that can be no
     user's."""
     from mailfront_proto.sasl.mechanism import decode_identity
+    from mailfront_proto.sasl.saslprep import saslprep
 
     names = [name for kind, name in certificate.get("subjectAltName", ()) if kind == "email"]
     if not names:
         names = [name for part in certificate.get("subject", ()) for kind, name in part if kind == "commonName"]
-    return names[0] if len(names) == 1 and decode_identity(names[0].encode("utf-8", "surrogatepass")) else ""
+    if len(names) != 1 or not decode_identity(names[0].encode("utf-8", "surrogatepass")):
+        return ""
+    # A name that a store makes another of, which may be another user's, has not been certified.
+    return names[0] if saslprep(names[0], stored=False) == names[0] else ""
 
 
 def _add_names(default: "ssl.SSLContext", directory: str, getenv: Callable[[str], str | None]) -> None:

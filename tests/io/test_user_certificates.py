@@ -23,7 +23,7 @@ from mailfront_io.auth.store import NOBODY, Asker, CredentialStore, Identity, St
 from mailfront_io.ops import Connection
 from mailfront_io.plugin import Plugin, Response
 from mailfront_io.session import Session
-from mailfront_io.testing import EOF, Outside, PeerTLS, VirtualClock
+from mailfront_io.testing import EOF, Action, Outside, PeerTLS, VirtualClock, WaitFor
 from mailfront_io.tls import TLSSettingError, certificate_user, server_context
 from mailfront_proto.cvm import Code, CVMRequest, CVMResponse, Fact
 from mailfront_proto.sasl import Request
@@ -83,6 +83,9 @@ def play(
         ([""], ["ann"], ""),
         ([], ["ann\r\nbob"], ""),
         ([], ["\ud800"], ""),
+        ([], ["Ä. B."], "Ä. B."),
+        ([], ["\uff41nn"], ""),  # a store makes "ann" of it
+        ([], ["a\u00adnn"], ""),
     ],
 )
 def test_whom_a_certificate_names(emails: list[str], common_names: list[str], user: str) -> None:
@@ -133,11 +136,15 @@ def test_who_shows_none_is_as_welcome_as_before(tls: dict[str, str]) -> None:
 
 
 def made(
-    usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH, days: int = 1, serial: int = 77
+    usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
+    days: int = 1,
+    serial: int = 77,
+    by: trustme.CA | None = None,
 ) -> trustme.LeafCert:
-    """A certificate of our authority for ann, with what `trustme` makes no certificates with."""
-    issuer = x509.load_pem_x509_certificate(authority().cert_pem.bytes())
-    ours = serialization.load_pem_private_key(authority().private_key_pem.bytes(), None)
+    """A certificate of our authority, or of one below it, for ann, with what `trustme` makes no certificates with."""
+    above = by or authority()
+    issuer = x509.load_pem_x509_certificate(above.cert_pem.bytes())
+    ours = serialization.load_pem_private_key(above.private_key_pem.bytes(), None)
     theirs = serialization.load_pem_private_key(user_certificate("ann").private_key_pem.bytes(), None)
     assert isinstance(ours, EllipticCurvePrivateKey) and isinstance(theirs, EllipticCurvePrivateKey)
     now = datetime.datetime.now(datetime.UTC)
@@ -153,7 +160,8 @@ def made(
         .sign(ours, hashes.SHA256())
     )
     pem = certificate.public_bytes(serialization.Encoding.PEM)
-    return trustme.LeafCert(user_certificate("ann").private_key_pem.bytes(), pem, [])
+    between = [by.cert_pem.bytes()] if by is not None else []
+    return trustme.LeafCert(user_certificate("ann").private_key_pem.bytes(), pem, between)
 
 
 @pytest.mark.parametrize(
@@ -175,10 +183,10 @@ def test_h45_what_does_not_verify_is_turned_away(tls: dict[str, str], certificat
         assert said == [220, 250, 235, 221]
 
 
-def revoked(*serials: int) -> bytes:
+def revoked(*serials: int, by: trustme.CA | None = None) -> bytes:
     """A list of revoked certificates."""
-    issuer = x509.load_pem_x509_certificate(authority().cert_pem.bytes())
-    ours = serialization.load_pem_private_key(authority().private_key_pem.bytes(), None)
+    issuer = x509.load_pem_x509_certificate((by or authority()).cert_pem.bytes())
+    ours = serialization.load_pem_private_key((by or authority()).private_key_pem.bytes(), None)
     assert isinstance(ours, EllipticCurvePrivateKey)
     now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.subject)
@@ -196,6 +204,33 @@ def test_h45_a_revoked_certificate_is_turned_away(tls: dict[str, str]) -> None:
     said, log, _ = play(tls, shown(made(serial=78)))
     assert said == [] and "revoked" in log[1]
     assert play(tls, shown(None))[0] == [220, 250, 504, 221]
+
+
+def test_h45_users_of_a_revoked_authority_are_turned_away(tls: dict[str, str]) -> None:
+    """One between ours and the user's."""
+    between = authority().create_child_ca()
+    serial = x509.load_pem_x509_certificate(between.cert_pem.bytes()).serial_number
+    path = Path(tls["TLS_CLIENT_CA"])
+    ours = path.read_bytes()
+    assert play(tls, shown(made(by=between)))[0] == [220, 250, 235, 221]
+    for revoked_serial, taken in ((1, True), (serial, False)):
+        path.write_bytes(ours + revoked(revoked_serial) + revoked(by=between))
+        said, log, _ = play(tls, shown(made(by=between)))
+        assert said == ([220, 250, 235, 221] if taken else []) and any("revoked" in line for line in log) is not taken
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["TLS behind XCLIENT", "TLS before XCLIENT"])
+def test_h70_the_certificate_of_a_proxy_is_not_its_client_s(tls: dict[str, str], before: bool) -> None:
+    del tls["TLS_IMMEDIATE"]
+    context = shown(user_certificate("ann"))
+    secure: list[Action] = [b"EHLO x\r\nSTARTTLS\r\n", WaitFor(b"220 2.0.0"), PeerTLS(context, "mx.example.org")]
+    speak: list[Action] = [b"XCLIENT ADDR=203.0.113.5\r\n", WaitFor(b"220 mx")]
+    front = Front("authenticate", "accept", credentials=ANN, env={**tls, "XCLIENT_HOSTS": "198.51.100.0/25"})
+    script = [*secure, *speak] if before else [b"EHLO x\r\n", *speak, *secure]
+    output = front.play([*script, EXTERNAL], all_read=False).output
+    assert b"XCLIENT unknown" not in output and b"EXTERNAL" not in output and codes(output)[-2:] == [504, 221]
+    assert "XCLIENT unknown [203.0.113.5]" in front.log
+    assert ("TLS client certificate: ann" in front.log) is before
 
 
 def test_hosts_of_their_own_ask_for_certificates_too(tls: dict[str, str], tmp_path: Path) -> None:
@@ -246,6 +281,12 @@ def test_a_file_that_holds_no_authority_is_named(tls: dict[str, str], content: b
     path = Path(tls["TLS_CLIENT_CA"])
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(TLSSettingError, match=r"^\$TLS_CLIENT_CA: .*authority.pem .*: name a PEM file"):
+        server_context(tls.get)
+
+
+def test_a_file_of_revoked_certificates_alone_certifies_nobody(tls: dict[str, str]) -> None:
+    Path(tls["TLS_CLIENT_CA"]).write_bytes(revoked(1))
+    with pytest.raises(TLSSettingError, match=r"^\$TLS_CLIENT_CA: .*authority.pem holds no certificate, only lists"):
         server_context(tls.get)
 
 

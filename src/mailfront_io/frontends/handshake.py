@@ -39,7 +39,7 @@ async def handshake(session: Session, deadline: float, alpn: tuple[str, ...] = (
         session.meter.moved(session)
     session.bytes_in = session.bytes_out = 0
     session.log(f"TLS handshake: {gnutls_names(facts, session.tls_key_type)}")
-    if facts.verified_client is not None:
+    if facts.verified_client is not None and session.certificate_counts:
         session.certificate_user = certificate_user(facts.verified_client)
         session.log(f"TLS client certificate: {session.certificate_user or 'it names no user'}")
     return True
