@@ -181,6 +181,14 @@ def certificate_user(certificate: Mapping[str, Any]) -> str:
     return names[0] if saslprep(names[0], stored=False) == names[0] else ""
 
 
+def has_expired(certificate: Mapping[str, Any], now: float) -> bool:
+    """Whether a client's certificate is good no more, `now` being seconds since 1970. OpenSSL looks only when it is
+    shown, and who resumes a session in time, again and again, never shows it again."""
+    from ssl import cert_time_to_seconds
+
+    return "notAfter" in certificate and cert_time_to_seconds(certificate["notAfter"]) < now
+
+
 def _add_names(default: "ssl.SSLContext", directory: str, getenv: Callable[[str], str | None]) -> None:
     """Let `default` give the certificates in `directory` to clients that ask for them by name, and its own to others.
     They are all loaded now: what clients ask for fills no cache."""

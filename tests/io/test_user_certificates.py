@@ -273,6 +273,17 @@ def test_h35_a_resumed_session_is_still_the_user_s(tls: dict[str, str], version:
     assert not resume(context, other, client.session)[1].session_reused
 
 
+def test_h45_a_certificate_that_expires_between_two_handshakes_counts_no_more(tls: dict[str, str]) -> None:
+    """OpenSSL resumes its session all the same."""
+    now = datetime.datetime.now(datetime.UTC).timestamp()
+    for days, code in ((0.5, 235), (1.5, 504)):
+        front = Front("authenticate", "accept", credentials=ANN, env=tls)
+        script: list[Action] = [PeerTLS(shown(made()), "mx.example.org"), EXTERNAL]
+        output = front.play(script, clock=VirtualClock(now + days * 86_400), all_read=False).output
+        assert codes(output) == [220, 250, code, 221] and (b"EXTERNAL" in output) is (code == 235)
+        assert ("TLS client certificate: it has expired since it was shown" in front.log) is (code == 504)
+
+
 NO_CERTIFICATE = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 
 

@@ -13,7 +13,7 @@ async def handshake(session: Session, deadline: float, alpn: tuple[str, ...] = (
 
     `alpn`: see `mailfront_io.ops.StartTLS`. What was agreed is in the session then, and its bytes are counted anew.
     """
-    from mailfront_io.tls import certificate_user, gnutls_names
+    from mailfront_io.tls import certificate_user, gnutls_names, has_expired
 
     assert session.tls_context is not None
     session.log("Starting TLS handshake")
@@ -40,8 +40,11 @@ async def handshake(session: Session, deadline: float, alpn: tuple[str, ...] = (
     session.bytes_in = session.bytes_out = 0
     session.log(f"TLS handshake: {gnutls_names(facts, session.tls_key_type)}")
     if facts.verified_client is not None and session.certificate_counts:
-        session.certificate_user = certificate_user(facts.verified_client)
-        session.log(f"TLS client certificate: {session.certificate_user or 'it names no user'}")
+        if has_expired(facts.verified_client, session.clock.time()):
+            session.log("TLS client certificate: it has expired since it was shown")
+        else:
+            session.certificate_user = certificate_user(facts.verified_client)
+            session.log(f"TLS client certificate: {session.certificate_user or 'it names no user'}")
     return True
 
 
