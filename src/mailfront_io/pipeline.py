@@ -461,6 +461,7 @@ class Pipeline:
                     raise TypeError("message_end answers with a Response, None, or a list of them")
             if isinstance(answer, list) and len(answer) != len(self.session.envelope.recipients):
                 raise TypeError("message_end answers with a list of one Response for each recipient")
+            responses = responses or [None]  # in the compat profile a message may be for nobody
         except FAULTS as error:
             responses = [self._caller.failed(self.backend, error)]
         responses = [

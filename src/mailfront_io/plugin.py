@@ -177,7 +177,7 @@ class Lines(Enum):
 
 class Hooks:
     """What plugins and backends have in common. The hooks below are all optional: they are called only
-    where a subclass defines them.
+    where a subclass defines them, and looked up once, when the object has been made.
 
     ====================================  ===============================================================
     ``connect()``                         the connection is there; an error takes the greeting's place

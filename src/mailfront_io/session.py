@@ -131,7 +131,8 @@ class Session:
     """
 
     getenv: Callable[[str], str | None]
-    """A setting, by its name: the first assignment of this session, else the environment's; None when unset."""
+    """A setting, by its name: the first assignment of this session, else the environment's; None when unset. Another
+    function takes the place of this one when settings change: do not keep it."""
 
     # What most connections leave as it is:
 

@@ -176,3 +176,13 @@ def test_a_server_wants_one_of_the_two_settings() -> None:
         Front("accept", backend="maildir").service.check_required()
     Front("accept", backend="maildir", env={"MAILDIR_ROOT": "/x"}).service.check_required()
     Front("accept", backend="maildir", env={"MAILDIR_PATH": "/x"}).service.check_required()
+
+
+def test_a_package_for_nobody(tmp_path: Path) -> None:
+    """The original takes it, and so does the compat profile: there is nobody who could lack it."""
+    make(tmp_path / "ann")
+    for protocol, data in (("qmtp", b"3:\nx\n,3:a@b,0:,"), ("qmqp", b"11:2:x\n,3:a@b,,")):
+        env = {"MAILDIR_PATH": f"{tmp_path}/%n", "MAILFRONT_PROFILE": "compat"}
+        front = Front("accept", backend="maildir", env=env, protocol=protocol)
+        assert front.say(data) == b"24:K2.6.0 Message accepted.,"
+    assert messages(tmp_path / "ann") == []
