@@ -173,7 +173,7 @@ def _can_be(identity: object) -> bool:
         identity.username, identity.domain, identity.mailbox, identity.real_name, identity.directory, identity.shell,
         identity.group_name, identity.system_username,
     )  # fmt: skip
-    return all(type(text) is str for text in texts) and all(
+    return all(isinstance(text, str) for text in texts) and all(
         type(number) is int and 0 <= number <= LARGEST_ID for number in ids
     )
 
