@@ -298,11 +298,8 @@ class Bounded(Awaitable[Any]):
             operation = coroutine.send(None)
             while True:
                 if not isinstance(operation, Operation):
-                    problem = TypeError(
-                        f"{self._name} awaited {operation!r}, which is no operation of mailfront_io.ops; no event loop "
-                        "runs here"
-                    )
-                    operation = coroutine.throw(problem)
+                    problem = f"{operation!r}, which is no operation of mailfront_io.ops; no event loop runs here"
+                    operation = coroutine.throw(TypeError(f"{self._name} awaited {problem}"))  # kept nowhere: no cycle
                     continue
                 if deadline is not None and (operation.deadline is None or operation.deadline > deadline):
                     operation.deadline = deadline

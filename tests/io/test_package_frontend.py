@@ -151,3 +151,30 @@ def test_each_package_has_its_time() -> None:
     )
     assert played.output == b"24:K2.6.0 Message accepted.,36:Z4.4.2 Timed out, closing connection,"
     assert round(played.elapsed) == 340 + 290 + 170 + 600
+
+
+def test_nor_where_it_begins_with_the_end_of_the_one_before() -> None:
+    one = package(b"\nx", b"a@b", b"c@d")
+    pause = Advance(170)
+    script: list[Any] = [one[:4], pause, one[4:6], pause, one[6:8], pause, one[8:] + one[:2], Advance(120), one[2:]]
+    played = Front("accept", protocol="qmtp").play(script)
+    assert played.output == b"24:K2.6.0 Message accepted.," * 2
+
+
+@pytest.mark.parametrize("before", [b"", package(b"\nx", b"a@b", b"c@d")])
+def test_a_message_that_has_not_begun_has_no_end(before: bytes) -> None:
+    calls: list[str] = []
+
+    class Ends(Kept):
+        messages = []
+
+        def data_start(self, spool: Spool | None) -> None:
+            super().data_start(spool)
+            calls.append("start")
+
+        def data_end(self) -> None:
+            calls.append("end")
+
+    front = Front("accept", backend=Ends, protocol="qmtp", settings={"MAILFRONT_PROFILE": "compat"})
+    assert front.say(before + b"4:xabc,").endswith(b"37:ZCannot handle non-LF line terminator,")
+    assert calls == (["start", "end"] if before else [])
