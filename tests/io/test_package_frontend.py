@@ -166,8 +166,6 @@ def test_a_message_that_has_not_begun_has_no_end(before: bytes) -> None:
     calls: list[str] = []
 
     class Ends(Kept):
-        messages = []
-
         def data_start(self, spool: Spool | None) -> None:
             super().data_start(spool)
             calls.append("start")
@@ -175,6 +173,7 @@ def test_a_message_that_has_not_begun_has_no_end(before: bytes) -> None:
         def data_end(self) -> None:
             calls.append("end")
 
+    Ends.messages = []
     front = Front("accept", backend=Ends, protocol="qmtp", settings={"MAILFRONT_PROFILE": "compat"})
     assert front.say(before + b"4:xabc,").endswith(b"37:ZCannot handle non-LF line terminator,")
     assert calls == (["start", "end"] if before else [])
