@@ -48,7 +48,7 @@ class QMTPServer(PackageServer):
     `profile`: `DEFAULT`, `COMPAT` or one of your own. `lf_bodies`: give the lines of messages with LF at their ends,
     as files have them, in place of CRLF. `message_size`: the largest message taken, in bytes as they are sent; None:
     no limit; set it when it changes. `whole_packages`: set it to get `Package` events where the profile has a response
-    for each recipient.
+    for each recipient and takes CRLF messages.
     """
 
     __slots__ = ("_list", "_list_reader", "_verdicts")
