@@ -57,7 +57,7 @@ def driver(
 def run(driver: Driver, protocol: str, backend: str, said: bytes, program: bytes = COPY) -> tuple[Outcome, Path]:
     """The outcome of a session in which the client says that, and the session's directory."""
     profile = "compat" if protocol == "qmtp" else "default"
-    settings = {"QUEUEDIR": "$DIR", "MAILDIR_PATH": "$DIR", "QMAILHOME": "$DIR", "QMAILQUEUE": "queue"}
+    settings = {"QUEUEDIR": "$DIR", "MAILDIR_PATH": "$DIR", "QMAILHOME": "$DIR", "QMAILQUEUE": "./queue"}
     make = {"tmp/": None, "new/": None, "cur/": None, "taken/": None, "queue*": program}
     greeting = [Expect(b"220 mx.example.org mailfront ESMTP\r\n")] if protocol == "smtp" else []
     session = Session(

@@ -29,7 +29,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, certificate: Path) ->
 
 def serve(server: Server, place: Path, backend: str) -> Path:
     """Serve that backend; where it stores."""
-    settings = {"QUEUEDIR": "$DIR", "MAILDIR_PATH": "$DIR", "QMAILHOME": "$DIR", "QMAILQUEUE": "queue"}
+    settings = {"QUEUEDIR": "$DIR", "MAILDIR_PATH": "$DIR", "QMAILHOME": "$DIR", "QMAILQUEUE": "./queue"}
     make = {"tmp/": None, "new/": None, "cur/": None, "queue*": WAITING}
     session = Session("slow", ("smtp", backend, "accept"), {**FACTS, **settings}, make, (), Outcome(b"", (), "", {}))
     place.mkdir()
