@@ -8,6 +8,7 @@ kernel, the loop, and a callback of a few lines. `make bench ARGS='--cases Q1,Q1
 """
 
 import os
+import socket
 import statistics
 import sys
 from functools import partial
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.benchmarks import packages
 from tests.benchmarks.measure import ScriptedLoad, beside_each_other
 from tests.benchmarks.scripts import PER_CONNECTION
-from tests.benchmarks.servers import Kind, Place
+from tests.benchmarks.servers import Kind, Place, listen_and_tell
 from tests.benchmarks.targets import C_MAILFRONT, RATIO_TARGETS
 
 _AT_ONCE = 10
@@ -52,7 +53,6 @@ class Counting:
 def serve(loop: str, size: int, port_file: Path) -> None:
     """Serve until killed."""
     if loop == "blocking":
-        import socket
         import threading
 
         def converse(sock: socket.socket) -> None:
@@ -61,10 +61,9 @@ def serve(loop: str, size: int, port_file: Path) -> None:
                 while data := sock.recv(65536):
                     sock.sendall(counting.answer(len(data)))
 
-        with socket.create_server(("127.0.0.1", 0), backlog=100) as listening:
-            port_file.write_text("{}:{}\n".format(*listening.getsockname()))
-            while True:
-                threading.Thread(target=converse, args=(listening.accept()[0],), daemon=True).start()
+        listening = listen_and_tell(port_file)
+        while True:
+            threading.Thread(target=converse, args=(listening.accept()[0],), daemon=True).start()
 
     import asyncio
 
@@ -83,8 +82,7 @@ def serve(loop: str, size: int, port_file: Path) -> None:
                 self._write(answer)
 
     async def main() -> None:
-        server = await asyncio.get_running_loop().create_server(Bare, "127.0.0.1", 0)
-        port_file.write_text("{}:{}\n".format(*server.sockets[0].getsockname()))
+        server = await asyncio.get_running_loop().create_server(Bare, sock=listen_and_tell(port_file))
         await server.serve_forever()
 
     if loop == "uvloop":

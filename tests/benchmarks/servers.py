@@ -197,6 +197,15 @@ def serving(kind: Kind, line: list[str]) -> Callable[[Place], list[str]]:
     return command
 
 
+def listen_and_tell(port_file: Path) -> socket.socket:
+    """A listening socket for a bare server; `port_file` says where, whole as soon as it is there."""
+    listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    unfinished = port_file.with_suffix(".new")
+    unfinished.write_text("{}:{}\n".format(*listening.getsockname()))
+    unfinished.rename(port_file)
+    return listening
+
+
 @contextmanager
 def pinned(core: int) -> Iterator[None]:
     """Run the block on that core; what is started inside stays there."""

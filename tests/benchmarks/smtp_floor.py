@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.benchmarks import scripts
 from tests.benchmarks.loadgen import Script
 from tests.benchmarks.measure import ScriptedLoad, beside_each_other
-from tests.benchmarks.servers import OURS, PEERS, Kind, Place
+from tests.benchmarks.servers import OURS, PEERS, Kind, Place, listen_and_tell
 from tests.benchmarks.targets import C_MAILFRONT, RATIO_TARGETS
 
 _CASES: dict[str, tuple[Script, int, int]] = {
@@ -49,18 +49,10 @@ def _answers() -> dict[bytes, bytes]:
     return found
 
 
-def _listen(port_file: Path) -> socket.socket:
-    listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    unfinished = port_file.with_suffix(".new")
-    unfinished.write_text("{}:{}\n".format(*listening.getsockname()))
-    unfinished.rename(port_file)
-    return listening
-
-
 def serve(loop: str, port_file: Path) -> None:
     """Serve until killed."""
     answers = _answers()
-    listening = _listen(port_file)
+    listening = listen_and_tell(port_file)
     if loop == "blocking":
         _serve_in_threads(listening, answers)
     elif loop == "selector":
