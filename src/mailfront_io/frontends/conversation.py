@@ -120,8 +120,7 @@ class Conversation(ABC, Generic[M]):
                 time = now()
                 if output:
                     session.bytes_out += len(output)
-                    self._command_end = time + self._idle
-                elif self._restarts:
+                if output or self._restarts:
                     self._command_end = time + self._idle
                 state = machine.state
                 recv.idle = state in idle_states
@@ -201,8 +200,8 @@ class Conversation(ABC, Generic[M]):
             meter.recipient_refused()
 
     def _message_deadline(self, now: float) -> float:
-        """When the next bytes must be here, in one of `_message_states`."""
-        raise NotImplementedError
+        """When the next bytes must be here, in one of `_message_states`; a front end that names some has its own."""
+        return self._command_end
 
     @abstractmethod
     async def _stopping(self) -> None:
